@@ -15,6 +15,7 @@ pub use layout::Layout;
 pub use options::{ClusterOptions, LayoutKind};
 pub use server::{Server, Stop};
 pub use sql::Sql;
+pub(crate) use sql::SqlClient;
 
 use crate::process::{Outcome, run};
 use crate::programs::Postgres;

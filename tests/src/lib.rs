@@ -12,11 +12,15 @@
 pub mod cluster;
 pub mod garage;
 pub mod keeper;
+pub mod ledger;
+pub mod oracle;
 pub mod process;
 pub mod programs;
+pub mod proxy;
 pub mod runtime;
 pub mod scratch;
 pub mod stage;
 pub mod user;
 pub mod wait;
+pub mod wal_dump;
 pub mod walpoint;

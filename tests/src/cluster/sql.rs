@@ -14,7 +14,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// Everything goes through the simple protocol: rows are text, as `psql`
 /// shows them.
 pub struct Sql {
-    client: Client,
+    client: SqlClient,
 }
 
 impl std::fmt::Debug for Sql {
@@ -25,7 +25,7 @@ impl std::fmt::Debug for Sql {
 
 impl Sql {
     pub fn connect(connection: &str) -> Result<Sql> {
-        runtime::block_on(async { Ok(Sql { client: connect(connection).await? }) })
+        runtime::block_on(async { Ok(Sql { client: SqlClient::connect(connection).await? }) })
     }
 
     pub fn execute(&self, statements: &str) -> Result<()> {
@@ -45,18 +45,34 @@ impl Sql {
     }
 
     fn messages(&self, query: &str) -> Result<Vec<SimpleQueryRow>> {
-        runtime::block_on(async {
-            let answer = tokio::time::timeout(STATEMENT_LIMIT, self.client.simple_query(query)).await;
-            let messages = answer.context("the statement did not end")?;
-            let messages =
-                messages.map_err(|error| describe(&error)).with_context(|| format!("run: {query}"))?;
-            Ok(messages.into_iter().filter_map(row).collect())
-        })
+        let messages = runtime::block_on(self.client.messages(query))?;
+        Ok(messages.into_iter().filter_map(row).collect())
+    }
+}
+
+/// The asynchronous form, for the ledger's clients.
+pub(crate) struct SqlClient {
+    client: Client,
+}
+
+impl SqlClient {
+    pub(crate) async fn connect(connection: &str) -> Result<SqlClient> {
+        Ok(SqlClient { client: connect(connection).await? })
+    }
+
+    pub(crate) async fn run(&self, statements: &str) -> Result<()> {
+        self.messages(statements).await.map(drop)
+    }
+
+    pub(crate) async fn messages(&self, statements: &str) -> Result<Vec<SimpleQueryMessage>> {
+        let answer = tokio::time::timeout(STATEMENT_LIMIT, self.client.simple_query(statements)).await;
+        let messages = answer.context("the statement did not end")?;
+        messages.map_err(|error| describe(&error)).with_context(|| format!("run: {statements}"))
     }
 }
 
 /// Connects on the current runtime; the connection's task ends with the client.
-pub(crate) async fn connect(connection: &str) -> Result<Client> {
+async fn connect(connection: &str) -> Result<Client> {
     let connecting = tokio::time::timeout(CONNECT_LIMIT, tokio_postgres::connect(connection, NoTls));
     let (client, driver) = connecting
         .await
@@ -77,12 +93,12 @@ fn row(message: SimpleQueryMessage) -> Option<SimpleQueryRow> {
     }
 }
 
-pub(crate) fn cells(row: &SimpleQueryRow) -> Vec<Option<String>> {
+fn cells(row: &SimpleQueryRow) -> Vec<Option<String>> {
     (0..row.len()).map(|column| row.get(column).map(str::to_owned)).collect()
 }
 
 /// tokio-postgres says only "db error"; the server's words are in its source.
-pub(crate) fn describe(error: &tokio_postgres::Error) -> anyhow::Error {
+fn describe(error: &tokio_postgres::Error) -> anyhow::Error {
     match error.as_db_error() {
         Some(db) => anyhow::anyhow!("{}: {}", db.severity(), db.message()),
         None => anyhow::anyhow!("{error}"),
