@@ -1,0 +1,128 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::postgresql_conf::value_of;
+
+fn to_target() -> RecoverySettings<'static> {
+    RecoverySettings {
+        purpose: Purpose::Target {
+            last_record: Lsn(0x1_0300_0028),
+            timeline: TimelineId::new(17).unwrap(),
+            action: TargetAction::Promote,
+        },
+        restore_command: "/usr/bin/walpoint archive-get --contract 'it''s' %f %p",
+        archiving: Archiving::Off,
+    }
+}
+
+#[test]
+fn the_block_of_a_target_says_everything_that_could_interfere() {
+    let expected = "\
+# walpoint restore: begin
+restore_command = '/usr/bin/walpoint archive-get --contract ''it''''s'' %f %p'
+recovery_target = ''
+recovery_target_time = ''
+recovery_target_xid = ''
+recovery_target_name = ''
+recovery_target_lsn = '1/3000028'
+recovery_target_inclusive = 'true'
+recovery_target_timeline = '17'
+recovery_target_action = 'promote'
+archive_cleanup_command = ''
+recovery_end_command = ''
+recovery_min_apply_delay = '0'
+primary_conninfo = ''
+primary_slot_name = ''
+synchronous_standby_names = ''
+# Off, so that this copy cannot archive into the history it came from. When it is
+# to be the primary from now on: walpoint take-over.
+archive_mode = 'off'
+# walpoint restore: end
+";
+    assert_eq!(to_target().block().unwrap(), expected);
+}
+
+#[test]
+fn a_standby_has_no_target_and_follows_the_latest_timeline() {
+    let purpose = Purpose::Standby { primary_conninfo: Some("host=a password='x'") };
+    let block = RecoverySettings { purpose, ..to_target() }.block().unwrap();
+    let value = |name| value_of(block.as_bytes(), name).unwrap();
+    assert_eq!(value("recovery_target_lsn"), "");
+    assert_eq!(value("recovery_target_timeline"), "latest");
+    assert_eq!(value("primary_conninfo"), "host=a password='x'");
+    assert_eq!(purpose.signal(), "standby.signal");
+}
+
+#[test]
+fn taking_over_leaves_archiving_alone_unless_it_was_always() {
+    let block = |archiving| RecoverySettings { archiving, ..to_target() }.block().unwrap();
+    assert_eq!(value_of(block(Archiving::AsInBackup).as_bytes(), "archive_mode"), None);
+    assert_eq!(value_of(block(Archiving::NotAlways).as_bytes(), "archive_mode").unwrap(), "on");
+}
+
+#[test]
+fn the_block_comes_last_and_only_once() {
+    let block = to_target().block().unwrap();
+    let once = with_block(b"work_mem = '1MB'\nrecovery_target_time = '2001-01-01'", &block);
+    assert_eq!(once, format!("work_mem = '1MB'\nrecovery_target_time = '2001-01-01'\n{block}").into_bytes());
+    assert_eq!(value_of(&once, "recovery_target_time").unwrap(), "");
+    assert_eq!(with_block(&once, &block), once);
+    assert_eq!(without_block(&once), b"work_mem = '1MB'\nrecovery_target_time = '2001-01-01'\n");
+}
+
+#[test]
+fn a_block_in_the_middle_is_taken_out_and_what_follows_stays() {
+    let block = to_target().block().unwrap();
+    let text = format!("a = '1'\n{block}b = '2'\n");
+    assert_eq!(without_block(text.as_bytes()), b"a = '1'\nb = '2'\n");
+}
+
+#[test]
+fn a_command_with_a_line_break_is_refused() {
+    let settings = RecoverySettings { restore_command: "a\narchive_mode = on", ..to_target() };
+    assert_eq!(settings.block().unwrap_err().name, "restore_command");
+}
+
+fn debian() -> RestoredConfiguration<'static> {
+    RestoredConfiguration {
+        data_directory: Path::new("/srv/it's"),
+        major: Some(Major::V14),
+        config_file: Some("walpoint-config/postgresql.conf"),
+        hba_file: Some("walpoint-config/pg_hba.conf"),
+        ident_file: Some("walpoint-config/pg_ident.conf"),
+        external_pid_file: true,
+    }
+}
+
+#[test]
+fn a_cluster_without_its_own_configuration_gets_one_that_names_the_copies() {
+    let expected = "\
+# This cluster's configuration lay outside its data directory. walpoint restore
+# put the copy from the backup here and overrides the paths that it names.
+include 'walpoint-config/postgresql.conf'
+data_directory = '/srv/it''s'
+hba_file = '/srv/it''s/walpoint-config/pg_hba.conf'
+ident_file = '/srv/it''s/walpoint-config/pg_ident.conf'
+external_pid_file = 'walpoint-config/server.pid'
+stats_temp_directory = 'pg_stat_tmp'
+";
+    assert_eq!(debian().lines().unwrap(), expected);
+}
+
+#[test]
+fn a_setting_that_the_version_does_not_know_is_not_written() {
+    let lines = RestoredConfiguration { major: Some(Major::V15), ..debian() }.lines().unwrap();
+    assert!(!lines.contains("stats_temp_directory"), "{lines}");
+}
+
+#[test]
+fn a_bare_cluster_needs_no_lines() {
+    let bare = RestoredConfiguration {
+        config_file: None,
+        hba_file: None,
+        ident_file: None,
+        external_pid_file: false,
+        ..debian()
+    };
+    assert_eq!(bare.lines().unwrap(), "");
+}
