@@ -1,0 +1,209 @@
+//! Writing and removing an object's two files.
+
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, FileType};
+use rustix::io::Errno;
+
+use super::failure::Attempt;
+use super::folder::{self, FolderChain, Turn};
+use super::meta::{self, Meta};
+use crate::durable::{FILE_MODE, Placed, Placement, TempFile};
+use crate::object_key::ObjectKey;
+use crate::store::{Metadata, PutMode, PutOutcome, StoreError, StoreErrorKind};
+
+/// How often folders are made again that an expiry removed, empty, between
+/// their making and the first file in them.
+const FOLDER_TRIES: u32 = 20;
+
+/// Stores one object whose bytes are all at hand.
+pub(super) fn put(
+    root: &Path,
+    key: &ObjectKey,
+    body: &[u8],
+    metadata: &Metadata,
+    mode: PutMode,
+    attempt: &Attempt,
+) -> Result<PutOutcome, StoreError> {
+    if mode == PutMode::CreateOnly && is_there_durably(root, key, attempt)? {
+        return Ok(PutOutcome::Exists);
+    }
+    let mut pending = Pending::begin(root, key, metadata.clone(), mode, attempt)?;
+    pending.write(body, attempt)?;
+    pending.commit(attempt)
+}
+
+/// Spares writing a file that would not be placed. What another process has
+/// just placed may not be durable yet, so that is seen to here.
+fn is_there_durably(root: &Path, key: &ObjectKey, attempt: &Attempt) -> Result<bool, StoreError> {
+    let (folders, name) = folder::split(key);
+    let Some(chain) = FolderChain::find(root, &folders, attempt)? else { return Ok(false) };
+    if standing(chain.last(), name, attempt)? != Standing::Object {
+        return Ok(false);
+    }
+    chain.sync(attempt)?;
+    Ok(true)
+}
+
+/// An object being written: its temporary file, beside its later name.
+#[derive(Debug)]
+pub(super) struct Pending {
+    chain: FolderChain,
+    name: String,
+    metadata: Metadata,
+    mode: PutMode,
+    written: u64,
+    /// None once it was placed.
+    temp: Option<TempFile>,
+}
+
+impl Pending {
+    pub(super) fn begin(
+        root: &Path,
+        key: &ObjectKey,
+        metadata: Metadata,
+        mode: PutMode,
+        attempt: &Attempt,
+    ) -> Result<Self, StoreError> {
+        let (folders, name) = folder::split(key);
+        let mut tries = 1;
+        loop {
+            let chain = FolderChain::make(root, &folders, attempt)?;
+            match TempFile::create(chain.last(), FILE_MODE) {
+                Ok(temp) => {
+                    let (name, temp) = (name.to_owned(), Some(temp));
+                    return Ok(Self { chain, name, metadata, mode, written: 0, temp });
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound && tries < FOLDER_TRIES => {
+                    tries += 1
+                }
+                Err(error) => return Err(attempt.io("create a temporary file", &error)),
+            }
+        }
+    }
+
+    /// Appends bytes; after an error, the same bytes may be given again.
+    pub(super) fn write(&mut self, bytes: &[u8], attempt: &Attempt) -> Result<(), StoreError> {
+        let file = self.temp.as_mut().ok_or_else(|| already_placed(attempt))?.file();
+        // A try before may have left a part of them.
+        let appended = std::io::Seek::seek(file, std::io::SeekFrom::Start(self.written))
+            .and_then(|_| file.set_len(self.written))
+            .and_then(|()| file.write_all(bytes));
+        appended.map_err(|error| attempt.io("write its file", &error))?;
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Makes the object appear. After an error it may be called again.
+    pub(super) fn commit(&mut self, attempt: &Attempt) -> Result<PutOutcome, StoreError> {
+        let placed = match &self.temp {
+            // Placed by the call before, which failed to make that durable.
+            None => Placed::Created,
+            Some(temp) => {
+                temp.sync().map_err(|error| attempt.io("make its file durable", &error))?;
+                self.place_both(attempt)?
+            }
+        };
+        self.chain.sync(attempt)?;
+        Ok(match placed {
+            Placed::Created => PutOutcome::Created,
+            Placed::Exists => PutOutcome::Exists,
+        })
+    }
+
+    /// First the metadata, durable, then the object.
+    fn place_both(&mut self, attempt: &Attempt) -> Result<Placed, StoreError> {
+        let folder = self.chain.last();
+        let _turn = Turn::wait(folder, attempt)?;
+        let standing = standing(folder, &self.name, attempt)?;
+        if self.mode == PutMode::CreateOnly && standing == Standing::Object {
+            return Ok(Placed::Exists);
+        }
+        place_meta(folder, &self.name, &self.metadata, self.written, attempt)?;
+        // A file without metadata is no object, and must not keep one away.
+        let placement = match (self.mode, standing) {
+            (PutMode::CreateOnly, Standing::Nothing) => Placement::CreateOnly,
+            _ => Placement::Replace,
+        };
+        let temp = self.temp.take().ok_or_else(|| already_placed(attempt))?;
+        temp.place(&self.name, placement).map_err(|error| attempt.io("give its file its name", &error))
+    }
+}
+
+fn place_meta(
+    folder: &OwnedFd,
+    name: &str,
+    metadata: &Metadata,
+    size: u64,
+    attempt: &Attempt,
+) -> Result<(), StoreError> {
+    let meta = Meta { size, metadata: metadata.clone() };
+    let write = || {
+        let mut temp = TempFile::create(folder, FILE_MODE)?;
+        temp.file().write_all(&meta.to_json()?)?;
+        temp.sync()?;
+        temp.place(&meta::name_for(name), Placement::Replace)
+    };
+    let _created = write().map_err(|error| attempt.io("write its metadata", &error))?;
+    folder::sync(folder, attempt)
+}
+
+fn already_placed(attempt: &Attempt) -> StoreError {
+    attempt.error(StoreErrorKind::Other, "the upload has ended before")
+}
+
+/// What is under an object's name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Standing {
+    Nothing,
+    /// Stored by nobody: no metadata.
+    BareFile,
+    Object,
+}
+
+fn standing(folder: &OwnedFd, name: &str, attempt: &Attempt) -> Result<Standing, StoreError> {
+    if !is_file(folder, name, attempt)? {
+        return Ok(Standing::Nothing);
+    }
+    Ok(if is_file(folder, &meta::name_for(name), attempt)? { Standing::Object } else { Standing::BareFile })
+}
+
+fn is_file(folder: &OwnedFd, name: &str, attempt: &Attempt) -> Result<bool, StoreError> {
+    let stat = match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => stat,
+        Err(Errno::NOENT) => return Ok(false),
+        Err(error) => return Err(attempt.io(&format!("look at {name:?}"), &error.into())),
+    };
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Ok(true),
+        FileType::Symlink => Err(attempt.symbolic_link(name)),
+        _ => {
+            Err(attempt.error(StoreErrorKind::Other, format!("{name:?} is there and is not a regular file")))
+        }
+    }
+}
+
+/// Removes an object, durably; one that is absent is no error.
+pub(super) fn delete(root: &Path, key: &ObjectKey, attempt: &Attempt) -> Result<(), StoreError> {
+    let (folders, name) = folder::split(key);
+    let Some(chain) = FolderChain::find(root, &folders, attempt)? else { return Ok(()) };
+    {
+        let _turn = Turn::wait(chain.last(), attempt)?;
+        // The object first: metadata alone is nothing.
+        unlink(chain.last(), name, attempt)?;
+        unlink(chain.last(), &meta::name_for(name), attempt)?;
+        folder::sync(chain.last(), attempt)?;
+    }
+    chain.remove_empty(&folders);
+    Ok(())
+}
+
+fn unlink(folder: &OwnedFd, name: &str, attempt: &Attempt) -> Result<(), StoreError> {
+    match rustix::fs::unlinkat(folder, name, AtFlags::empty()) {
+        // A folder of that name is no object.
+        Ok(()) | Err(Errno::NOENT | Errno::ISDIR) => Ok(()),
+        Err(error) => Err(attempt.io(&format!("remove {name:?}"), &error.into())),
+    }
+}

@@ -1,0 +1,247 @@
+//! A store with scripted faults, for tests of what stands on a store.
+//!
+//! A fault is named by verb and by the number of the call with that verb,
+//! counted from 0, so that a test can fail the n-th request for every n.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+
+use crate::object_key::{ObjectKey, Prefix};
+use crate::store::{
+    ByteStream, Head, Listed, Metadata, Object, ObjectStore, PutMode, PutOutcome, StoreError, StoreErrorKind,
+    Upload,
+};
+
+/// A kind of call.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Verb {
+    /// [`ObjectStore::put`]
+    Put,
+    /// [`ObjectStore::begin_upload`]
+    BeginUpload,
+    /// [`Upload::part`]
+    Part,
+    /// [`Upload::finish`]
+    Finish,
+    /// [`ObjectStore::get`]
+    Get,
+    /// [`ObjectStore::head`]
+    Head,
+    /// [`ObjectStore::list`] and [`ObjectStore::list_folders`]
+    List,
+    /// [`ObjectStore::delete`]
+    Delete,
+}
+
+/// What goes wrong with a call.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// It fails and nothing was done.
+    Before(StoreErrorKind),
+    /// It is done and reported as failed: a lost reply.
+    After(StoreErrorKind),
+    /// It is done after a while.
+    Delay(Duration),
+    /// A get whose body breaks off after so many bytes with a transient error.
+    CutBody(u64),
+}
+
+#[derive(Debug, Default)]
+struct Script {
+    faults: BTreeMap<(Verb, u32), Fault>,
+    every: BTreeMap<Verb, Fault>,
+    calls: BTreeMap<Verb, u32>,
+}
+
+/// A store that does what the script says, and otherwise what the inner one does.
+#[derive(Clone, Debug)]
+pub struct Faulty {
+    inner: Arc<dyn ObjectStore>,
+    script: Arc<Mutex<Script>>,
+}
+
+impl Faulty {
+    /// Wraps a store; no fault yet.
+    pub fn new(inner: Arc<dyn ObjectStore>) -> Self {
+        Self { inner, script: Arc::default() }
+    }
+
+    /// Scripts a fault for the `index`-th call of that verb, counted from 0
+    /// since the store was wrapped.
+    pub fn fail(&self, verb: Verb, index: u32, fault: Fault) {
+        self.script().faults.insert((verb, index), fault);
+    }
+
+    /// Scripts a fault for every call of that verb, or for none any more.
+    pub fn fail_every(&self, verb: Verb, fault: Option<Fault>) {
+        let mut script = self.script();
+        match fault {
+            Some(fault) => script.every.insert(verb, fault),
+            None => script.every.remove(&verb),
+        };
+    }
+
+    /// How many calls of that verb there were.
+    pub fn calls(&self, verb: Verb) -> u32 {
+        self.script().calls.get(&verb).copied().unwrap_or(0)
+    }
+
+    fn script(&self) -> MutexGuard<'_, Script> {
+        self.script.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next_fault(&self, verb: Verb) -> Option<Fault> {
+        let mut script = self.script();
+        let calls = script.calls.entry(verb).or_default();
+        let index = *calls;
+        *calls += 1;
+        script.faults.get(&(verb, index)).or_else(|| script.every.get(&verb)).cloned()
+    }
+
+    /// Makes one call with the fault that is its turn.
+    async fn call<T>(
+        &self,
+        verb: Verb,
+        at: &str,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        match self.next_fault(verb) {
+            Some(Fault::Before(kind)) => Err(scripted(verb, at, kind, "scripted fault before")),
+            Some(Fault::After(kind)) => {
+                let _ = work.await?;
+                Err(scripted(verb, at, kind, "scripted fault after"))
+            }
+            Some(Fault::Delay(delay)) => {
+                tokio::time::sleep(delay).await;
+                work.await
+            }
+            Some(Fault::CutBody(_)) | None => work.await,
+        }
+    }
+}
+
+fn scripted(verb: Verb, at: &str, kind: StoreErrorKind, detail: &str) -> StoreError {
+    let verb = match verb {
+        Verb::Put | Verb::BeginUpload | Verb::Part | Verb::Finish => "put",
+        Verb::Get => "get",
+        Verb::Head => "head",
+        Verb::List => "list",
+        Verb::Delete => "delete",
+    };
+    StoreError::new(verb, at, kind, detail)
+}
+
+fn cut(body: ByteStream, after: u64, key: String) -> ByteStream {
+    futures::stream::unfold(Some((body, after)), move |state| {
+        let key = key.clone();
+        async move {
+            let (mut body, left) = state?;
+            if left == 0 {
+                let error =
+                    scripted(Verb::Get, &key, StoreErrorKind::Transient, "scripted break of the body");
+                return Some((Err(error), None));
+            }
+            match body.next().await? {
+                Ok(bytes) => {
+                    let length = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+                    Some((Ok(bytes.slice(..length)), Some((body, left - length as u64))))
+                }
+                Err(error) => Some((Err(error), None)),
+            }
+        }
+    })
+    .boxed()
+}
+
+#[async_trait]
+impl ObjectStore for Faulty {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    async fn put(
+        &self,
+        key: &ObjectKey,
+        body: Bytes,
+        metadata: &Metadata,
+        mode: PutMode,
+    ) -> Result<PutOutcome, StoreError> {
+        self.call(Verb::Put, key.as_str(), self.inner.put(key, body, metadata, mode)).await
+    }
+
+    async fn begin_upload(
+        &self,
+        key: &ObjectKey,
+        metadata: &Metadata,
+        mode: PutMode,
+    ) -> Result<Box<dyn Upload>, StoreError> {
+        let begun =
+            self.call(Verb::BeginUpload, key.as_str(), self.inner.begin_upload(key, metadata, mode)).await?;
+        Ok(Box::new(FaultyUpload { inner: begun, store: self.clone(), key: key.to_string() }))
+    }
+
+    async fn get(&self, key: &ObjectKey, range: Option<Range<u64>>) -> Result<Object, StoreError> {
+        let cut_after = {
+            let script = self.script();
+            let index = script.calls.get(&Verb::Get).copied().unwrap_or(0);
+            match script.faults.get(&(Verb::Get, index)).or_else(|| script.every.get(&Verb::Get)) {
+                Some(Fault::CutBody(after)) => Some(*after),
+                _ => None,
+            }
+        };
+        let mut object = self.call(Verb::Get, key.as_str(), self.inner.get(key, range)).await?;
+        if let Some(after) = cut_after {
+            object.body = cut(object.body, after, key.to_string());
+        }
+        Ok(object)
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<Head, StoreError> {
+        self.call(Verb::Head, key.as_str(), self.inner.head(key)).await
+    }
+
+    async fn list(
+        &self,
+        prefix: &Prefix,
+        start_after: Option<&ObjectKey>,
+        limit: Option<usize>,
+    ) -> Result<Vec<Listed>, StoreError> {
+        self.call(Verb::List, prefix.as_str(), self.inner.list(prefix, start_after, limit)).await
+    }
+
+    async fn list_folders(&self, prefix: &Prefix) -> Result<Vec<String>, StoreError> {
+        self.call(Verb::List, prefix.as_str(), self.inner.list_folders(prefix)).await
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.call(Verb::Delete, key.as_str(), self.inner.delete(key)).await
+    }
+}
+
+#[derive(Debug)]
+struct FaultyUpload {
+    inner: Box<dyn Upload>,
+    store: Faulty,
+    key: String,
+}
+
+#[async_trait]
+impl Upload for FaultyUpload {
+    async fn part(&mut self, body: Bytes) -> Result<(), StoreError> {
+        self.store.call(Verb::Part, &self.key, self.inner.part(body)).await
+    }
+
+    async fn finish(&mut self) -> Result<PutOutcome, StoreError> {
+        self.store.call(Verb::Finish, &self.key, self.inner.finish()).await
+    }
+
+    async fn abort(&mut self) -> Result<(), StoreError> {
+        self.inner.abort().await
+    }
+}
