@@ -18,6 +18,7 @@ pub mod process;
 pub mod programs;
 pub mod proxy;
 pub mod runtime;
+pub mod scene;
 pub mod scratch;
 pub mod stage;
 pub mod user;

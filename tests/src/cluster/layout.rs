@@ -72,7 +72,7 @@ impl Layout {
     fn move_configuration_out(&self) -> Result<()> {
         for name in ["postgresql.conf", "pg_hba.conf", "pg_ident.conf"] {
             let target = self.configuration.join(name);
-            std::fs::rename(self.data.join(name), &target)
+            rustix::fs::rename(self.data.join(name), &target)
                 .with_context(|| format!("move {name} out of the data directory"))?;
         }
         make_private_dir(&self.configuration.join("conf.d"))?;

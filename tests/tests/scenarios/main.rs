@@ -4,4 +4,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod debian_layout;
+mod exit_status;
 mod harness;
+mod hooks;
+mod outage;
+mod recovery_oracle;

@@ -1,0 +1,179 @@
+//! Every row of the exit status table, and every way in which standard error
+//! can fail while it is decided.
+
+use anyhow::Result;
+use walpoint_tests::cluster::{ClusterOptions, Stop};
+use walpoint_tests::process::Outcome;
+use walpoint_tests::programs;
+use walpoint_tests::scene::Scene;
+use walpoint_tests::walpoint::{ArchivePlace, Stderr, Walpoint};
+
+const EVERY_STDERR: [Stderr; 4] = [Stderr::Captured, Stderr::Full, Stderr::Closed, Stderr::BrokenPipe];
+
+/// A call and the status it must have, whatever standard error is.
+struct Row<'a> {
+    about: &'a str,
+    walpoint: &'a Walpoint,
+    args: &'a [&'a str],
+    status: i32,
+}
+
+fn check(scene: &Scene, rows: &[Row<'_>]) -> Result<()> {
+    for row in rows {
+        for stderr in EVERY_STDERR {
+            let outcome: Outcome = row.walpoint.run_with_stderr(scene.cluster.data(), stderr, row.args)?;
+            assert_eq!(outcome.code(), row.status, "{} with stderr {stderr:?}\n{outcome}", row.about);
+        }
+    }
+    Ok(())
+}
+
+fn scene() -> Result<Option<Scene>> {
+    let Some(postgres) = programs::distribution_postgres()? else { return Ok(None) };
+    Scene::on_directory(&postgres, ClusterOptions::default()).map(Some)
+}
+
+/// A configuration whose archive nobody answers for.
+fn unreachable(scene: &Scene) -> Result<Walpoint> {
+    let ArchivePlace::Directory(archive) = &scene.place else { unreachable!() };
+    let url = format!("file://{}", archive.display());
+    scene.walpoint.with_config(|text| {
+        text.replace(&url, "file:///nowhere/at/all").replace("retry_for = \"20s\"", "retry_for = \"200ms\"")
+            + "\n[archive_push]\ndeadline = \"1s\"\n"
+    })
+}
+
+fn broken(scene: &Scene) -> Result<Walpoint> {
+    scene.walpoint.with_config(|text| text + "\n[archve]\nurl = \"file:///tmp\"\n")
+}
+
+#[test]
+fn archive_get_says_1_only_for_what_is_not_there() -> Result<()> {
+    let Some(mut scene) = scene()? else { return Ok(()) };
+    let segment = scene.archive_everything()?;
+    scene.cluster.stop(Stop::Fast)?;
+    let later = format!("{}{:08X}", &segment[..16], 0xF0);
+    let (unreachable, broken) = (unreachable(&scene)?, broken(&scene)?);
+    let row = |about, walpoint, args, status| Row { about, walpoint, args, status };
+    check(
+        &scene,
+        &[
+            row("there", &scene.walpoint, &["archive-get", &segment, "pg_wal/GOT"], 0),
+            row("not there", &scene.walpoint, &["archive-get", &later, "pg_wal/GOT"], 1),
+            row("first history", &scene.walpoint, &["archive-get", "00000001.history", "pg_wal/GOT"], 1),
+            row("unreachable", &unreachable, &["archive-get", &segment, "pg_wal/GOT"], 255),
+            row("unreachable history", &unreachable, &["archive-get", "00000002.history", "pg_wal/GOT"], 255),
+            row("unknown key", &broken, &["archive-get", &segment, "pg_wal/GOT"], 255),
+            row("no arguments", &scene.walpoint, &["archive-get"], 255),
+            row("one argument", &scene.walpoint, &["archive-get", &segment], 255),
+            row("unknown option", &scene.walpoint, &["archive-get", "--bogus", &segment, "pg_wal/GOT"], 255),
+            row(
+                "help among arguments",
+                &scene.walpoint,
+                &["archive-get", &segment, "pg_wal/GOT", "--help"],
+                255,
+            ),
+            row(
+                "not a WAL file's name",
+                &scene.walpoint,
+                &["archive-get", "../etc/passwd", "pg_wal/GOT"],
+                255,
+            ),
+            row("nowhere to put it", &scene.walpoint, &["archive-get", &segment, "no/such/dir/GOT"], 255),
+            row(
+                "no contract",
+                &scene.walpoint,
+                &["archive-get", "--contract", "none.json", &segment, "pg_wal/GOT"],
+                255,
+            ),
+        ],
+    )
+}
+
+#[test]
+fn a_standby_is_told_to_ask_again() -> Result<()> {
+    let Some(mut scene) = scene()? else { return Ok(()) };
+    let segment = scene.archive_everything()?;
+    scene.cluster.stop(Stop::Fast)?;
+    let unreachable = unreachable(&scene)?
+        .with_config(|text| text.replace("standby_retry_for = \"2s\"", "standby_retry_for = \"200ms\""))?;
+    let stopping = unreachable
+        .with_config(|text| text.replace("[archive_get]", "[archive_get]\nstandby_on_outage = \"stop\""))?;
+    walpoint_tests::scratch::write_private(&scene.cluster.data().join("standby.signal"), "")?;
+    let args: &[&str] = &["archive-get", &segment, "pg_wal/GOT"];
+    check(
+        &scene,
+        &[
+            Row { about: "retry", walpoint: &unreachable, args, status: 1 },
+            Row { about: "stop", walpoint: &stopping, args, status: 255 },
+        ],
+    )
+}
+
+#[test]
+fn archive_push_never_exits_above_125() -> Result<()> {
+    let Some(mut scene) = scene()? else { return Ok(()) };
+    scene.cluster.configure("wal_keep_size = '1GB'")?;
+    scene.cluster.execute("select pg_reload_conf()")?;
+    let segment = scene.archive_everything()?;
+    scene.cluster.stop(Stop::Fast)?;
+    let path = format!("pg_wal/{segment}");
+    let (unreachable, broken) = (unreachable(&scene)?, broken(&scene)?);
+    let row = |about, walpoint, args, status| Row { about, walpoint, args, status };
+    check(
+        &scene,
+        &[
+            row("again", &scene.walpoint, &["archive-push", &path], 0),
+            row("unreachable", &unreachable, &["archive-push", &path], 1),
+            row("unknown key", &broken, &["archive-push", &path], 2),
+            row("no arguments", &scene.walpoint, &["archive-push"], 2),
+            row("unknown option", &scene.walpoint, &["archive-push", "--bogus", &path], 2),
+            row("not a WAL file's name", &scene.walpoint, &["archive-push", "PG_VERSION"], 2),
+        ],
+    )
+}
+
+#[test]
+fn the_other_commands_keep_to_the_table() -> Result<()> {
+    let Some(mut scene) = scene()? else { return Ok(()) };
+    scene.backup()?;
+    scene.archive_everything()?;
+    scene.cluster.stop(Stop::Fast)?;
+    let occupied = scene.cluster.scratch().make_dir("occupied")?;
+    walpoint_tests::scratch::write_private(&occupied.join("precious"), "data")?;
+    let occupied = occupied.to_str().unwrap().to_owned();
+    let (unreachable, broken) = (unreachable(&scene)?, broken(&scene)?);
+    let row = |about, walpoint, args, status| Row { about, walpoint, args, status };
+    check(
+        &scene,
+        &[
+            row("list", &scene.walpoint, &["list"], 0),
+            row("window", &scene.walpoint, &["window"], 0),
+            row("plan", &scene.walpoint, &["plan", "--latest"], 0),
+            row("unreachable list", &unreachable, &["list"], 1),
+            row("unreachable plan", &unreachable, &["plan", "--latest"], 1),
+            row("unknown key", &broken, &["list"], 2),
+            row("no target", &scene.walpoint, &["plan"], 2),
+            row("two targets", &scene.walpoint, &["plan", "--latest", "--target-xid", "1"], 2),
+            row("no offset", &scene.walpoint, &["plan", "--target-time", "2026-11-20 21:45:00"], 2),
+            row(
+                "unknown backup",
+                &scene.walpoint,
+                &["plan", "--latest", "--backup", "20260101T000000Z-full-000000"],
+                2,
+            ),
+            row("unknown command", &scene.walpoint, &["frobnicate"], 2),
+            row("xid not found", &scene.walpoint, &["plan", "--target-xid", "4000000"], 6),
+            row("name not found", &scene.walpoint, &["plan", "--target-name", "nothing"], 6),
+            row(
+                "before the backup",
+                &scene.walpoint,
+                &["plan", "--target-time", "2001-01-01 00:00:00+00"],
+                6,
+            ),
+            row("not empty", &scene.walpoint, &["restore", "--latest", "--data-directory", &occupied], 7),
+        ],
+    )?;
+    assert_eq!(std::fs::read_to_string(format!("{occupied}/precious"))?, "data");
+    Ok(())
+}

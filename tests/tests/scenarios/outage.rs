@@ -1,0 +1,108 @@
+//! The store goes away in the middle of a recovery: PostgreSQL stops and can
+//! be started again; it never opens early.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use walpoint_tests::cluster::{Cluster, ClusterOptions, Stop};
+use walpoint_tests::garage::Garage;
+use walpoint_tests::programs;
+use walpoint_tests::proxy::{Fault, Proxy, Rule};
+use walpoint_tests::scene::{RECOVERY_LIMIT, Scene};
+
+/// Segments between the backup and the target: enough for a middle.
+const SEGMENTS: usize = 6;
+const ROWS_EACH: usize = 100;
+
+struct Stage {
+    scene: Scene,
+    proxy: Proxy,
+}
+
+/// A cluster whose archive is behind the proxy, with a backup and then
+/// `SEGMENTS` segments of one insert each.
+fn stage() -> Result<Option<Stage>> {
+    let Some(postgres) = programs::distribution_postgres()? else { return Ok(None) };
+    let Some(garage) = Garage::shared()? else { return Ok(None) };
+    let proxy = Proxy::start(garage.address())?;
+    let place = garage.archive_in(&garage.bucket()?, &proxy.endpoint());
+    let mut scene = Scene::start(Cluster::init(&postgres, ClusterOptions::default())?, place)?;
+    scene.cluster.execute("create table t(segment int, g int)")?;
+    scene.backup()?;
+    for number in 0..SEGMENTS {
+        scene
+            .cluster
+            .execute(&format!("insert into t select {number}, g from generate_series(1, {ROWS_EACH}) g"))?;
+        scene.archive_everything()?;
+    }
+    scene.cluster.stop(Stop::Fast)?;
+    Ok(Some(Stage { scene, proxy }))
+}
+
+/// Restores with everything in order, breaks the store for the third segment
+/// that recovery asks for, expects a refusal, mends it and expects every row.
+fn refuse_then_recover(fault: Fault) -> Result<()> {
+    let Some(Stage { mut scene, proxy }) = stage()? else { return Ok(()) };
+    let short =
+        scene.walpoint.with_config(|text| text.replace("retry_for = \"20s\"", "retry_for = \"2s\""))?;
+    scene.walpoint = short;
+    let mut restored = scene.restore(&["--latest"])?;
+
+    proxy.forget_requests();
+    proxy.add(Rule::new(fault).target("/wal/").after(6));
+    let log = restored.start_expect_fatal(Duration::from_secs(150))?;
+    assert!(log.contains("FATAL"), "{log}");
+    assert!(proxy.requests().len() > 6, "recovery never came to the fault");
+
+    proxy.clear();
+    restored.start_expect_ready(RECOVERY_LIMIT)?;
+    let rows = restored.value("select count(*) from t")?;
+    assert_eq!(rows, (SEGMENTS * ROWS_EACH).to_string());
+    Ok(())
+}
+
+#[test]
+fn errors_of_the_server_stop_recovery() -> Result<()> {
+    refuse_then_recover(Fault::status(503, "SlowDown"))
+}
+
+#[test]
+fn a_denial_in_mid_recovery_stops_it() -> Result<()> {
+    refuse_then_recover(Fault::status(403, "AccessDenied"))
+}
+
+#[test]
+fn a_captive_portal_is_not_an_empty_archive() -> Result<()> {
+    refuse_then_recover(Fault::Html)
+}
+
+#[test]
+fn broken_connections_stop_recovery() -> Result<()> {
+    refuse_then_recover(Fault::DropBefore)
+}
+
+#[test]
+fn flipped_bits_never_reach_postgresql() -> Result<()> {
+    refuse_then_recover(Fault::FlipBit(200))
+}
+
+#[test]
+fn a_missing_bucket_is_not_an_empty_archive() -> Result<()> {
+    refuse_then_recover(Fault::status(404, "NoSuchBucket"))
+}
+
+#[test]
+fn a_store_that_refuses_connections_stops_recovery_and_a_short_outage_is_waited_out() -> Result<()> {
+    let Some(Stage { mut scene, proxy }) = stage()? else { return Ok(()) };
+    let mut restored = scene.restore(&["--latest"])?;
+    proxy.take_down()?;
+    restored.launch()?;
+    // Within retry_for (20 s) the store comes back: recovery goes on as if
+    // nothing had been.
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(restored.is_running()? && !restored.is_open(), "{}", restored.log());
+    proxy.bring_back()?;
+    restored.wait_open(RECOVERY_LIMIT)?;
+    assert_eq!(restored.value("select count(*) from t")?, (SEGMENTS * ROWS_EACH).to_string());
+    Ok(())
+}
