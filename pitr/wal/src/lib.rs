@@ -4,6 +4,13 @@
 
 mod carry_over;
 mod fields;
+mod first_page;
+mod halt;
+mod stream;
+mod surveyor;
+mod tally;
+mod transaction;
+mod unfinished;
 
 pub mod backup_label;
 pub mod control_file;
@@ -33,7 +40,8 @@ pub use page_checksum::{PageState, page_lsn, verify_page};
 pub use reader::{ReadError, Reader, ReaderStart, Start, Step};
 pub use record::{Record, RecordError, RecordHeader};
 pub use segment::{NameError, SegmentName, SegmentSize, SegmentSizeError};
-pub use survey::{Edge, Ending, RestorePoint, STEP_BACK_MICROS, Survey, SurveyError, SurveyOf, Surveyor};
+pub use survey::{Edge, Ending, RestorePoint, STEP_BACK_MICROS, Survey, SurveyError, SurveyOf};
+pub use surveyor::Surveyor;
 pub use system_identifier::{SystemIdentifier, SystemIdentifierError};
 pub use tablespace_map::TablespaceMapError;
 pub use timeline::{Ancestor, HistoryError, PathStep, TimelineHistory, TimelineId};

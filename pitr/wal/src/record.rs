@@ -1,7 +1,7 @@
 //! WAL records: the header of each and where its main data lies
 //! (access/xlogrecord.h, `DecodeXLogRecord` in access/transam/xlogreader.c).
 
-use crate::fields::{u8_at, u16_at, u32_at, u64_at};
+use crate::fields::{Cursor, u8_at, u32_at, u64_at};
 use crate::lsn::Lsn;
 use crate::version::Major;
 
@@ -145,14 +145,21 @@ pub struct Record {
     pub info: u8,
     /// Bytes in it, the header included.
     pub total_len: u32,
-    /// All of them, page headers taken out.
+    /// Version that wrote it.
+    pub major: Major,
+    /// All of its bytes, page headers taken out. Of a record that spans pages and carries
+    /// no [`crate::Event`] only the header, unless the reader was told to keep all bodies.
     pub bytes: Vec<u8>,
 }
 
 impl Record {
     /// The part that its resource manager reads; blocks and their images left out.
     pub fn main_data(&self) -> Result<&[u8], RecordError> {
-        main_data(self.bytes.get(RECORD_HEADER..).unwrap_or_default())
+        main_data(self.body(), self.major)
+    }
+
+    pub(crate) fn body(&self) -> &[u8] {
+        self.bytes.get(RECORD_HEADER..).unwrap_or_default()
     }
 
     /// The fixed part.
@@ -177,16 +184,63 @@ const IMAGE_COMPRESSED_13: u8 = 0x02;
 const IMAGE_COMPRESSED_15: u8 = 0x04 | 0x08 | 0x10;
 
 /// Main data of a record, given what follows its header. The sizes in the part headers
-/// must add up to the record exactly.
-pub(crate) fn main_data(payload: &[u8]) -> Result<&[u8], RecordError> {
-    let _ = (payload, BLOCK_ID_MAX, ID_TOPLEVEL_XID, ID_ORIGIN, ID_MAIN_LONG, ID_MAIN_SHORT);
-    let _ = (
-        BLOCK_HAS_IMAGE,
-        BLOCK_SAME_REL,
-        IMAGE_HAS_HOLE,
-        IMAGE_COMPRESSED_13,
-        IMAGE_COMPRESSED_15,
-        u16_at(&[], 0),
-    );
-    todo!()
+/// must add up to the record exactly; the main data is last.
+pub(crate) fn main_data(payload: &[u8], major: Major) -> Result<&[u8], RecordError> {
+    let mut headers = Cursor::new(payload);
+    let mut data = 0usize;
+    let mut main = 0usize;
+    // As long as there is more than the data announced so far, there is a header before it.
+    while headers.rest().len() > data {
+        let announced = part_header(&mut headers, major).ok_or(RecordError::Parts)?;
+        data = data.saturating_add(announced.bytes);
+        if announced.is_main {
+            main = announced.bytes;
+            break;
+        }
+    }
+    let rest = headers.rest();
+    if rest.len() != data {
+        return Err(RecordError::Parts);
+    }
+    rest.get(data - main..).ok_or(RecordError::Parts)
+}
+
+/// How much data one part header announces.
+struct Announced {
+    bytes: usize,
+    is_main: bool,
+}
+
+/// Reads one part header (`XLogRecordBlockHeader` and the like); `None` when it is cut
+/// off or of no kind that this version writes.
+fn part_header(headers: &mut Cursor<'_>, major: Major) -> Option<Announced> {
+    let announced = |bytes| Some(Announced { bytes, is_main: false });
+    match headers.u8()? {
+        0..=BLOCK_ID_MAX => announced(block_header(headers, major)?),
+        ID_ORIGIN => headers.take(2).and_then(|_| announced(0)),
+        ID_TOPLEVEL_XID if major >= Major::V14 => headers.take(4).and_then(|_| announced(0)),
+        ID_MAIN_SHORT => Some(Announced { bytes: headers.u8()? as usize, is_main: true }),
+        ID_MAIN_LONG => Some(Announced { bytes: headers.u32()? as usize, is_main: true }),
+        _ => None,
+    }
+}
+
+/// Reads a block reference after its id; returns the bytes of image and data it announces.
+fn block_header(headers: &mut Cursor<'_>, major: Major) -> Option<usize> {
+    let flags = headers.u8()?;
+    let mut bytes = headers.u16()? as usize;
+    if flags & BLOCK_HAS_IMAGE != 0 {
+        bytes += headers.u16()? as usize;
+        headers.take(2)?;
+        let image = headers.u8()?;
+        let compressed = if major >= Major::V15 { IMAGE_COMPRESSED_15 } else { IMAGE_COMPRESSED_13 };
+        if image & compressed != 0 && image & IMAGE_HAS_HOLE != 0 {
+            headers.take(2)?;
+        }
+    }
+    if flags & BLOCK_SAME_REL == 0 {
+        headers.take(12)?;
+    }
+    headers.take(4)?;
+    Some(bytes)
 }

@@ -1,4 +1,5 @@
-//! One pass over a segment: is it valid, and what is in it?
+//! What one pass over a segment finds out: is it valid, and what is in it?
+//! [`crate::Surveyor`] makes it.
 
 use crate::carry_over::{Carry, CarryOver};
 use crate::lsn::Lsn;
@@ -173,25 +174,4 @@ pub enum SurveyError {
     /// WAL of a PostgreSQL version that this program does not know.
     #[error("the file is WAL of an unknown PostgreSQL version (page magic {0:04X})")]
     UnknownMagic(u16),
-}
-
-/// Surveys a segment that comes in pieces of any size.
-#[derive(Debug)]
-pub struct Surveyor {}
-
-impl Surveyor {
-    /// Begins the survey of one file.
-    pub fn new(_of: SurveyOf) -> Surveyor {
-        todo!()
-    }
-
-    /// Takes the next bytes of the file.
-    pub fn feed(&mut self, _bytes: &[u8]) {
-        todo!()
-    }
-
-    /// Says what was found, once all bytes were fed.
-    pub fn finish(self) -> Result<Survey, SurveyError> {
-        todo!()
-    }
 }
