@@ -95,6 +95,14 @@ impl Cluster {
         self.layout.append_configuration(lines)
     }
 
+    /// Appends to postgresql.auto.conf, which overrides everything else: what
+    /// an operator does who edits a restored cluster's settings.
+    pub fn override_settings(&self, lines: &str) -> Result<()> {
+        let path = self.data().join("postgresql.auto.conf");
+        let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        crate::scratch::write_private(&path, &format!("{text}\n{lines}\n"))
+    }
+
     /// Starts the server and waits until it takes commands, reading and
     /// writing.
     pub fn start(&mut self) -> Result<()> {
@@ -134,6 +142,17 @@ impl Cluster {
             bail!("the server opened although it must not\n{log}");
         }
         Ok(log)
+    }
+
+    /// Waits until the log has this text.
+    pub fn wait_log(&mut self, text: &str, limit: Duration) -> Result<()> {
+        wait::until_true(&format!("the log to say: {text}"), limit, || {
+            let said = self.log().contains(text);
+            if !said && !self.is_running()? {
+                bail!("the server ended\n{}", tail(&self.log(), 60));
+            }
+            Ok(said)
+        })
     }
 
     /// Waits until recovery is over and the server writes.

@@ -145,6 +145,18 @@ impl Oracle {
         Ok(open)
     }
 
+    /// The last commit that a recovery to `target` shows and the first that it
+    /// does not, whoever committed.
+    pub fn neighbours(
+        &self,
+        target: &OracleTarget,
+    ) -> Result<(Option<&TransactionEnd>, Option<&TransactionEnd>)> {
+        let cut = self.cut(target)?;
+        let mut commits = self.ends.iter().filter(|end| end.is_commit);
+        let included = commits.clone().rfind(|end| end.lsn < cut);
+        Ok((included, commits.find(|end| end.lsn >= cut)))
+    }
+
     /// The LSN from which on nothing is replayed.
     pub fn cut(&self, target: &OracleTarget) -> Result<u64> {
         let after =

@@ -1,9 +1,9 @@
 //! The stage that most scenarios begin with: a cluster that archives.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::cluster::{Cluster, ClusterOptions};
 use crate::garage::Garage;
@@ -46,6 +46,28 @@ impl Scene {
         Ok(Scene { cluster, walpoint, place, restored: 0 })
     }
 
+    /// From parts that a scenario put together itself.
+    pub fn of_parts(cluster: Cluster, walpoint: Walpoint, place: ArchivePlace) -> Scene {
+        Scene { cluster, walpoint, place, restored: 0 }
+    }
+
+    /// The same configuration for a restored cluster: its directory, its
+    /// socket.
+    pub fn walpoint_for(&self, restored: &Cluster) -> Result<Walpoint> {
+        self.walpoint.with_config(|text| {
+            text.replace(&self.cluster.data().display().to_string(), &restored.data().display().to_string())
+                .replace(&self.cluster.connection("walpoint"), &restored.connection("walpoint"))
+        })
+    }
+
+    /// The directory that is the archive.
+    pub fn archive_directory(&self) -> Result<&Path> {
+        match &self.place {
+            ArchivePlace::Directory(directory) => Ok(directory),
+            ArchivePlace::S3 { url, .. } => bail!("{url} is no directory"),
+        }
+    }
+
     /// Takes a backup and returns its id, the last line on stdout.
     pub fn backup(&self) -> Result<String> {
         Ok(self.walpoint.ok(&["backup"])?.last_line()?.to_owned())
@@ -74,7 +96,7 @@ impl Scene {
     }
 
     /// Calls `restore` for a directory, whatever comes of it.
-    pub fn restore_into(&self, directory: &std::path::Path, target: &[&str]) -> Result<Outcome> {
+    pub fn restore_into(&self, directory: &Path, target: &[&str]) -> Result<Outcome> {
         let directory = directory.to_str().context("the directory's name is not UTF-8")?;
         let mut args = vec!["restore", "--data-directory", directory];
         args.extend_from_slice(target);

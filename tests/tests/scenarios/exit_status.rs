@@ -2,11 +2,12 @@
 //! can fail while it is decided.
 
 use anyhow::Result;
+use walpoint_tests::archive_files;
 use walpoint_tests::cluster::{ClusterOptions, Stop};
 use walpoint_tests::process::Outcome;
 use walpoint_tests::programs;
 use walpoint_tests::scene::Scene;
-use walpoint_tests::walpoint::{ArchivePlace, Stderr, Walpoint};
+use walpoint_tests::walpoint::{Stderr, Walpoint};
 
 const EVERY_STDERR: [Stderr; 4] = [Stderr::Captured, Stderr::Full, Stderr::Closed, Stderr::BrokenPipe];
 
@@ -35,8 +36,7 @@ fn scene() -> Result<Option<Scene>> {
 
 /// A configuration whose archive nobody answers for.
 fn unreachable(scene: &Scene) -> Result<Walpoint> {
-    let ArchivePlace::Directory(archive) = &scene.place else { unreachable!() };
-    let url = format!("file://{}", archive.display());
+    let url = format!("file://{}", scene.archive_directory()?.display());
     scene.walpoint.with_config(|text| {
         text.replace(&url, "file:///nowhere/at/all").replace("retry_for = \"20s\"", "retry_for = \"200ms\"")
             + "\n[archive_push]\ndeadline = \"1s\"\n"
@@ -88,6 +88,41 @@ fn archive_get_says_1_only_for_what_is_not_there() -> Result<()> {
             ),
         ],
     )
+}
+
+#[test]
+fn a_panic_chooses_no_status() -> Result<()> {
+    let Some(mut scene) = scene()? else { return Ok(()) };
+    let segment = scene.archive_everything()?;
+    scene.cluster.stop(Stop::Fast)?;
+    let panicking = |command| scene.walpoint.with_environment("WALPOINT_TEST_PANIC", command);
+    let (get, push) = (panicking("archive-get"), panicking("archive-push"));
+    let (watch, other) = (panicking("check"), panicking("command"));
+    let path = format!("pg_wal/{segment}");
+    let row = |about, walpoint, args, status| Row { about, walpoint, args, status };
+    check(
+        &scene,
+        &[
+            row("panic", &get, &["archive-get", &segment, "pg_wal/GOT"], 255),
+            row("panic", &push, &["archive-push", &path], 1),
+            row("panic", &watch, &["check"], 3),
+            row("panic", &other, &["list"], 1),
+        ],
+    )
+}
+
+#[test]
+fn a_damaged_object_is_never_handed_over() -> Result<()> {
+    let Some(mut scene) = scene()? else { return Ok(()) };
+    let segment = scene.archive_everything()?;
+    scene.cluster.stop(Stop::Fast)?;
+    let stored = archive_files::named(scene.archive_directory()?, &segment);
+    let object = stored.iter().find(|path| path.extension().is_some_and(|extension| extension == "zst"));
+    archive_files::flip_bit(object.unwrap(), 60)?;
+    let args: &[&str] = &["archive-get", &segment, "pg_wal/GOT"];
+    check(&scene, &[Row { about: "damaged", walpoint: &scene.walpoint, args, status: 255 }])?;
+    assert!(!scene.cluster.data().join("pg_wal/GOT").exists());
+    Ok(())
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use walpoint_tests::archive_files;
 use walpoint_tests::cluster::{Cluster, ClusterOptions, Stop};
 use walpoint_tests::garage::Garage;
 use walpoint_tests::programs;
@@ -80,10 +81,7 @@ fn a_gap_is_not_the_end_of_the_archive() -> Result<()> {
     let Some(scene) = scene()? else { return Ok(()) };
     let (segment, _) = archived_segment(&scene)?;
     scene.archive_everything()?;
-    let walpoint_tests::walpoint::ArchivePlace::Directory(archive) = &scene.place else { unreachable!() };
-    for file in files_named(archive, &segment) {
-        std::fs::remove_file(file)?;
-    }
+    archive_files::remove(scene.archive_directory()?, &segment)?;
     assert_eq!(get(&scene, &segment, Path::new("pg_wal/RECOVERYXLOG"))?, 255);
     Ok(())
 }
@@ -143,17 +141,4 @@ fn s3_keeps_the_same_promises() -> Result<()> {
     let later = format!("{}{:08X}", &segment[..16], 0xF0);
     assert_eq!(get(&scene, &later, Path::new("pg_wal/RECOVERYXLOG"))?, 1);
     Ok(())
-}
-
-fn files_named(directory: &Path, part: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            found.extend(files_named(&path, part));
-        } else if entry.file_name().to_string_lossy().contains(part) {
-            found.push(path);
-        }
-    }
-    found
 }

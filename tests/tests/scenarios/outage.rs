@@ -99,7 +99,8 @@ fn a_store_that_refuses_connections_stops_recovery_and_a_short_outage_is_waited_
     restored.launch()?;
     // Within retry_for (20 s) the store comes back: recovery goes on as if
     // nothing had been.
-    std::thread::sleep(Duration::from_secs(3));
+    restored.wait_log("starting point-in-time recovery", RECOVERY_LIMIT)?;
+    std::thread::sleep(Duration::from_secs(2));
     assert!(restored.is_running()? && !restored.is_open(), "{}", restored.log());
     proxy.bring_back()?;
     restored.wait_open(RECOVERY_LIMIT)?;

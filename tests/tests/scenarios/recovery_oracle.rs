@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 use walpoint_tests::cluster::{Cluster, ClusterOptions, Stop};
 use walpoint_tests::garage::Garage;
 use walpoint_tests::ledger::Ledger;
-use walpoint_tests::oracle::{Oracle, OracleTarget};
+use walpoint_tests::oracle::{Moment, Oracle, OracleTarget, TransactionEnd};
 use walpoint_tests::programs::{self, Postgres};
 use walpoint_tests::scene::Scene;
 use walpoint_tests::wal_dump::{format_lsn, parse_lsn};
@@ -69,10 +69,43 @@ fn recover_random_targets(mut scene: Scene, count: usize) -> Result<()> {
     for target in targets {
         let arguments = arguments(&target);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let planned = judge_plan(&scene, &oracle, first, &target, &arguments);
+        planned.with_context(|| format!("seed {seed}, plan {}", arguments.join(" ")))?;
         let judged = recover_and_judge(&mut scene, &oracle, &target, &arguments);
         judged.with_context(|| format!("seed {seed}, restore {}", arguments.join(" ")))?;
     }
     Ok(())
+}
+
+/// The plan names the last transaction that will be there and the first that
+/// will not, exactly as `pg_waldump` shows them.
+fn judge_plan(
+    scene: &Scene,
+    oracle: &Oracle,
+    backup_stop: u64,
+    target: &OracleTarget,
+    arguments: &[&str],
+) -> Result<()> {
+    let (status, plan) = scene.walpoint.json(&[&["plan"], arguments].concat())?;
+    assert_eq!(status, 0, "{plan}");
+    assert_eq!(plan["reachable"], true, "{plan}");
+    let (included, excluded) = oracle.neighbours(target)?;
+    // What was committed before the backup is not for the plan to know.
+    if let Some(included) = included.filter(|end| end.lsn > backup_stop) {
+        assert_same_commit(&plan["last_included"], included);
+    }
+    match excluded {
+        Some(excluded) => assert_same_commit(&plan["first_excluded"], excluded),
+        None => assert!(plan["first_excluded"].is_null(), "{plan}"),
+    }
+    Ok(())
+}
+
+fn assert_same_commit(said: &serde_json::Value, expected: &TransactionEnd) {
+    assert_eq!(said["xid"], expected.xid, "{said} is not {expected:?}");
+    assert_eq!(said["lsn"], format_lsn(expected.lsn), "{said} is not {expected:?}");
+    let time = said["time"].as_str().map(|text| Moment::parse(text).unwrap());
+    assert_eq!(time, Some(expected.time), "{said} is not {expected:?}");
 }
 
 fn recover_and_judge(

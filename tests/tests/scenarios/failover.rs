@@ -1,0 +1,209 @@
+//! What an ordinary failover leaves behind. Recovery shows the right rows or
+//! refuses; it never opens short, and never on the wrong branch.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use walpoint_tests::archive_files;
+use walpoint_tests::cluster::{Cluster, ClusterOptions, SUPERUSER, Stop};
+use walpoint_tests::programs;
+use walpoint_tests::scene::{RECOVERY_LIMIT, Scene};
+use walpoint_tests::wait;
+use walpoint_tests::wal_dump::{dump, format_lsn, parse_lsn};
+
+const REFUSAL_LIMIT: Duration = Duration::from_secs(90);
+
+/// A scene whose table has three segments of common rows behind a backup.
+fn scene() -> Result<Option<Scene>> {
+    let Some(postgres) = programs::distribution_postgres()? else { return Ok(None) };
+    let options =
+        ClusterOptions { configuration: "wal_keep_size = '1GB'".into(), ..ClusterOptions::default() };
+    let scene = Scene::on_directory(&postgres, options)?;
+    scene.cluster.execute("create table t(branch text, n int)")?;
+    scene.backup()?;
+    for number in 1..=3 {
+        scene.cluster.execute(&format!("insert into t values ('common', {number})"))?;
+        scene.archive_everything()?;
+    }
+    Ok(Some(scene))
+}
+
+fn rows(cluster: &Cluster) -> Result<String> {
+    cluster.value("select string_agg(branch || n, ',' order by branch, n) from t")
+}
+
+/// The original is stopped; its successor took over on timeline 2, wrote two
+/// rows and has archived them.
+fn fail_over(scene: &mut Scene) -> Result<Cluster> {
+    scene.cluster.stop(Stop::Fast)?;
+    let mut successor = scene.recover(&["--latest", "--take-over"])?;
+    assert_eq!(rows(&successor)?, "common1,common2,common3");
+    for number in 1..=2 {
+        successor.execute(&format!("insert into t values ('new', {number})"))?;
+        successor.switch_and_wait_archived(RECOVERY_LIMIT)?;
+    }
+    successor.stop(Stop::Fast)?;
+    Ok(successor)
+}
+
+/// Names of the whole segments of a timeline in the archive, ascending.
+fn segments(scene: &Scene, timeline: u32) -> Result<Vec<String>> {
+    let prefix = format!("{timeline:08X}");
+    let files = archive_files::named(scene.archive_directory()?, &prefix);
+    let names = files.iter().filter_map(|path| path.file_name()?.to_str()?.split_once('-'));
+    let mut names: Vec<String> = names
+        .map(|(name, _)| name.to_owned())
+        .filter(|name| name.len() == 24 && name.starts_with(&prefix))
+        .collect();
+    names.sort();
+    names.dedup();
+    Ok(names)
+}
+
+/// A restored directory whose operator wrote the recovery settings by hand:
+/// no contract, no target, a timeline.
+fn hand_written(scene: &mut Scene, timeline: &str) -> Result<Cluster> {
+    let restored = scene.restore(&["--target-immediate"])?;
+    restored.override_settings(&format!(
+        "recovery_target = ''\nrecovery_target_lsn = ''\nrecovery_target_timeline = '{timeline}'\n\
+         restore_command = '{} archive-get %f %p'",
+        scene.walpoint.hook_prefix()
+    ))?;
+    Ok(restored)
+}
+
+#[test]
+fn both_branches_come_back_each_with_its_own_rows() -> Result<()> {
+    let Some(mut scene) = scene()? else { return Ok(()) };
+    fail_over(&mut scene)?;
+    let mut newest = scene.recover(&["--latest"])?;
+    assert_eq!(rows(&newest)?, "common1,common2,common3,new1,new2");
+    newest.stop(Stop::Immediate)?;
+    let mut oldest = scene.recover(&["--latest", "--target-timeline", "1"])?;
+    assert_eq!(rows(&oldest)?, "common1,common2,common3");
+    oldest.stop(Stop::Immediate)
+}
+
+#[test]
+fn a_hole_in_the_parent_behind_the_fork_is_a_gap() -> Result<()> {
+    let Some(mut scene) = scene()? else { return Ok(()) };
+    fail_over(&mut scene)?;
+    // Never archived: the last segments of timeline 1. No later segment of
+    // that timeline exists, only the child's.
+    let fork = segments(&scene, 2)?.first().context("no segment of timeline 2")?.clone();
+    let parents = segments(&scene, 1)?;
+    let lost: Vec<&String> = parents.iter().filter(|name| name[8..] < fork[8..]).rev().take(2).collect();
+    for name in
+        [&lost[..], &parents.iter().filter(|name| name[8..] >= fork[8..]).collect::<Vec<_>>()].concat()
+    {
+        archive_files::remove(scene.archive_directory()?, name)?;
+    }
+
+    let (status, plan) = scene.walpoint.json(&["plan", "--latest", "--target-timeline", "2"])?;
+    assert_eq!(status, 6, "{plan}");
+    let directory = scene.fresh_directory();
+    scene.restore_into(&directory, &["--latest", "--target-timeline", "2"])?.expect(6)?;
+
+    let mut by_hand = hand_written(&mut scene, "2")?;
+    let log = by_hand.start_expect_fatal(REFUSAL_LIMIT)?;
+    assert!(log.contains(lost[1].as_str()), "{log}");
+    Ok(())
+}
+
+#[test]
+fn the_old_branch_is_never_replayed_for_the_new_one() -> Result<()> {
+    let Some(mut scene) = scene()? else { return Ok(()) };
+    fail_over(&mut scene)?;
+    // The old primary comes back and goes on, on timeline 1.
+    scene.cluster.start()?;
+    for number in 1..=3 {
+        scene.cluster.execute(&format!("insert into t values ('old', {number})"))?;
+        scene.archive_everything()?;
+    }
+    scene.cluster.stop(Stop::Fast)?;
+    // Of the new branch only the history was archived.
+    for name in segments(&scene, 2)? {
+        archive_files::remove(scene.archive_directory()?, &name)?;
+    }
+    let mut restored = scene.recover(&["--latest", "--target-timeline", "2"])?;
+    assert_eq!(rows(&restored)?, "common1,common2,common3");
+    restored.stop(Stop::Immediate)?;
+    let mut old = scene.recover(&["--latest", "--target-timeline", "1"])?;
+    assert_eq!(rows(&old)?, "common1,common2,common3,old1,old2,old3");
+    old.stop(Stop::Immediate)
+}
+
+#[test]
+fn a_target_in_a_segments_last_records_is_reached_without_the_next_segment() -> Result<()> {
+    let Some(mut scene) = scene()? else { return Ok(()) };
+    scene.cluster.execute("insert into t values ('common', 4)")?;
+    let segment = scene.archive_everything()?;
+    let next = scene.archive_everything()?;
+    scene.archive_everything()?;
+    let start =
+        parse_lsn(&scene.cluster.value(&format!("select ('{}'::pg_lsn)", segment_start(&segment)))?).unwrap();
+    let records = dump(
+        &scene.cluster.postgres,
+        &scene.cluster.data().join("pg_wal"),
+        1,
+        start,
+        Some(start + (1 << 20)),
+    )?;
+    scene.cluster.stop(Stop::Fast)?;
+    archive_files::remove(scene.archive_directory()?, &next)?;
+    // The last record before the switch: PostgreSQL 15 and later has asked for
+    // the next segment by the time it stops there.
+    let target = format_lsn(records[records.len() - 2].lsn);
+    let mut restored = scene.recover(&["--target-lsn", &target])?;
+    assert_eq!(rows(&restored)?, "common1,common2,common3,common4");
+    restored.stop(Stop::Immediate)
+}
+
+/// Where a segment of 1 MiB starts.
+fn segment_start(name: &str) -> u64 {
+    let (log, segment) = (&name[8..16], u64::from_str_radix(&name[16..], 16).unwrap());
+    parse_lsn(&format!("{log}/{:X}", segment << 20)).unwrap()
+}
+
+#[test]
+fn a_target_in_the_fork_segment_is_found_in_the_childs_copy() -> Result<()> {
+    let Some(mut scene) = scene()? else { return Ok(()) };
+    let mut standby = scene.restore(&[
+        "--standby",
+        "--primary-conninfo",
+        &format!("host={} port=5432 user={SUPERUSER}", scene.cluster.socket_directory().display()),
+    ])?;
+    // This standby's operator has it archive once it is promoted.
+    standby.override_settings(&format!(
+        "archive_mode = on\narchive_command = '{} archive-push %p'",
+        scene.walpoint.hook_prefix()
+    ))?;
+    standby.launch()?;
+    scene.cluster.execute("insert into t values ('common', 4)")?;
+    let target = scene.cluster.value("select pg_current_wal_flush_lsn()::text")?;
+    scene.cluster.execute("insert into t values ('common', 5)")?;
+    let flushed = scene.cluster.value("select pg_current_wal_flush_lsn()::text")?;
+    wait::until_true("the standby to catch up", RECOVERY_LIMIT, || {
+        let query = format!("select (coalesce(pg_last_wal_replay_lsn(), '0/0') >= '{flushed}')::text");
+        Ok(standby.value(&query).is_ok_and(|caught_up| caught_up == "true"))
+    })
+    .with_context(|| standby.log())?;
+    scene.cluster.kill()?;
+    standby.execute("select pg_promote()")?;
+    standby.wait_open(RECOVERY_LIMIT)?;
+    standby.execute("insert into t values ('new', 1)")?;
+    standby.switch_and_wait_archived(RECOVERY_LIMIT)?;
+    standby.stop(Stop::Fast)?;
+    assert!(
+        !archive_files::named(scene.archive_directory()?, ".partial").is_empty(),
+        "the shape was not staged: {}",
+        standby.log()
+    );
+
+    let mut restored = scene.recover(&["--target-lsn", &target, "--exclusive"])?;
+    assert_eq!(rows(&restored)?, "common1,common2,common3,common4");
+    restored.stop(Stop::Immediate)?;
+    let mut newest = scene.recover(&["--latest"])?;
+    assert_eq!(rows(&newest)?, "common1,common2,common3,common4,common5,new1");
+    newest.stop(Stop::Immediate)
+}
