@@ -1,6 +1,8 @@
 //! What walpoint keeps: stores, stored format, catalog.
 
 pub mod backup_id;
+pub mod catalog;
+pub mod cluster;
 pub mod compress;
 pub mod config;
 pub mod content;
@@ -11,21 +13,29 @@ pub mod error;
 pub mod facts;
 mod hex;
 pub mod layout;
+pub mod manifest;
 pub mod object_key;
+pub mod pack;
 pub mod relative_path;
 pub mod run_facts;
 pub mod store;
+pub mod summary;
 pub mod wal_facts;
 pub mod writer_id;
 
 pub use backup_id::{BackupId, BackupKind};
+pub use catalog::{Catalog, CatalogScope, DamagedObject, SegmentState, Usable, Variant};
+pub use cluster::Cluster;
 pub use content::{ContentHash, ContentId, StoredHash};
 pub use encrypt::KeyRing;
 pub use envelope::Sealer;
 pub use error::ArchiveError;
 pub use facts::Common;
 pub use layout::{Entry, Layout};
+pub use manifest::{EntryKind, ManifestEntry, ManifestHeader, ManifestReader, ManifestWriter, Piece};
+pub use pack::{PackWriter, PiecePlace};
 pub use relative_path::RelativePath;
 pub use run_facts::RunFacts;
+pub use summary::BackupSummary;
 pub use wal_facts::{WalEnding, WalFacts};
 pub use writer_id::WriterId;

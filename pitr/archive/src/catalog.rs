@@ -1,0 +1,240 @@
+//! What is in an archive, as plain data: the outcome of listings, of the
+//! history files and of the backups' summaries. Nothing here does I/O.
+
+use std::collections::BTreeMap;
+
+use walpoint_wal::{Lsn, SegmentName, TimelineHistory, TimelineId, Timestamp, WalFileName};
+
+use crate::backup_id::BackupId;
+use crate::cluster::Cluster;
+use crate::content::ContentId;
+use crate::layout::{Entry, Layout};
+use crate::object_key::ObjectKey;
+use crate::store::Listed;
+use crate::summary::BackupSummary;
+
+/// What an archive holds of one cluster.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Catalog {
+    /// The cluster.
+    pub cluster: Cluster,
+    /// The history files, parsed; timeline 1 has none.
+    pub histories: BTreeMap<TimelineId, TimelineHistory>,
+    /// Timelines of whose history several variants stand, undecided.
+    pub history_conflicts: Vec<TimelineId>,
+    /// Segments by timeline and number.
+    pub wal: BTreeMap<TimelineId, BTreeMap<u64, SegmentState>>,
+    /// `.partial` segments.
+    pub partials: BTreeMap<SegmentName, SegmentState>,
+    /// Backups whose summary is there and sound, oldest first.
+    pub backups: Vec<BackupSummary>,
+    /// Objects that should say something and cannot be read: histories, summaries.
+    pub damaged: Vec<DamagedObject>,
+    /// Backups without a summary: being made, or given up.
+    pub unfinished: Vec<BackupId>,
+    /// Variants that were refused and lie under `conflict/`.
+    pub conflicts: Vec<Variant>,
+    /// Keys that are not ours.
+    pub unknown: Vec<String>,
+}
+
+/// An object that cannot be read, and why.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DamagedObject {
+    /// Its key.
+    pub key: ObjectKey,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// How much of the WAL to list. Backups and histories are always complete.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CatalogScope {
+    /// All of it.
+    All,
+    /// What can lie at or after this position, on every timeline: from the
+    /// beginning of its 4 GiB of WAL on.
+    From(Lsn),
+    /// None.
+    NoWal,
+}
+
+/// What an archive holds under one WAL file's name.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SegmentState {
+    /// The objects, in the order of their keys.
+    pub variants: Vec<Variant>,
+    /// Content ids that are marked refused, whether their object is there or not.
+    pub refused: Vec<ContentId>,
+}
+
+/// One object that holds a WAL file's content.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Variant {
+    /// The file.
+    pub name: WalFileName,
+    /// Which content it is.
+    pub content: ContentId,
+    /// Where it lies.
+    pub key: ObjectKey,
+    /// Number of stored bytes.
+    pub stored_size: u64,
+    /// When it was stored, by the store's clock.
+    pub stored_at: Option<Timestamp>,
+    /// Whether it is encrypted.
+    pub encrypted: bool,
+    /// Whether it is marked refused.
+    pub refused: bool,
+}
+
+/// What recovery may take of a name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Usable<'a> {
+    /// The one content that is not refused. Of two objects with it, the first:
+    /// the one that needs no key.
+    One(&'a Variant),
+    /// There is none.
+    Nothing,
+    /// Several, undecided: one object for each content.
+    Ambiguous(Vec<&'a Variant>),
+}
+
+impl SegmentState {
+    /// Reads a listing of one name's variants and marks; other keys are left out.
+    pub fn from_listing(layout: &Layout, listed: &[Listed]) -> Self {
+        let mut state = Self::default();
+        for object in listed {
+            if let Some(entry) = layout.parse(&object.key) {
+                state.add(entry, object);
+            }
+        }
+        state.mark_refused();
+        state
+    }
+
+    /// Takes in one object of this name. To be followed by `mark_refused`.
+    fn add(&mut self, entry: Entry, object: &Listed) {
+        match entry {
+            Entry::Wal { name, content, encrypted } => {
+                self.variants.push(Variant::listed(name, content, encrypted, object));
+            }
+            Entry::History { timeline, content } => {
+                let name = WalFileName::History(timeline);
+                self.variants.push(Variant::listed(name, content, false, object));
+            }
+            Entry::WalRefused { content, .. } | Entry::HistoryRefused { content, .. } => {
+                self.refused.push(content)
+            }
+            _ => {}
+        }
+    }
+
+    fn mark_refused(&mut self) {
+        for variant in &mut self.variants {
+            variant.refused = self.refused.contains(&variant.content);
+        }
+    }
+
+    /// The objects that are not refused: one for each content.
+    pub fn standing(&self) -> Vec<&Variant> {
+        let mut standing: Vec<&Variant> = Vec::new();
+        for variant in self.variants.iter().filter(|variant| !variant.refused) {
+            if !standing.iter().any(|other| other.content == variant.content) {
+                standing.push(variant);
+            }
+        }
+        standing
+    }
+
+    /// What recovery may take.
+    pub fn usable(&self) -> Usable<'_> {
+        let standing = self.standing();
+        match standing.as_slice() {
+            [] => Usable::Nothing,
+            [one] => Usable::One(one),
+            _ => Usable::Ambiguous(standing),
+        }
+    }
+
+    /// True when there is nothing, not even a mark.
+    pub fn is_empty(&self) -> bool {
+        self.variants.is_empty() && self.refused.is_empty()
+    }
+}
+
+impl Variant {
+    fn listed(name: WalFileName, content: ContentId, encrypted: bool, object: &Listed) -> Self {
+        Self {
+            name,
+            content,
+            key: object.key.clone(),
+            stored_size: object.size,
+            stored_at: object.modified,
+            encrypted,
+            refused: false,
+        }
+    }
+}
+
+impl Catalog {
+    /// An empty one.
+    pub fn new(cluster: Cluster) -> Self {
+        Self {
+            cluster,
+            histories: BTreeMap::new(),
+            history_conflicts: Vec::new(),
+            wal: BTreeMap::new(),
+            partials: BTreeMap::new(),
+            backups: Vec::new(),
+            damaged: Vec::new(),
+            unfinished: Vec::new(),
+            conflicts: Vec::new(),
+            unknown: Vec::new(),
+        }
+    }
+
+    /// Takes in listings of WAL and of `conflict/`.
+    pub(crate) fn add_wal(&mut self, layout: &Layout, listed: &[Listed]) {
+        for object in listed {
+            match layout.parse(&object.key) {
+                Some(entry) => self.add_entry(entry, object),
+                None => self.unknown.push(object.key.to_string()),
+            }
+        }
+        for state in self.wal.values_mut().flat_map(BTreeMap::values_mut) {
+            state.mark_refused();
+        }
+        self.partials.values_mut().for_each(SegmentState::mark_refused);
+    }
+
+    fn add_entry(&mut self, entry: Entry, object: &Listed) {
+        match entry {
+            Entry::Wal { name, .. } | Entry::WalRefused { name, .. } => match self.state_of(name) {
+                Some(state) => state.add(entry, object),
+                // A segment number that does not exist with this segment size.
+                None if matches!(name, WalFileName::Segment(_)) => self.unknown.push(object.key.to_string()),
+                None => {}
+            },
+            Entry::Conflict { name, content, encrypted } => {
+                let variant = Variant::listed(name, content, encrypted, object);
+                self.conflicts.push(Variant { refused: true, ..variant });
+            }
+            _ => {}
+        }
+    }
+
+    fn state_of(&mut self, name: WalFileName) -> Option<&mut SegmentState> {
+        match name {
+            WalFileName::Segment(segment) => {
+                let number = segment.number(self.cluster.segment_size).ok()?;
+                Some(self.wal.entry(segment.timeline).or_default().entry(number).or_default())
+            }
+            WalFileName::Partial(segment) => Some(self.partials.entry(segment).or_default()),
+            WalFileName::History(_) | WalFileName::BackupHistory { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "catalog/tests.rs"]
+mod tests;
