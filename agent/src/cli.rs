@@ -1,0 +1,109 @@
+//! The command line: what can be asked for. Parsing chooses no exit status; [`crate::exit`] does.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+mod argv;
+mod backup;
+mod check;
+mod hooks;
+mod init;
+mod list;
+mod plan;
+mod resolve;
+mod restore;
+mod take_over;
+mod target;
+
+pub use argv::{Called, is_only_help};
+pub use backup::BackupArgs;
+pub use check::CheckArgs;
+pub use hooks::{GetArgs, PushArgs};
+pub use init::InitArgs;
+pub use list::{ListArgs, WindowArgs};
+pub use plan::PlanArgs;
+pub use resolve::ResolveArgs;
+pub use restore::RestoreArgs;
+pub use take_over::TakeOverArgs;
+pub use target::TargetArgs;
+
+/// Keeps a PostgreSQL cluster recoverable to any moment.
+#[derive(Debug, Parser)]
+#[command(name = "walpoint", version, disable_help_subcommand = true)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that every command takes, before and after its name.
+#[derive(Args, Clone, Debug, Default)]
+pub struct GlobalArgs {
+    /// Configuration file [default: $WALPOINT_CONFIG, then /etc/walpoint/walpoint.toml]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+    /// Print the result as one JSON object
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Form of the log on standard error
+    #[arg(long, value_name = "FORMAT", global = true, value_enum, default_value_t)]
+    pub log_format: LogFormat,
+    /// What is logged [default: warn for the hooks, info for commands]
+    #[arg(long, value_name = "LEVEL", global = true, value_enum)]
+    pub log_level: Option<LogLevel>,
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people
+    #[default]
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    /// What failed
+    Error,
+    /// And what looks wrong
+    Warn,
+    /// And what is done
+    Info,
+    /// And how
+    Debug,
+    /// And every step of it
+    Trace,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write a configuration, try the archive, and show the lines for postgresql.conf
+    Init(InitArgs),
+    /// Store a finished WAL file in the archive; for archive_command
+    ArchivePush(PushArgs),
+    /// Bring a WAL file back from the archive; for restore_command
+    ArchiveGet(GetArgs),
+    /// Take a base backup of the running cluster
+    Backup(BackupArgs),
+    /// List the backups, or the WAL, in the archive
+    List(ListArgs),
+    /// Show every moment that can be recovered to, and the gaps between
+    Window(WindowArgs),
+    /// Say how a recovery target would be reached, without writing anything
+    Plan(PlanArgs),
+    /// Restore the cluster as it was at a recovery target
+    Restore(RestoreArgs),
+    /// Make a restored cluster archive its WAL again
+    TakeOver(TakeOverArgs),
+    /// Say whether the cluster is protected, as a monitoring plugin
+    Check(CheckArgs),
+    /// Decide which of several contents of a WAL file recovery uses
+    Resolve(ResolveArgs),
+}

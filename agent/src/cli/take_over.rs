@@ -1,0 +1,5 @@
+use clap::Args;
+
+/// `take-over`
+#[derive(Args, Debug)]
+pub struct TakeOverArgs {}

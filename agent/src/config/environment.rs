@@ -1,0 +1,83 @@
+//! The environment: `WALPOINT_<SECTION>_<KEY>` for every key of the one table.
+
+use super::keys::{self, Key};
+use super::raw::{Origin, RawSettings, RawValue};
+use crate::exit::Failure;
+use std::ffi::OsString;
+
+/// Every variable of ours begins so.
+pub const PREFIX: &str = "WALPOINT_";
+/// Names the configuration file; not a key.
+pub const CONFIG_VARIABLE: &str = "WALPOINT_CONFIG";
+/// Variables that tests set; not keys.
+const TEST_PREFIX: &str = "WALPOINT_TEST_";
+
+/// Reads our variables into `settings`, over what the file said. An empty variable takes the key away.
+///
+/// # Errors
+/// Status 2 for an unknown variable (naming the nearest known one) and for a value that does not fit.
+pub fn read(
+    variables: impl Iterator<Item = (OsString, OsString)>,
+    settings: &mut RawSettings,
+) -> Result<(), Failure> {
+    for (name, value) in variables {
+        if !name.as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
+            continue;
+        }
+        let name = name.to_string_lossy().into_owned();
+        if name == CONFIG_VARIABLE || name.starts_with(TEST_PREFIX) {
+            continue;
+        }
+        let key = key_of(&name).ok_or_else(|| unknown(&name))?;
+        let origin = Origin::Variable(name);
+        let Some(value) = value.to_str() else {
+            return Err(origin.refuse("the value is not UTF-8"));
+        };
+        if value.is_empty() {
+            settings.unset(key);
+        } else {
+            settings.set(key, RawValue::from_text(key.kind, value, &origin)?, origin);
+        }
+    }
+    Ok(())
+}
+
+/// The key that a variable sets. The longest section name wins: `ARCHIVE_PUSH_DEADLINE` is the deadline of
+/// `archive_push`, not the key `push_deadline` of `archive`.
+fn key_of(variable: &str) -> Option<&'static Key> {
+    let rest = variable.strip_prefix(PREFIX)?.to_ascii_lowercase();
+    if rest.to_ascii_uppercase() != variable.get(PREFIX.len()..)? {
+        return None;
+    }
+    let section = keys::sections()
+        .into_iter()
+        .filter(|section| rest.strip_prefix(section).is_some_and(|rest| rest.starts_with('_')))
+        .max_by_key(|section| section.len())?;
+    keys::find(section, rest.get(section.len() + 1..)?)
+}
+
+fn unknown(variable: &str) -> Failure {
+    let near = keys::nearest(&variable.to_ascii_uppercase(), keys::KEYS.iter().map(Key::variable));
+    Failure::usage(format!("unknown environment variable {variable}")).with_nearest(near)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_variable_means_its_own_key() {
+        for key in keys::KEYS {
+            let found = key_of(&key.variable()).unwrap();
+            assert_eq!((found.section, found.name), (key.section, key.name));
+        }
+    }
+
+    #[test]
+    fn the_longest_section_wins() {
+        let key = key_of("WALPOINT_ARCHIVE_PUSH_DEADLINE").unwrap();
+        assert_eq!((key.section, key.name), ("archive_push", "deadline"));
+        assert!(key_of("WALPOINT_ARCHIVE_DEADLINE").is_none());
+        assert!(key_of("WALPOINT_archive_url").is_none());
+    }
+}

@@ -1,0 +1,153 @@
+//! The data directory, as a file system sees it: which one a hook is called for, and its `pg_control`.
+
+use crate::config::Settings;
+use crate::exit::{Failure, Status};
+use std::io;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+use walpoint_wal::{ControlFile, ControlFileError};
+
+/// Where PostgreSQL keeps its control file, within the data directory.
+const CONTROL_FILE: &str = "global/pg_control";
+/// The control file is this long on every version (`PG_CONTROL_FILE_SIZE`, catalog/pg_control.h).
+const CONTROL_FILE_BYTES: usize = 8192;
+/// The server may be writing it: a torn read is repeated this often.
+const TRIES: u32 = 10;
+const BETWEEN_TRIES: Duration = Duration::from_millis(20);
+
+/// A data directory with its control file.
+#[derive(Debug)]
+pub struct DataDirectory {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What its `pg_control` says.
+    pub control: ControlFile,
+}
+
+/// The data directory that a hook's `%p` belongs to: for a relative path the working directory (that is
+/// where PostgreSQL starts its commands), for an absolute one the directory above its `pg_wal`.
+pub fn of_wal_path(path: &Path) -> Option<PathBuf> {
+    if path.is_relative() {
+        return std::env::current_dir().ok();
+    }
+    let mut above = path.to_owned();
+    while above.pop() {
+        if above.components().next_back() == Some(Component::Normal("pg_wal".as_ref())) {
+            return above.parent().map(Path::to_owned);
+        }
+    }
+    None
+}
+
+/// The cluster that a hook works for: the data directory of `%p`, else the configured one.
+///
+/// # Errors
+/// Status 2 when neither holds a `pg_control`; status 1 when one is there and cannot be read.
+pub fn of_hook(path: &Path, settings: &Settings) -> Result<DataDirectory, Failure> {
+    let candidates = [of_wal_path(path), settings.postgres.data_directory.clone()];
+    for candidate in candidates.iter().flatten() {
+        if let Some(found) = open(candidate)? {
+            return Ok(found);
+        }
+    }
+    let seen: Vec<String> =
+        candidates.iter().flatten().map(|path| format!("\"{}\"", path.display())).collect();
+    Err(Failure::usage(format!(
+        "could not tell which cluster \"{}\" belongs to: there is no {CONTROL_FILE} in {}",
+        path.display(),
+        if seen.is_empty() { "any known directory".to_owned() } else { seen.join(" or in ") }
+    ))
+    .with_hint("set data_directory in section [postgres], or run the command in the data directory"))
+}
+
+/// The configured data directory, which must be there.
+///
+/// # Errors
+/// Status 2 when it is not configured or holds no cluster; status 1 when it cannot be read.
+pub fn configured(settings: &Settings) -> Result<DataDirectory, Failure> {
+    let path = settings.postgres.data_directory.as_deref().ok_or_else(|| {
+        Failure::usage("the data directory is not configured")
+            .with_hint("set data_directory in section [postgres], or WALPOINT_POSTGRES_DATA_DIRECTORY")
+    })?;
+    open(path)?.ok_or_else(|| {
+        Failure::usage(format!(
+            "\"{}\" is not a PostgreSQL data directory: it has no {CONTROL_FILE}",
+            path.display()
+        ))
+    })
+}
+
+/// Opens a data directory; none when there is no cluster in it.
+///
+/// # Errors
+/// Status 1 when it cannot be read, status 5 when its `pg_control` is damaged.
+pub fn open(path: &Path) -> Result<Option<DataDirectory>, Failure> {
+    let file = path.join(CONTROL_FILE);
+    let mut last = None;
+    for attempt in 0..TRIES {
+        if attempt > 0 {
+            std::thread::sleep(BETWEEN_TRIES);
+        }
+        let bytes = match std::fs::File::open(&file).and_then(|file| read_at_most(file, CONTROL_FILE_BYTES)) {
+            Ok(bytes) => bytes,
+            Err(error) if is_absent(&error) => return Ok(None),
+            Err(error) => {
+                return Err(Failure::failed(format!("could not read \"{}\": {error}", file.display()))
+                    .with_hint("run walpoint as the user that owns the data directory"));
+            }
+        };
+        match ControlFile::parse(&bytes) {
+            Ok(control) => return Ok(Some(DataDirectory { path: path.to_owned(), control })),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(unreadable(&file, last))
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+fn unreadable(file: &Path, why: Option<ControlFileError>) -> Failure {
+    let why = why.map_or_else(|| "it changes with every look".to_owned(), |error| error.to_string());
+    Failure::new(Status::Damaged, format!("could not use \"{}\": {why}", file.display()))
+}
+
+fn read_at_most(file: std::fs::File, limit: usize) -> io::Result<Vec<u8>> {
+    use io::Read;
+    let mut bytes = Vec::with_capacity(limit);
+    file.take(limit as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_absolute_path_names_its_data_directory() {
+        for (path, directory) in [
+            ("/data/pg_wal/000000010000000000000001", Some("/data")),
+            ("/data/pg_wal/RECOVERYXLOG", Some("/data")),
+            ("/srv/pg_wal/old/pg_wal/x", Some("/srv/pg_wal/old")),
+            ("/backup/000000010000000000000001", None),
+            ("/data/pg_wal", None),
+        ] {
+            assert_eq!(of_wal_path(Path::new(path)), directory.map(PathBuf::from), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_relative_path_means_the_working_directory() {
+        assert_eq!(of_wal_path(Path::new("pg_wal/x")), std::env::current_dir().ok());
+    }
+
+    #[test]
+    fn a_directory_without_a_control_file_is_no_cluster_and_a_bad_one_is_damage() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(open(directory.path()).unwrap().is_none());
+        std::fs::create_dir(directory.path().join("global")).unwrap();
+        std::fs::write(directory.path().join(CONTROL_FILE), [0; 100]).unwrap();
+        assert_eq!(open(directory.path()).unwrap_err().status, Status::Damaged);
+    }
+}

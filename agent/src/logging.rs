@@ -1,0 +1,58 @@
+//! The log: tracing to standard error, as text or as JSON lines. A line that cannot be written is lost and
+//! nothing else happens: a full disk under the log must not change an exit status.
+
+use crate::cli::{LogFormat, LogLevel};
+use crate::exit::Role;
+use std::io::{self, IsTerminal};
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// Starts the log. `level` is the operator's choice; without one hooks log at `warn`, commands at `info`.
+pub fn start(role: Role, format: LogFormat, level: Option<LogLevel>) {
+    let level = level.map_or_else(|| default_level(role), level_filter);
+    // Other crates speak of their own affairs: only at the operator's own wish below `warn`.
+    let others = if level >= LevelFilter::DEBUG { level } else { level.min(LevelFilter::WARN) };
+    let filter = Targets::new().with_default(others).with_target("walpoint", level);
+    let layer = tracing_subscriber::fmt::layer().with_writer(lossy_stderr).log_internal_errors(false);
+    let layer = match format {
+        LogFormat::Json => layer.json().flatten_event(true).with_current_span(false).boxed(),
+        LogFormat::Text => layer.with_target(false).with_ansi(io::stderr().is_terminal()).boxed(),
+    };
+    // Started twice only in tests of this program; the first one stays.
+    let _already = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
+}
+
+fn default_level(role: Role) -> LevelFilter {
+    if role.is_hook() || role == Role::Check { LevelFilter::WARN } else { LevelFilter::INFO }
+}
+
+fn level_filter(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    }
+}
+
+fn lossy_stderr() -> LossyStderr {
+    LossyStderr
+}
+
+/// Standard error that takes every write and says that all went well.
+struct LossyStderr;
+
+impl io::Write for LossyStderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        crate::output::to_stderr(&String::from_utf8_lossy(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
