@@ -1,7 +1,13 @@
 //! Recovery: what can be reached, the plan, the restore, and `archive-get`.
 
 pub mod contract;
+pub mod coverage;
 pub mod data_dir;
+pub mod locate;
+pub mod path;
+pub mod plan;
 pub mod postgresql_conf;
 pub mod progress;
 pub mod recovery_settings;
+pub mod target;
+pub mod window;

@@ -1,0 +1,264 @@
+//! Which stored segment serves which stretch of WAL on the way to a timeline, and what is
+//! missing. Pure: it sees names, not content.
+//!
+//! PostgreSQL looks for a segment on the newest timeline of the path that had begun by
+//! then and goes on to older ones (`XLogFileReadAnyTLI`, access/transam/xlogrecovery.c).
+//! It never looks where a timeline ends, so an older one's WAL from beyond the fork would
+//! be replayed if it were handed out. Here it is cut off at the fork: the first segment of
+//! a timeline begins with a copy of its parent's WAL, and where that file is missing the
+//! parent's own serves up to the fork and no further.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use walpoint_archive::{Catalog, ContentId, Usable, Variant};
+use walpoint_wal::{Lsn, PathStep, SegmentName, SegmentSize, TimelineId};
+
+use crate::path::TimelinePath;
+
+/// The WAL that the archive has on the way to a timeline.
+#[derive(Debug)]
+pub struct Coverage<'a> {
+    /// The way.
+    pub path: TimelinePath,
+    /// Segment size of the cluster.
+    pub size: SegmentSize,
+    /// Unbroken by name, in order of address.
+    pub stretches: Vec<Stretch<'a>>,
+    /// What lies between them, and after the last one.
+    pub gaps: Vec<Gap>,
+}
+
+/// Segments without a hole between them. Never empty.
+#[derive(Debug)]
+pub struct Stretch<'a> {
+    /// In order of address, each one segment after the other.
+    pub links: Vec<Link<'a>>,
+}
+
+/// One stored segment and what of it counts.
+#[derive(Debug, Clone, Copy)]
+pub struct Link<'a> {
+    /// Number of the segment, counted from the beginning of WAL.
+    pub number: u64,
+    /// Name it is stored under.
+    pub name: SegmentName,
+    /// The object.
+    pub variant: &'a Variant,
+    /// Where the timeline that it is named for is left, when that is inside it.
+    pub cut: Option<Lsn>,
+}
+
+/// Segments that are needed on the way and cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gap {
+    /// Timeline they should be on.
+    pub timeline: TimelineId,
+    /// The first.
+    pub first: SegmentName,
+    /// The last.
+    pub last: SegmentName,
+    /// Why they cannot be used.
+    pub why: WhyGap,
+}
+
+/// Why a segment cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WhyGap {
+    /// Not in the archive.
+    Missing,
+    /// Only as `.partial`, which PostgreSQL never asks for.
+    OnlyPartial,
+    /// The archive holds several, and nobody has decided.
+    Ambiguous(Vec<ContentId>),
+}
+
+impl<'a> Coverage<'a> {
+    /// What `catalog` has on this way.
+    pub fn of(catalog: &'a Catalog, path: TimelinePath) -> Coverage<'a> {
+        let size = catalog.cluster.segment_size;
+        let mut found = Found::default();
+        for step in &path.steps {
+            found.take_step(catalog, step, size);
+        }
+        let stretches = into_stretches(found.links.into_values());
+        let holes = Holes { catalog, path: &path, size, ambiguous: &found.ambiguous };
+        let gaps = holes.between_and_after(&stretches);
+        Coverage { path, size, stretches, gaps }
+    }
+
+    /// The timelines from `record_timeline` on that have this segment as a file of their
+    /// own, oldest first: those that can be handed to PostgreSQL, which never looks for a
+    /// timeline's WAL in a child's file.
+    pub fn holders(
+        &self,
+        catalog: &'a Catalog,
+        record_timeline: TimelineId,
+        number: u64,
+    ) -> Vec<(TimelineId, &'a Variant)> {
+        let steps = self.path.steps.iter().filter(|step| step.timeline >= record_timeline);
+        let begun = steps.filter(|step| step.begin.segment_number(self.size) <= number);
+        let holder = |step: &PathStep| {
+            let state = catalog.wal.get(&step.timeline)?.get(&number)?;
+            match state.usable() {
+                Usable::One(variant) => Some((step.timeline, variant)),
+                _ => None,
+            }
+        };
+        begun.filter_map(holder).collect()
+    }
+
+    /// The gap that begins after this segment, or in it behind a fork.
+    pub fn gap_after(&self, number: u64) -> Option<&Gap> {
+        let first = |gap: &Gap| gap.first.number(self.size).ok();
+        self.gaps.iter().find(|gap| first(gap).is_some_and(|first| first == number || first == number + 1))
+    }
+}
+
+impl Stretch<'_> {
+    /// Number of its first segment.
+    pub fn first(&self) -> u64 {
+        self.links.first().map_or(0, |link| link.number)
+    }
+
+    /// Number of its last segment.
+    pub fn last(&self) -> u64 {
+        self.links.last().map_or(0, |link| link.number)
+    }
+}
+
+#[derive(Default)]
+struct Found<'a> {
+    links: BTreeMap<u64, Link<'a>>,
+    ambiguous: BTreeMap<u64, (SegmentName, Vec<ContentId>)>,
+}
+
+impl<'a> Found<'a> {
+    /// Takes what a step has of its own; it goes before what older steps have.
+    fn take_step(&mut self, catalog: &'a Catalog, step: &PathStep, size: SegmentSize) {
+        let Some(segments) = catalog.wal.get(&step.timeline) else { return };
+        let first = step.begin.segment_number(size);
+        let last = step.end.map_or(u64::MAX, |end| last_segment_before(end, size));
+        if first > last {
+            return;
+        }
+        for (number, state) in segments.range(first..=last) {
+            let Some(name) = SegmentName::from_number(step.timeline, *number, size) else { continue };
+            let cut = step.end.filter(|end| end.segment_number(size) == *number);
+            match state.usable() {
+                Usable::One(variant) => {
+                    self.ambiguous.remove(number);
+                    self.links.insert(*number, Link { number: *number, name, variant, cut });
+                }
+                Usable::Nothing => {}
+                Usable::Ambiguous(variants) => {
+                    let contents = variants.iter().map(|variant| variant.content).collect();
+                    self.ambiguous.insert(*number, (name, contents));
+                }
+            }
+        }
+    }
+}
+
+/// Number of the segment that holds the last byte before `end`.
+pub(crate) fn last_segment_before(end: Lsn, size: SegmentSize) -> u64 {
+    Lsn(end.0.saturating_sub(1)).segment_number(size)
+}
+
+fn into_stretches<'a>(links: impl Iterator<Item = Link<'a>>) -> Vec<Stretch<'a>> {
+    let mut stretches: Vec<Stretch<'a>> = Vec::new();
+    for link in links {
+        let open = stretches.last_mut().filter(|stretch| {
+            let last = stretch.links.last();
+            last.is_some_and(|last| last.cut.is_none() && last.number + 1 == link.number)
+        });
+        match open {
+            Some(stretch) => stretch.links.push(link),
+            None => stretches.push(Stretch { links: vec![link] }),
+        }
+    }
+    stretches
+}
+
+struct Holes<'c> {
+    catalog: &'c Catalog,
+    path: &'c TimelinePath,
+    size: SegmentSize,
+    ambiguous: &'c BTreeMap<u64, (SegmentName, Vec<ContentId>)>,
+}
+
+impl Holes<'_> {
+    fn between_and_after(&self, stretches: &[Stretch<'_>]) -> Vec<Gap> {
+        let mut gaps = Vec::new();
+        for pair in stretches.windows(2) {
+            if let [before, after] = pair {
+                let last = after.first().saturating_sub(1);
+                self.split(first_unserved(before), last.max(before.last()), &mut gaps);
+            }
+        }
+        if let (Some(last), Some(to)) = (stretches.last(), self.known_end()) {
+            let from = first_unserved(last);
+            // Nothing of the newest timeline is there, and all that leads to it is.
+            let ends_at_fork = self.reaches_newest(last) && self.ambiguous.range(from..).next().is_none();
+            if !ends_at_fork {
+                self.split(from, to, &mut gaps);
+            }
+        }
+        gaps
+    }
+
+    fn reaches_newest(&self, last: &Stretch<'_>) -> bool {
+        let begin = self.path.steps.last().map_or(Lsn::ZERO, |step| step.begin);
+        let cut = last.links.last().and_then(|link| link.cut);
+        cut.is_some_and(|cut| cut >= begin)
+    }
+
+    /// The last segment that is known to have existed on this way although it may serve
+    /// nothing: one that is ambiguous, or the one where the newest timeline begins.
+    fn known_end(&self) -> Option<u64> {
+        let fork = self.path.steps.last().filter(|step| step.begin > Lsn::ZERO);
+        let fork = fork.map(|step| last_segment_before(step.begin, self.size));
+        fork.max(self.ambiguous.keys().next_back().copied())
+    }
+
+    /// Cuts a range of numbers where the timeline or the reason changes, without looking
+    /// at every number: names in the archive may be far apart.
+    fn split(&self, from: u64, to: u64, gaps: &mut Vec<Gap>) {
+        if from > to {
+            return;
+        }
+        let mut bounds: BTreeSet<u64> = BTreeSet::from([from]);
+        let begins = self.path.steps.iter().map(|step| step.begin.segment_number(self.size));
+        bounds.extend(begins.filter(|begin| (from..=to).contains(begin)));
+        let ambiguous = self.ambiguous.range(from..=to).map(|(number, _)| *number);
+        let partial = self.catalog.partials.keys().filter_map(|name| name.number(self.size).ok());
+        for special in ambiguous.chain(partial.filter(|number| (from..=to).contains(number))) {
+            bounds.insert(special);
+            bounds.extend(special.checked_add(1).filter(|next| *next <= to));
+        }
+        let ends = bounds.iter().skip(1).map(|next| next - 1).chain([to]);
+        gaps.extend(bounds.iter().zip(ends).filter_map(|(first, last)| self.gap(*first, last)));
+    }
+
+    fn gap(&self, first: u64, last: u64) -> Option<Gap> {
+        let begun = |step: &&PathStep| step.begin.segment_number(self.size) <= first;
+        let timeline = self.path.steps.iter().rev().find(begun)?.timeline;
+        let named = |number| SegmentName::from_number(timeline, number, self.size);
+        let (first_name, last_name) = (named(first)?, named(last)?);
+        if let Some((name, contents)) = self.ambiguous.get(&first) {
+            let why = WhyGap::Ambiguous(contents.clone());
+            return Some(Gap { timeline: name.timeline, first: *name, last: *name, why });
+        }
+        let on_path = |step: &PathStep| {
+            let name = SegmentName::from_number(step.timeline, first, self.size);
+            name.is_some_and(|name| self.catalog.partials.contains_key(&name))
+        };
+        let why = if self.path.steps.iter().any(on_path) { WhyGap::OnlyPartial } else { WhyGap::Missing };
+        Some(Gap { timeline, first: first_name, last: last_name, why })
+    }
+}
+
+/// The first segment after a stretch of which something is not served by it.
+fn first_unserved(stretch: &Stretch<'_>) -> u64 {
+    let cut = stretch.links.last().is_some_and(|link| link.cut.is_some());
+    if cut { stretch.last() } else { stretch.last().saturating_add(1) }
+}
