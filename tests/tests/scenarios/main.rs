@@ -14,3 +14,4 @@ mod hooks;
 mod outage;
 mod recovery_oracle;
 mod take_over;
+mod wal_decoding;
