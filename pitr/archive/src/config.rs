@@ -6,9 +6,14 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::object_key::{ObjectKey, ObjectKeyError};
+use crate::store::dir::DirStore;
+use crate::store::retry::{Retry, RetryPolicy};
+use crate::store::s3::S3Store;
+use crate::store::{ObjectStore, StoreError};
 
 /// Where an archive is and how to speak to it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -150,6 +155,19 @@ impl ArchiveConfig {
             "the archive's endpoint {endpoint} is plain http: what is not encrypted by walpoint can be read, and changed, on the way"
         ))
     }
+}
+
+/// Opens the archive that the settings name, with retries. A directory must be
+/// there; of a bucket nothing is asked yet.
+pub async fn open_store(
+    config: &ArchiveConfig,
+    policy: &RetryPolicy,
+) -> Result<Arc<dyn ObjectStore>, StoreError> {
+    let store: Arc<dyn ObjectStore> = match &config.url {
+        ArchiveUrl::Dir(path) => Arc::new(DirStore::open(path).await?),
+        ArchiveUrl::S3 { bucket, prefix } => Arc::new(S3Store::open(config, bucket, prefix).await?),
+    };
+    Ok(Arc::new(Retry::new(store, *policy)))
 }
 
 fn check_endpoint(endpoint: &str) -> Result<(), ArchiveConfigError> {

@@ -21,12 +21,15 @@ use walpoint_wal::Timestamp;
 
 use crate::object_key::{ObjectKey, Prefix};
 
+pub mod contract;
 pub mod dir;
 mod error;
 pub mod faulty;
 pub mod retry;
+pub mod s3;
 
 pub use error::{StoreError, StoreErrorKind};
+pub use retry::RetryPolicy;
 
 /// Size of every part of an upload but the last, in bytes; also the largest
 /// body that a single put is meant for.
@@ -95,7 +98,8 @@ pub trait Upload: Send + fmt::Debug {
     /// After an error the same part may be sent again.
     async fn part(&mut self, body: Bytes) -> Result<(), StoreError>;
 
-    /// Makes the object appear, durable. After an error it may be called again.
+    /// Makes the object appear, durable. It may be called again: after an
+    /// error to try again, after success for the same answer.
     async fn finish(&mut self) -> Result<PutOutcome, StoreError>;
 
     /// Gives up: what was sent is removed as far as the store allows.

@@ -36,6 +36,8 @@ mod failure;
 mod folder;
 mod meta;
 mod read;
+#[cfg(test)]
+mod tests;
 mod walk;
 mod write;
 
@@ -177,7 +179,7 @@ impl ObjectStore for DirStore {
 #[derive(Debug)]
 struct DirUpload {
     attempt: Attempt,
-    /// None once finished or aborted, or while a part is written.
+    /// None once aborted, or while a part is written.
     pending: Option<write::Pending>,
 }
 
@@ -207,14 +209,15 @@ impl Upload for DirUpload {
     }
 
     async fn finish(&mut self) -> Result<PutOutcome, StoreError> {
-        let outcome = self.step(|pending, attempt| pending.commit(attempt)).await?;
-        self.pending = None;
-        Ok(outcome)
+        self.step(|pending, attempt| pending.commit(attempt)).await
     }
 
     async fn abort(&mut self) -> Result<(), StoreError> {
-        // Dropping the file removes it.
-        self.pending = None;
-        Ok(())
+        let Some(pending) = self.pending.take() else { return Ok(()) };
+        run_blocking(self.attempt.clone(), move |_attempt| {
+            pending.abandon();
+            Ok(())
+        })
+        .await
     }
 }

@@ -111,18 +111,27 @@ impl Faulty {
         at: &str,
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        match self.next_fault(verb) {
-            Some(Fault::Before(kind)) => Err(scripted(verb, at, kind, "scripted fault before")),
-            Some(Fault::After(kind)) => {
-                let _ = work.await?;
-                Err(scripted(verb, at, kind, "scripted fault after"))
-            }
-            Some(Fault::Delay(delay)) => {
-                tokio::time::sleep(delay).await;
-                work.await
-            }
-            Some(Fault::CutBody(_)) | None => work.await,
+        suffer(self.next_fault(verb), verb, at, work).await
+    }
+}
+
+async fn suffer<T>(
+    fault: Option<Fault>,
+    verb: Verb,
+    at: &str,
+    work: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    match fault {
+        Some(Fault::Before(kind)) => Err(scripted(verb, at, kind, "scripted fault before")),
+        Some(Fault::After(kind)) => {
+            let _ = work.await?;
+            Err(scripted(verb, at, kind, "scripted fault after"))
         }
+        Some(Fault::Delay(delay)) => {
+            tokio::time::sleep(delay).await;
+            work.await
+        }
+        Some(Fault::CutBody(_)) | None => work.await,
     }
 }
 
@@ -187,15 +196,12 @@ impl ObjectStore for Faulty {
     }
 
     async fn get(&self, key: &ObjectKey, range: Option<Range<u64>>) -> Result<Object, StoreError> {
-        let cut_after = {
-            let script = self.script();
-            let index = script.calls.get(&Verb::Get).copied().unwrap_or(0);
-            match script.faults.get(&(Verb::Get, index)).or_else(|| script.every.get(&Verb::Get)) {
-                Some(Fault::CutBody(after)) => Some(*after),
-                _ => None,
-            }
+        let fault = self.next_fault(Verb::Get);
+        let cut_after = match &fault {
+            Some(Fault::CutBody(after)) => Some(*after),
+            _ => None,
         };
-        let mut object = self.call(Verb::Get, key.as_str(), self.inner.get(key, range)).await?;
+        let mut object = suffer(fault, Verb::Get, key.as_str(), self.inner.get(key, range)).await?;
         if let Some(after) = cut_after {
             object.body = cut(object.body, after, key.to_string());
         }

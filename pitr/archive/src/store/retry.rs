@@ -18,6 +18,8 @@ use crate::store::{
 };
 
 mod body;
+#[cfg(test)]
+mod tests;
 
 /// How long and how often to try again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

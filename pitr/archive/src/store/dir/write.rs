@@ -51,7 +51,7 @@ fn is_there_durably(root: &Path, key: &ObjectKey, attempt: &Attempt) -> Result<b
 #[derive(Debug)]
 pub(super) struct Pending {
     chain: FolderChain,
-    name: String,
+    key: ObjectKey,
     metadata: Metadata,
     mode: PutMode,
     written: u64,
@@ -67,14 +67,14 @@ impl Pending {
         mode: PutMode,
         attempt: &Attempt,
     ) -> Result<Self, StoreError> {
-        let (folders, name) = folder::split(key);
+        let (folders, _) = folder::split(key);
         let mut tries = 1;
         loop {
             let chain = FolderChain::make(root, &folders, attempt)?;
             match TempFile::create(chain.last(), FILE_MODE) {
                 Ok(temp) => {
-                    let (name, temp) = (name.to_owned(), Some(temp));
-                    return Ok(Self { chain, name, metadata, mode, written: 0, temp });
+                    let (key, temp) = (key.clone(), Some(temp));
+                    return Ok(Self { chain, key, metadata, mode, written: 0, temp });
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound && tries < FOLDER_TRIES => {
                     tries += 1
@@ -113,22 +113,29 @@ impl Pending {
         })
     }
 
+    /// Removes what was written, and the folders made for it.
+    pub(super) fn abandon(mut self) {
+        self.temp = None;
+        self.chain.remove_empty(&folder::split(&self.key).0);
+    }
+
     /// First the metadata, durable, then the object.
     fn place_both(&mut self, attempt: &Attempt) -> Result<Placed, StoreError> {
         let folder = self.chain.last();
+        let (_, name) = folder::split(&self.key);
         let _turn = Turn::wait(folder, attempt)?;
-        let standing = standing(folder, &self.name, attempt)?;
+        let standing = standing(folder, name, attempt)?;
         if self.mode == PutMode::CreateOnly && standing == Standing::Object {
             return Ok(Placed::Exists);
         }
-        place_meta(folder, &self.name, &self.metadata, self.written, attempt)?;
+        place_meta(folder, name, &self.metadata, self.written, attempt)?;
         // A file without metadata is no object, and must not keep one away.
         let placement = match (self.mode, standing) {
             (PutMode::CreateOnly, Standing::Nothing) => Placement::CreateOnly,
             _ => Placement::Replace,
         };
         let temp = self.temp.take().ok_or_else(|| already_placed(attempt))?;
-        temp.place(&self.name, placement).map_err(|error| attempt.io("give its file its name", &error))
+        temp.place(name, placement).map_err(|error| attempt.io("give its file its name", &error))
     }
 }
 

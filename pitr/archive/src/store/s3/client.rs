@@ -1,0 +1,68 @@
+//! The SDK's client, set up for an archive.
+
+use aws_config::BehaviorVersion;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{
+    Builder, Region, RequestChecksumCalculation, ResponseChecksumValidation, StalledStreamProtectionConfig,
+};
+use std::time::Duration;
+
+use super::{guard, trust};
+use crate::config::ArchiveConfig;
+use crate::store::{StoreError, StoreErrorKind};
+
+/// A connection that takes longer will not come.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Region to sign for when nobody names one: what stores other than AWS expect.
+const REGION_OF_OTHER_STORES: &str = "us-east-1";
+
+/// Builds the client; reads the AWS environment and profile, sends nothing to S3.
+pub(super) async fn build(config: &ArchiveConfig) -> Result<Client, StoreError> {
+    let refused = |detail: String| StoreError::new("open", &config.url, StoreErrorKind::Other, detail);
+    config.validate().map_err(|error| refused(error.to_string()))?;
+    let http_client = trust::http_client(config.ca_file.as_deref()).await.map_err(refused)?;
+    let mut environment = aws_config::defaults(behavior())
+        .http_client(trust::system_http_client())
+        .stalled_stream_protection(stalled_streams(config));
+    if let Some(region) = &config.region {
+        environment = environment.region(Region::new(region.clone()));
+    }
+    let environment = environment.load().await;
+    let mut builder = Builder::from(&environment)
+        .http_client(http_client)
+        .force_path_style(config.uses_path_style())
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(timeouts(config))
+        .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+        .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+        .interceptor(guard::WebPageGuard);
+    if let Some(endpoint) = &config.endpoint {
+        builder = builder.endpoint_url(endpoint);
+    }
+    if environment.region().is_none() {
+        if config.endpoint.is_none() && environment.endpoint_url().is_none() {
+            let error = refused("no region is configured".to_owned());
+            return Err(error.with_hint("set [archive] region or AWS_REGION"));
+        }
+        builder = builder.region(Region::new(REGION_OF_OTHER_STORES));
+    }
+    Ok(Client::from_conf(builder.build()))
+}
+
+fn behavior() -> BehaviorVersion {
+    BehaviorVersion::v2026_01_12()
+}
+
+fn stalled_streams(config: &ArchiveConfig) -> StalledStreamProtectionConfig {
+    StalledStreamProtectionConfig::enabled().grace_period(config.request_timeout).build()
+}
+
+fn timeouts(config: &ArchiveConfig) -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT.min(config.request_timeout))
+        .operation_attempt_timeout(config.request_timeout)
+        .build()
+}
