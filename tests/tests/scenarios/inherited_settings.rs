@@ -1,0 +1,42 @@
+//! What a restored cluster inherits must not interfere with its recovery, nor
+//! destroy the archive it recovers from.
+
+use anyhow::Result;
+use walpoint_tests::cluster::{ClusterOptions, Stop};
+use walpoint_tests::programs;
+use walpoint_tests::scene::Scene;
+
+#[test]
+fn leftover_recovery_and_replication_settings_are_neutralised() -> Result<()> {
+    let Some(postgres) = programs::distribution_postgres()? else { return Ok(()) };
+    let mut scene = Scene::on_directory(&postgres, ClusterOptions::default())?;
+    scene.cluster.execute("create table t as select 1 as n")?;
+    let archive = scene.archive_directory()?.display().to_string();
+    // Written to the file, not loaded: the primary itself would wait for ever.
+    scene.cluster.override_settings(&format!(
+        "recovery_target_time = '2001-01-01 00:00:00+00'\n\
+         archive_cleanup_command = 'rm -rf {archive}/*'\n\
+         recovery_end_command = 'rm -rf {archive}/*'\n\
+         recovery_min_apply_delay = '1h'\n\
+         primary_conninfo = 'host=/nowhere'\n\
+         primary_slot_name = 'nobody'\n\
+         synchronous_standby_names = 'nobody'"
+    ))?;
+    scene.backup()?;
+    scene.cluster.execute("insert into t values (2)")?;
+    scene.archive_everything()?;
+    scene.cluster.stop(Stop::Fast)?;
+
+    let mut restored = scene.recover(&["--latest"])?;
+    // With a synchronous standby that does not exist this would never end.
+    restored.execute("insert into t values (3)")?;
+    assert_eq!(restored.value("select count(*) from t")?, "3");
+    for setting in
+        ["archive_cleanup_command", "recovery_end_command", "primary_conninfo", "synchronous_standby_names"]
+    {
+        assert_eq!(restored.value(&format!("show {setting}"))?, "", "{setting}");
+    }
+    restored.stop(Stop::Fast)?;
+    assert!(std::fs::read_dir(&archive)?.next().is_some(), "the archive was emptied");
+    Ok(())
+}
