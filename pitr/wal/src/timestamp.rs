@@ -39,7 +39,7 @@ impl Timestamp {
         self.0.checked_add(UNIX_TO_POSTGRESQL)
     }
 
-    /// `2026-11-20T21:45:00.123456Z`. A moment outside the years -9999 to 9999, which
+    /// `2026-11-20T21:45:00.123456Z`. A moment outside the years 0 to 9999, which
     /// RFC 3339 cannot say, is written as its number: `946684800000001us`.
     pub fn rfc3339(self) -> String {
         match self.civil() {
@@ -50,7 +50,8 @@ impl Timestamp {
 
     fn civil(self) -> Option<jiff::civil::DateTime> {
         let moment = jiff::Timestamp::from_microsecond(self.to_unix_micros()?).ok()?;
-        Some(moment.to_zoned(jiff::tz::TimeZone::UTC).datetime())
+        let civil = moment.to_zoned(jiff::tz::TimeZone::UTC).datetime();
+        if civil.year() >= 0 { Some(civil) } else { None }
     }
 
     fn parse(text: &str) -> Option<Timestamp> {
