@@ -163,7 +163,7 @@ impl SegmentState {
 }
 
 impl Variant {
-    fn listed(name: WalFileName, content: ContentId, encrypted: bool, object: &Listed) -> Self {
+    pub(crate) fn listed(name: WalFileName, content: ContentId, encrypted: bool, object: &Listed) -> Self {
         Self {
             name,
             content,

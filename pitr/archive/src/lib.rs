@@ -1,5 +1,6 @@
 //! What walpoint keeps: stores, stored format, catalog.
 
+pub mod archive;
 pub mod backup_id;
 pub mod catalog;
 pub mod cluster;
@@ -23,6 +24,7 @@ pub mod summary;
 pub mod wal_facts;
 pub mod writer_id;
 
+pub use archive::{Archive, BackupListing, FileFacts, PutSource, PutWal, PutWalOutcome};
 pub use backup_id::{BackupId, BackupKind};
 pub use catalog::{Catalog, CatalogScope, DamagedObject, SegmentState, Usable, Variant};
 pub use cluster::Cluster;
@@ -33,6 +35,7 @@ pub use error::ArchiveError;
 pub use facts::Common;
 pub use layout::{Entry, Layout};
 pub use manifest::{EntryKind, ManifestEntry, ManifestHeader, ManifestReader, ManifestWriter, Piece};
+pub use object_key::{ObjectKey, Prefix};
 pub use pack::{PackWriter, PiecePlace};
 pub use relative_path::RelativePath;
 pub use run_facts::RunFacts;

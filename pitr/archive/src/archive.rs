@@ -1,0 +1,118 @@
+//! The door: what the rest of the program does with an archive. It brings
+//! together a store, the layout of keys and the keys for encryption, and holds
+//! the rules about what may stand beside what.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use walpoint_wal::SystemIdentifier;
+
+use crate::encrypt::KeyRing;
+use crate::envelope::Sealer;
+use crate::error::ArchiveError;
+use crate::facts::Common;
+use crate::layout::Layout;
+use crate::object_key::ObjectKey;
+use crate::store::{Metadata, ObjectStore};
+
+mod backup;
+mod cluster;
+mod history;
+mod listing;
+mod pieces_of_body;
+mod receive;
+mod refuse;
+mod resolve;
+mod send;
+#[cfg(test)]
+mod tests;
+mod wal;
+
+pub use listing::BackupListing;
+pub use send::PutSource;
+pub use wal::{FileFacts, PutWal, PutWalOutcome};
+
+/// Requests that are under way at once where many are needed.
+const PARALLEL: usize = 16;
+
+/// Largest object that is read into memory whole because it is small by nature:
+/// `cluster.json`, history files.
+const SMALL: u64 = 1024 * 1024;
+
+/// One cluster's archive.
+#[derive(Clone, Debug)]
+pub struct Archive {
+    store: Arc<dyn ObjectStore>,
+    layout: Layout,
+    sealer: Sealer,
+}
+
+impl Archive {
+    /// The archive of one cluster in a store. Does no I/O.
+    pub fn new(store: Arc<dyn ObjectStore>, system_identifier: SystemIdentifier, sealer: Sealer) -> Self {
+        Self { store, layout: Layout::new(system_identifier), sealer }
+    }
+
+    /// The store it lies in.
+    pub fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.store
+    }
+
+    /// Its keys' layout.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// What new objects are sealed with.
+    pub fn sealer(&self) -> &Sealer {
+        &self.sealer
+    }
+
+    /// What objects are opened with.
+    pub fn keys(&self) -> &Arc<KeyRing> {
+        self.sealer.keys()
+    }
+
+    /// The cluster it is of.
+    pub fn system_identifier(&self) -> SystemIdentifier {
+        self.layout.system_identifier()
+    }
+
+    /// What an object's metadata says about its content and its writer.
+    pub async fn common(&self, key: &ObjectKey) -> Result<Common, ArchiveError> {
+        let head = self.store.head(key).await?;
+        Common::from_metadata(&head.metadata).map_err(|error| ArchiveError::from_facts(key, error))
+    }
+
+    /// A small object, whole.
+    async fn read_small(&self, key: &ObjectKey, limit: u64) -> Result<(Metadata, Vec<u8>), ArchiveError> {
+        read_small(self.store.as_ref(), key, limit).await
+    }
+}
+
+/// An object of at most `limit` bytes, whole.
+async fn read_small(
+    store: &dyn ObjectStore,
+    key: &ObjectKey,
+    limit: u64,
+) -> Result<(Metadata, Vec<u8>), ArchiveError> {
+    let too_large = || ArchiveError::damaged(key, format!("it has more than {limit} bytes"));
+    let mut object = store.get(key, None).await?;
+    if object.size > limit {
+        return Err(too_large());
+    }
+    let mut bytes = Vec::new();
+    while let Some(piece) = object.body.next().await {
+        let piece: Bytes = piece?;
+        if (bytes.len() + piece.len()) as u64 > limit {
+            return Err(too_large());
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    if bytes.len() as u64 != object.size {
+        let what = format!("{} of its {} bytes came", bytes.len(), object.size);
+        return Err(ArchiveError::damaged(key, what));
+    }
+    Ok((object.metadata, bytes))
+}

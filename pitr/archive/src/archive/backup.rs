@@ -1,0 +1,138 @@
+//! Storing and reading backups. Packs and manifest come first, the summary
+//! last: only then does the backup exist.
+
+use std::io::Write;
+
+use bytes::Bytes;
+use futures::StreamExt;
+
+use super::Archive;
+use crate::backup_id::BackupId;
+use crate::content::{ContentHash, StoredHash, StoredHasher};
+use crate::envelope::{Expected, Sealed};
+use crate::error::ArchiveError;
+use crate::facts::{FORMAT, put};
+use crate::layout::Entry;
+use crate::object_key::ObjectKey;
+use crate::store::{Metadata, MetadataError, PutOutcome};
+use crate::summary::{BackupSummary, ManifestObject, StoredObject};
+
+/// Largest summary that is read: a line for each pack of a backup of some 20 TiB.
+pub(super) const MAX_SUMMARY_BYTES: u64 = 256 * 1024 * 1024;
+
+impl Archive {
+    /// Stores a pack.
+    pub async fn put_pack(
+        &self,
+        backup: &BackupId,
+        number: u32,
+        sealed: &Sealed,
+    ) -> Result<StoredObject, ArchiveError> {
+        let key = self.layout.pack(backup, number, sealed.content.id(), sealed.encrypted);
+        self.put_sealed(key, sealed).await
+    }
+
+    /// Seals and stores a manifest.
+    pub async fn put_manifest(
+        &self,
+        backup: &BackupId,
+        plain: &[u8],
+    ) -> Result<ManifestObject, ArchiveError> {
+        let what = format!("the manifest of {backup}");
+        let sealed = self.seal(&what, Bytes::copy_from_slice(plain)).await?;
+        let key = self.layout.manifest(backup, sealed.content.id(), sealed.encrypted);
+        let StoredObject { key, size, sha256 } = self.put_sealed(key, &sealed).await?;
+        Ok(ManifestObject { key, size, sha256, content: sealed.content, plain_size: sealed.plain_size })
+    }
+
+    /// Stores the summary: with it the backup exists.
+    ///
+    /// # Errors
+    /// [`ArchiveError::Damaged`] when a summary is there that says something else.
+    pub async fn put_summary(&self, summary: &BackupSummary) -> Result<(), ArchiveError> {
+        let key = self.layout.summary(&summary.id);
+        let undescribable = |what: String| ArchiveError::Undescribable { key: key.to_string(), what };
+        if let Some(what) = summary.contradiction(&self.layout) {
+            return Err(undescribable(what));
+        }
+        let json = Bytes::from(summary.to_json().map_err(|error| undescribable(error.to_string()))?);
+        let metadata = self
+            .object_metadata(ContentHash::of(&json), json.len() as u64)
+            .map_err(|error| undescribable(error.to_string()))?;
+        let there = self.put_new(&key, json, &metadata).await?;
+        if there { Ok(()) } else { Err(ArchiveError::damaged(&key, "a summary with other content is there")) }
+    }
+
+    /// A backup's summary.
+    pub async fn summary(&self, backup: &BackupId) -> Result<BackupSummary, ArchiveError> {
+        let (_, json) = self.read_small(&self.layout.summary(backup), MAX_SUMMARY_BYTES).await?;
+        BackupSummary::parse(&self.layout, backup, &json)
+    }
+
+    /// Writes a backup's manifest to `out`, in bounded memory and verified; what
+    /// was written counts only when this returns `Ok`.
+    pub async fn fetch_manifest(
+        &self,
+        summary: &BackupSummary,
+        out: &mut (impl Write + Send),
+    ) -> Result<(), ArchiveError> {
+        let manifest = &summary.manifest;
+        let key = &manifest.key;
+        let Some(Entry::Manifest { encrypted, .. }) = self.layout.parse(key) else {
+            return Err(ArchiveError::damaged(key, "it is not the key of a manifest"));
+        };
+        let object = self.store.get(key, None).await?;
+        if object.size != manifest.size {
+            let what = format!("it has {} bytes, the summary says {}", object.size, manifest.size);
+            return Err(ArchiveError::damaged(key, what));
+        }
+        let expected = Expected::content(manifest.content, manifest.plain_size);
+        self.open_body(key, object.body, encrypted, expected, out).await.map(|_| ())
+    }
+
+    async fn put_sealed(&self, key: ObjectKey, sealed: &Sealed) -> Result<StoredObject, ArchiveError> {
+        let metadata = self
+            .object_metadata(sealed.content, sealed.plain_size)
+            .map_err(|error| ArchiveError::from_metadata(&key, error))?;
+        let there = self.put_new(&key, sealed.bytes.clone(), &metadata).await?;
+        if !there {
+            return Err(ArchiveError::damaged(&key, "an object with other bytes is there"));
+        }
+        Ok(StoredObject { key, size: sealed.bytes.len() as u64, sha256: sealed.stored })
+    }
+
+    /// Puts an object that only we can be putting. What is there already is an
+    /// earlier try of this very put, if its bytes are the same: then `true` too.
+    async fn put_new(
+        &self,
+        key: &ObjectKey,
+        bytes: Bytes,
+        metadata: &Metadata,
+    ) -> Result<bool, ArchiveError> {
+        let ours = StoredHash::of(&bytes);
+        match self.put_bytes(key, bytes, metadata).await? {
+            PutOutcome::Created => Ok(true),
+            PutOutcome::Exists => Ok(self.stored_hash(key).await? == ours),
+        }
+    }
+
+    /// SHA-256 of an object's stored bytes, read back.
+    pub async fn stored_hash(&self, key: &ObjectKey) -> Result<StoredHash, ArchiveError> {
+        let mut object = self.store.get(key, None).await?;
+        let mut hasher = StoredHasher::new();
+        while let Some(piece) = object.body.next().await {
+            hasher.update(&piece?);
+        }
+        Ok(hasher.finish())
+    }
+
+    /// Metadata of a backup's objects; who wrote them stands in the summary.
+    fn object_metadata(&self, content: ContentHash, plain_size: u64) -> Result<Metadata, MetadataError> {
+        let mut metadata = Metadata::new();
+        put(&mut metadata, "format", Some(FORMAT))?;
+        put(&mut metadata, "content", Some(content))?;
+        put(&mut metadata, "size", Some(plain_size))?;
+        put(&mut metadata, "system", Some(self.system_identifier()))?;
+        Ok(metadata)
+    }
+}

@@ -1,0 +1,95 @@
+//! Which clusters an archive holds, and that this one is the one it should be.
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use walpoint_wal::SystemIdentifier;
+
+use super::{Archive, PARALLEL, SMALL, read_small};
+use crate::cluster::Cluster;
+use crate::content::ContentHash;
+use crate::error::ArchiveError;
+use crate::facts::{FORMAT, put};
+use crate::layout::Layout;
+use crate::object_key::Prefix;
+use crate::store::{Metadata, MetadataError, ObjectStore, PutMode};
+
+impl Archive {
+    /// The clusters in a store, by system identifier.
+    pub async fn clusters(store: &dyn ObjectStore) -> Result<Vec<Cluster>, ArchiveError> {
+        let folders = store.list_folders(&Prefix::all()).await?;
+        let ours = folders.iter().filter_map(|folder| {
+            let identifier: SystemIdentifier = folder.parse().ok()?;
+            (identifier.to_string() == *folder).then_some(identifier)
+        });
+        let found: Vec<_> = stream::iter(ours.map(|identifier| cluster_of(store, identifier)))
+            .buffered(PARALLEL)
+            .try_collect()
+            .await?;
+        let mut clusters: Vec<Cluster> = found.into_iter().flatten().collect();
+        clusters.sort_by_key(|cluster| cluster.system_identifier);
+        Ok(clusters)
+    }
+
+    /// What the archive says this cluster is; `None` when it says nothing yet.
+    pub async fn cluster(&self) -> Result<Option<Cluster>, ArchiveError> {
+        cluster_of(self.store.as_ref(), self.system_identifier()).await
+    }
+
+    /// Makes sure that the archive knows this cluster, as it is.
+    ///
+    /// # Errors
+    /// [`ArchiveError::WrongCluster`] when the archive knows it otherwise.
+    pub async fn ensure_cluster(&self, cluster: &Cluster) -> Result<(), ArchiveError> {
+        let stored = match self.cluster().await? {
+            Some(stored) => stored,
+            None => {
+                self.put_cluster(cluster).await?;
+                // Another server may have been first: what counts is what is there now.
+                self.cluster().await?.ok_or(ArchiveError::NoCluster(self.system_identifier()))?
+            }
+        };
+        match stored.difference(cluster) {
+            None => Ok(()),
+            Some(what) => {
+                Err(ArchiveError::WrongCluster { system_identifier: stored.system_identifier, what })
+            }
+        }
+    }
+
+    async fn put_cluster(&self, cluster: &Cluster) -> Result<(), ArchiveError> {
+        let key = self.layout.cluster();
+        let undescribable = |what: String| ArchiveError::Undescribable { key: key.to_string(), what };
+        let json = cluster.to_json().map_err(|error| undescribable(error.to_string()))?;
+        let metadata = plain_metadata(&json).map_err(|error| undescribable(error.to_string()))?;
+        // Whether it was created or was there is all the same: it is read back.
+        let _ = self.store.put(&key, Bytes::from(json), &metadata, PutMode::CreateOnly).await?;
+        Ok(())
+    }
+}
+
+/// Metadata of the small objects that are stored as they are.
+pub(super) fn plain_metadata(plain: &[u8]) -> Result<Metadata, MetadataError> {
+    let mut metadata = Metadata::new();
+    put(&mut metadata, "format", Some(FORMAT))?;
+    put(&mut metadata, "content", Some(ContentHash::of(plain)))?;
+    put(&mut metadata, "size", Some(plain.len()))?;
+    Ok(metadata)
+}
+
+async fn cluster_of(
+    store: &dyn ObjectStore,
+    identifier: SystemIdentifier,
+) -> Result<Option<Cluster>, ArchiveError> {
+    let key = Layout::new(identifier).cluster();
+    let json = match read_small(store, &key, SMALL).await {
+        Ok((_, json)) => json,
+        Err(error) if error.is_not_found() => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let cluster = Cluster::parse(key.as_str(), &json)?;
+    if cluster.system_identifier != identifier {
+        let what = format!("it describes the cluster {}", cluster.system_identifier);
+        return Err(ArchiveError::damaged(key, what));
+    }
+    Ok(Some(cluster))
+}

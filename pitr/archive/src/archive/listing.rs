@@ -1,0 +1,155 @@
+//! Building the catalog: listings, and the small objects that say what the
+//! large ones are, many at a time.
+
+use futures::{StreamExt, TryStreamExt, stream};
+use walpoint_wal::Lsn;
+
+use super::Archive;
+use super::PARALLEL;
+use crate::backup_id::BackupId;
+use crate::catalog::{Catalog, CatalogScope, DamagedObject};
+use crate::error::ArchiveError;
+use crate::object_key::{ObjectKey, Prefix};
+use crate::store::Listed;
+use crate::summary::BackupSummary;
+
+/// What the folders of backups hold.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct BackupListing {
+    /// Backups whose summary is there and sound, oldest first.
+    pub sound: Vec<BackupSummary>,
+    /// Summaries that cannot be read.
+    pub damaged: Vec<DamagedObject>,
+    /// Backups without a summary.
+    pub unfinished: Vec<BackupId>,
+    /// Folders that are no backup's.
+    pub unknown: Vec<String>,
+}
+
+enum Found {
+    Sound(Box<BackupSummary>),
+    Damaged(DamagedObject),
+    Unfinished(BackupId),
+}
+
+impl Archive {
+    /// All that the archive holds of this cluster.
+    ///
+    /// # Errors
+    /// [`ArchiveError::NoCluster`] when it holds nothing of it.
+    pub async fn catalog(&self, scope: CatalogScope) -> Result<Catalog, ArchiveError> {
+        let cluster = self.cluster().await?.ok_or(ArchiveError::NoCluster(self.system_identifier()))?;
+        let mut catalog = Catalog::new(cluster);
+        let (backups, (), wal) =
+            futures::try_join!(self.backups(), self.add_histories(&mut catalog), self.list_wal(scope))?;
+        catalog.backups = backups.sound;
+        catalog.damaged.extend(backups.damaged);
+        catalog.unfinished = backups.unfinished;
+        catalog.unknown.extend(backups.unknown);
+        catalog.unknown.extend(wal.unknown);
+        catalog.add_wal(&self.layout, &wal.listed);
+        Ok(catalog)
+    }
+
+    /// The backups, by their summaries.
+    pub async fn backups(&self) -> Result<BackupListing, ArchiveError> {
+        let prefix = self.layout.backup_prefix();
+        let mut listing = BackupListing::default();
+        let mut ids = Vec::new();
+        for folder in self.store.list_folders(&prefix).await? {
+            match folder.parse::<BackupId>() {
+                Ok(id) => ids.push(id),
+                Err(_) => listing.unknown.push(format!("{prefix}{folder}/")),
+            }
+        }
+        let mut found = stream::iter(ids.into_iter().map(|id| self.look_at_backup(id))).buffered(PARALLEL);
+        while let Some(found) = found.try_next().await? {
+            match found {
+                Found::Sound(summary) => listing.sound.push(*summary),
+                Found::Damaged(damaged) => listing.damaged.push(damaged),
+                Found::Unfinished(id) => listing.unfinished.push(id),
+            }
+        }
+        listing.sound.sort_by(|one, other| one.id.cmp(&other.id));
+        Ok(listing)
+    }
+
+    async fn look_at_backup(&self, id: BackupId) -> Result<Found, ArchiveError> {
+        match self.summary(&id).await {
+            Ok(summary) => Ok(Found::Sound(Box::new(summary))),
+            Err(error) if error.is_not_found() => Ok(Found::Unfinished(id)),
+            Err(error) => describe_damage(self.layout.summary(&id), error).map(Found::Damaged),
+        }
+    }
+
+    async fn add_histories(&self, catalog: &mut Catalog) -> Result<(), ArchiveError> {
+        let listing = self.list_histories().await?;
+        catalog.unknown.extend(listing.unknown);
+        let mut chosen = Vec::new();
+        for (timeline, state) in &listing.states {
+            match state.standing().as_slice() {
+                [] => {}
+                [one] => chosen.push((*one).clone()),
+                _ => catalog.history_conflicts.push(*timeline),
+            }
+        }
+        let read = chosen.iter().map(|variant| async move { (variant, self.history(variant).await) });
+        let mut read = stream::iter(read).buffered(PARALLEL);
+        while let Some((variant, history)) = read.next().await {
+            match history {
+                Ok(history) => {
+                    catalog.histories.insert(history.timeline, history);
+                }
+                Err(error) => catalog.damaged.push(describe_damage(variant.key.clone(), error)?),
+            }
+        }
+        Ok(())
+    }
+
+    async fn list_wal(&self, scope: CatalogScope) -> Result<WalListing, ArchiveError> {
+        let from = match scope {
+            CatalogScope::NoWal => return Ok(WalListing::default()),
+            CatalogScope::All => Lsn::ZERO,
+            CatalogScope::From(lsn) => lsn,
+        };
+        let wal = self.layout.wal_prefix();
+        let mut listing = WalListing::default();
+        let mut prefixes = vec![self.layout.conflict_prefix()];
+        for folder in self.store.list_folders(&wal).await? {
+            match log_of(&folder).and_then(|log| Some((log, Prefix::new(&format!("{wal}{folder}/")).ok()?))) {
+                Some((log, prefix)) if log >= from.0 >> 32 => prefixes.push(prefix),
+                Some(_) => {}
+                None => listing.unknown.push(format!("{wal}{folder}/")),
+            }
+        }
+        let listings = prefixes.iter().map(|prefix| self.store.list(prefix, None, None));
+        let listings: Vec<Vec<Listed>> = stream::iter(listings).buffered(PARALLEL).try_collect().await?;
+        listing.listed = listings.into_iter().flatten().collect();
+        Ok(listing)
+    }
+}
+
+#[derive(Default)]
+struct WalListing {
+    listed: Vec<Listed>,
+    unknown: Vec<String>,
+}
+
+/// The log number in the name of a WAL folder: the high half of the addresses in it.
+fn log_of(folder: &str) -> Option<u64> {
+    let upper = |byte: u8| byte.is_ascii_digit() || (b'A'..=b'F').contains(&byte);
+    if folder.len() != 16 || !folder.bytes().all(upper) {
+        return None;
+    }
+    u64::from_str_radix(folder.get(8..)?, 16).ok()
+}
+
+/// An object that cannot be read as what it should be is shown as such; when it
+/// could not be had at all, nothing can be said.
+fn describe_damage(key: ObjectKey, error: ArchiveError) -> Result<DamagedObject, ArchiveError> {
+    match error {
+        ArchiveError::Damaged { what, .. } => Ok(DamagedObject { key, reason: what }),
+        ArchiveError::UnknownFormat { .. } => Ok(DamagedObject { key, reason: error.to_string() }),
+        other => Err(other),
+    }
+}

@@ -1,0 +1,203 @@
+//! Sealing content and putting it into the store.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::task::JoinError;
+
+use super::Archive;
+use super::pieces_of_body::ChannelWriter;
+use crate::content::ContentHash;
+use crate::envelope::{Seal, Sealed};
+use crate::error::ArchiveError;
+use crate::object_key::ObjectKey;
+use crate::store::{Metadata, PART_BYTES, PutMode, PutOutcome, Upload};
+
+/// Content up to this size is sealed in memory; larger content on the way, in
+/// parts. Twice this, and some, is held at most.
+const SEALED_IN_MEMORY: u64 = 32 * 1024 * 1024;
+
+/// Where the plain content comes from.
+#[derive(Clone, Debug)]
+pub enum PutSource {
+    /// Memory.
+    Bytes(Bytes),
+    /// A file that is open; it is read from its beginning whatever its position is.
+    File(Arc<File>),
+}
+
+impl PutSource {
+    fn reader(&self) -> Box<dyn Read + Send> {
+        match self {
+            Self::Bytes(bytes) => Box::new(io::Cursor::new(bytes.clone())),
+            Self::File(file) => Box::new(FileReader { file: Arc::clone(file), position: 0 }),
+        }
+    }
+
+    /// All of it, when it is as large as it is said to be.
+    pub(super) fn read(&self, size: u64) -> io::Result<Bytes> {
+        match self {
+            Self::Bytes(bytes) => Ok(bytes.clone()),
+            Self::File(_) => {
+                let mut plain = Vec::with_capacity(usize::try_from(size).unwrap_or_default() + 1);
+                self.reader().take(size + 1).read_to_end(&mut plain)?;
+                Ok(plain.into())
+            }
+        }
+    }
+}
+
+/// Reads a file by position: others may hold it too.
+struct FileReader {
+    file: Arc<File>,
+    position: u64,
+}
+
+impl Read for FileReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(buffer, self.position)?;
+        self.position += read as u64;
+        Ok(read)
+    }
+}
+
+/// What content must turn out to be while it is sealed.
+pub(super) struct Content {
+    pub hash: ContentHash,
+    pub size: u64,
+}
+
+/// What became of sending content.
+pub(super) enum Sent {
+    /// The object is there.
+    Put(PutOutcome),
+    /// The source gave other content than was announced, and nothing was put.
+    Changed,
+}
+
+impl Archive {
+    /// Seals content and puts it.
+    pub(super) async fn seal_and_put(
+        &self,
+        key: &ObjectKey,
+        metadata: &Metadata,
+        content: Content,
+        source: &PutSource,
+    ) -> Result<Sent, ArchiveError> {
+        if content.size > SEALED_IN_MEMORY {
+            return self.seal_and_upload(key, metadata, content, source).await;
+        }
+        let (sealer, source) = (self.sealer.clone(), source.clone());
+        let seal = move || sealer.seal_bytes(&source.read(content.size)?);
+        let sealed = tokio::task::spawn_blocking(seal).await;
+        let sealed =
+            sealed.map_err(panicked).and_then(|sealed| sealed).map_err(|error| unsealed(key, error))?;
+        if sealed.content != content.hash {
+            return Ok(Sent::Changed);
+        }
+        self.put_bytes(key, sealed.bytes, metadata).await.map(Sent::Put)
+    }
+
+    /// Seals content that lies in memory.
+    pub(super) async fn seal(&self, key: &str, plain: Bytes) -> Result<Sealed, ArchiveError> {
+        let sealer = self.sealer.clone();
+        let sealed = tokio::task::spawn_blocking(move || sealer.seal_bytes(&plain)).await;
+        sealed.map_err(panicked).and_then(|sealed| sealed).map_err(|error| unsealed(key, error))
+    }
+
+    /// Puts stored bytes: in one request as far as one takes them.
+    pub(super) async fn put_bytes(
+        &self,
+        key: &ObjectKey,
+        mut bytes: Bytes,
+        metadata: &Metadata,
+    ) -> Result<PutOutcome, ArchiveError> {
+        if bytes.len() <= PART_BYTES {
+            return Ok(self.store.put(key, bytes, metadata, PutMode::CreateOnly).await?);
+        }
+        let mut upload = self.store.begin_upload(key, metadata, PutMode::CreateOnly).await?;
+        while !bytes.is_empty() {
+            let part = bytes.split_to(bytes.len().min(PART_BYTES));
+            if let Err(error) = upload.part(part).await {
+                give_up(upload).await;
+                return Err(error.into());
+            }
+        }
+        Ok(upload.finish().await?)
+    }
+
+    async fn seal_and_upload(
+        &self,
+        key: &ObjectKey,
+        metadata: &Metadata,
+        content: Content,
+        source: &PutSource,
+    ) -> Result<Sent, ArchiveError> {
+        let (sender, mut parts) = mpsc::channel(1);
+        let (sealer, reader) = (self.sealer.clone(), source.reader());
+        let sealing = tokio::task::spawn_blocking(move || {
+            let mut out = ChannelWriter::new(sender, PART_BYTES);
+            let seal = sealer.seal_into(reader, Some(content.size), &mut out)?;
+            out.finish().map(|()| seal)
+        });
+        // What compresses well may fit in one put after all.
+        let first = parts.recv().await.unwrap_or_default();
+        let Some(second) = parts.recv().await else {
+            return match sealed(key, sealing.await)? {
+                seal if seal.content == content.hash => {
+                    self.put_bytes(key, first, metadata).await.map(Sent::Put)
+                }
+                _ => Ok(Sent::Changed),
+            };
+        };
+        let mut upload = self.store.begin_upload(key, metadata, PutMode::CreateOnly).await?;
+        let mut next = Some(first);
+        let mut after = Some(second);
+        while let Some(part) = next.take() {
+            if let Err(error) = upload.part(part).await {
+                give_up(upload).await;
+                return Err(error.into());
+            }
+            next = match after.take() {
+                Some(part) => Some(part),
+                None => parts.recv().await,
+            };
+        }
+        // Until it is known that all of it was what it should be, nothing may appear.
+        match sealed(key, sealing.await) {
+            Ok(seal) if seal.content == content.hash => Ok(Sent::Put(upload.finish().await?)),
+            Ok(_) => {
+                give_up(upload).await;
+                Ok(Sent::Changed)
+            }
+            Err(error) => {
+                give_up(upload).await;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// What was sent is of no use; that it could not be removed changes nothing.
+async fn give_up(mut upload: Box<dyn Upload>) {
+    if let Err(error) = upload.abort().await {
+        tracing::warn!(%error, "parts of an upload that failed may remain in the store");
+    }
+}
+
+fn sealed(key: &ObjectKey, sealing: Result<io::Result<Seal>, JoinError>) -> Result<Seal, ArchiveError> {
+    sealing.map_err(panicked).and_then(|sealed| sealed).map_err(|error| unsealed(key, error))
+}
+
+fn unsealed(key: impl ToString, source: io::Error) -> ArchiveError {
+    ArchiveError::Io { verb: "read", what: format!("the content for \"{}\"", key.to_string()), source }
+}
+
+/// A panic in a task is a failure of what was asked for, never a success.
+pub(super) fn panicked(error: JoinError) -> io::Error {
+    io::Error::other(error)
+}
