@@ -216,7 +216,7 @@ impl Reader {
         // Past the end of an open segment's bytes nothing was written.
         let page = fed.page(fed.next_page).unwrap_or(&[0; PAGE_SIZE]);
         let ready = &mut self.ready;
-        let halt = stream.page(at, page, &mut |found| ready.push_back(record(found, major)));
+        let halt = stream.page(at, page, &mut |found, _| ready.push_back(record(found, major)));
         if let Err(halt) = halt {
             self.ended = Some(fed.judge(halt));
         }
@@ -242,7 +242,7 @@ impl Fed {
     }
 }
 
-fn record(found: Found<'_>, major: Major) -> Record {
+fn record(found: &Found<'_>, major: Major) -> Record {
     let RecordHeader { total_len, xid, prev, info, rmid, .. } = found.header;
     let bytes = [found.head, found.body.unwrap_or_default()].concat();
     Record { lsn: found.lsn, end: found.end, prev, xid, rmid, info, total_len, major, bytes }

@@ -40,8 +40,6 @@ pub(crate) struct Found<'a> {
     pub(crate) head: &'a [u8],
     /// What follows the header, unless it spanned pages and was not wanted.
     pub(crate) body: Option<&'a [u8]>,
-    /// What it means.
-    pub(crate) event: Option<Event>,
 }
 
 /// What a segment has shown so far.
@@ -138,10 +136,10 @@ impl RecordStream {
         })
     }
 
-    /// Reads one page of [`PAGE_SIZE`] bytes, hands each record that ends on it to `on`.
+    /// Reads one page of [`PAGE_SIZE`] bytes, hands each record that ends on it, and what it means, to `on`.
     pub(crate) fn page<F>(&mut self, at: Lsn, bytes: &[u8], on: &mut F) -> Result<(), Halt>
     where
-        F: FnMut(Found<'_>),
+        F: FnMut(&Found<'_>, Option<&Event>),
     {
         let page = Page { at, bytes };
         match self.state {

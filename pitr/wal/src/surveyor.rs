@@ -122,7 +122,7 @@ impl Reading {
             Some(halted) => halted.may_be_end = halted.may_be_end && halted.halt.allows(at, page),
             None => {
                 let tally = &mut self.tally;
-                if let Err(halt) = self.stream.page(at, page, &mut |found| tally.count(&found)) {
+                if let Err(halt) = self.stream.page(at, page, &mut |found, event| tally.count(found, event)) {
                     let may_be_end = halt.allows(at, page);
                     self.halted = Some(Halted { halt, may_be_end });
                 }

@@ -27,9 +27,9 @@ pub(crate) struct Tally {
 
 impl Tally {
     /// Takes the next record in order of address.
-    pub(crate) fn count(&mut self, found: &Found<'_>) {
+    pub(crate) fn count(&mut self, found: &Found<'_>, event: Option<&Event>) {
         self.last_complete = Some(found.lsn);
-        let Some(event) = &found.event else { return };
+        let Some(event) = event else { return };
         self.known_time = self.known_time.max(event.time());
         match event {
             Event::Commit { xid, time, subxids, .. } => {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use postgres::Cluster;
 use walpoint_wal::{
     Carry, Edge, Ending, Event, Lsn, Reader, ReaderStart, Record, SegmentName, SegmentSize, Start, Step,
-    Survey, SurveyOf, Surveyor, Timestamp,
+    Survey, SurveyOf, Surveyor, TimelineHistory, TimelineId, Timestamp,
 };
 
 const RMGRS: [&str; 22] = [
@@ -297,4 +297,58 @@ fn compare_survey(survey: &Survey, records: &[&Record]) {
         })
         .collect();
     assert_eq!(names, expected);
+}
+
+#[test]
+fn a_promoted_cluster_goes_on_where_its_parent_stopped() {
+    let Some(bin) = postgres::programs() else { return };
+    let cluster = Cluster::create(&bin, &["--wal-segsize=1"], "");
+    cluster.start();
+    cluster.sql("CREATE TABLE t AS SELECT i FROM generate_series(1, 30000) i;");
+    cluster.stop("fast");
+    cluster.configure(&format!("restore_command = 'cp {}/%f %p'", cluster.archive().display()));
+    cluster.touch("recovery.signal");
+    cluster.start();
+    while cluster.sql("SELECT pg_is_in_recovery()").trim() == "t" {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    cluster.sql("INSERT INTO t SELECT i FROM generate_series(1, 30000) i; SELECT pg_switch_wal();");
+    cluster.stop("fast");
+
+    let history = std::fs::read(cluster.archive().join("00000002.history")).unwrap();
+    let child = TimelineId::new(2).unwrap();
+    let fork = TimelineHistory::parse(child, &history).unwrap().fork_from(TimelineId::FIRST).unwrap();
+    let size = SegmentSize::new(1 << 20).unwrap();
+    the_partial_reaches_to_the_fork(&cluster, SegmentName::containing(TimelineId::FIRST, fork, size), fork);
+
+    let segments = cluster.segments();
+    let (parents, children): (Vec<_>, Vec<_>) =
+        segments.iter().cloned().partition(|(name, _)| name.timeline == TimelineId::FIRST);
+    let before =
+        parents.into_iter().filter(|(name, _)| name.next(size).unwrap().start(size).unwrap() <= fork);
+    let path: Vec<_> = before.chain(children.clone()).collect();
+    let records = read_all(&path, size, false);
+    let begins = records.iter().find(|record| record.lsn >= fork).unwrap();
+    let event = begins.event().unwrap();
+    let switches = matches!(event, Some(Event::EndOfRecovery { timeline, previous_timeline, .. }
+        | Event::Checkpoint { shutdown: true, timeline, previous_timeline, .. })
+        if timeline == child && previous_timeline == TimelineId::FIRST);
+    assert!(switches, "{event:?}");
+    let surveys = survey_all(&path);
+    let first = surveys.iter().find(|survey| survey.name.timeline == child).unwrap();
+    assert_eq!(first.first_page_timeline, TimelineId::FIRST);
+    assert!(surveys.iter().all(|survey| matches!(survey.ending, Ending::Full | Ending::Switched { .. })));
+    let lines = waldump(&cluster, children[0].0, children[children.len() - 1].0);
+    let ours: Vec<Lsn> = records.iter().map(|record| record.lsn).filter(|lsn| *lsn >= lines[0].lsn).collect();
+    assert_eq!(ours, lines.iter().map(|line| line.lsn).collect::<Vec<_>>());
+}
+
+fn the_partial_reaches_to_the_fork(cluster: &Cluster, name: SegmentName, fork: Lsn) {
+    let bytes = std::fs::read(cluster.archive().join(format!("{name}.partial"))).unwrap();
+    let file_size = bytes.len() as u64;
+    let of = SurveyOf { name, partial: true, file_size, expected: None, carry: Carry::Unknown };
+    let mut surveyor = Surveyor::new(of);
+    surveyor.feed(&bytes);
+    let survey = surveyor.finish().unwrap();
+    assert_eq!((survey.ending, survey.end), (Ending::Open { at: fork }, fork));
 }

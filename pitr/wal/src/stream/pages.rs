@@ -1,6 +1,7 @@
 //! What a page begins with: its header, and the rest of a record from before.
 
 use super::{CHAIN_HINT, Found, Page, RecordStream, State, aligned};
+use crate::event::Event;
 use crate::halt::{Halt, is_zero};
 use crate::lsn::Lsn;
 use crate::page::{PAGE_SIZE, PageHeader};
@@ -56,7 +57,7 @@ impl RecordStream {
         on: &mut F,
     ) -> Result<usize, Halt>
     where
-        F: FnMut(Found<'_>),
+        F: FnMut(&Found<'_>, Option<&Event>),
     {
         if page.at == self.place.start && header.continues_record() {
             self.notes.edge = Edge::Unchecked { record_rest: header.remaining };

@@ -13,7 +13,7 @@ impl RecordStream {
     /// Reads the records that start on the page from `position` on.
     pub(super) fn records<F>(&mut self, page: Page<'_>, mut position: usize, on: &mut F) -> Result<(), Halt>
     where
-        F: FnMut(Found<'_>),
+        F: FnMut(&Found<'_>, Option<&Event>),
     {
         while position < PAGE_SIZE && !matches!(self.state, State::AfterSwitch) {
             let start = page.address(position);
@@ -42,7 +42,7 @@ impl RecordStream {
         on: &mut F,
     ) -> Result<usize, Halt>
     where
-        F: FnMut(Found<'_>),
+        F: FnMut(&Found<'_>, Option<&Event>),
     {
         let (head, body) = record.split_at_checked(RECORD_HEADER).unwrap_or_default();
         let (lsn, end) = (page.address(position), position + record.len());
@@ -52,7 +52,7 @@ impl RecordStream {
             zero_from: self.incomplete_from(page, end, false),
         })?;
         let next = aligned(end);
-        let found = Found { lsn, end: page.address(next), header, head, body: Some(body), event: None };
+        let found = Found { lsn, end: page.address(next), header, head, body: Some(body) };
         self.found(found, on)?;
         self.check_after_switch(page, next)?;
         Ok(next)
@@ -76,7 +76,7 @@ impl RecordStream {
         on: &mut F,
     ) -> Result<usize, Halt>
     where
-        F: FnMut(Found<'_>),
+        F: FnMut(&Found<'_>, Option<&Event>),
     {
         if header.remaining != record.rest() {
             let (rest, says, at) = (record.rest(), header.remaining, page.at);
@@ -105,7 +105,7 @@ impl RecordStream {
         on: &mut F,
     ) -> Result<usize, Halt>
     where
-        F: FnMut(Found<'_>),
+        F: FnMut(&Found<'_>, Option<&Event>),
     {
         let at = self.here(record.start);
         record.check_crc().map_err(|error| Halt {
@@ -116,7 +116,7 @@ impl RecordStream {
         let header = record.header().ok_or_else(|| Halt::damage(at, RecordError::Parts.to_string()))?;
         let (head, body) = (record.head(), record.body());
         let next = aligned(end);
-        let found = Found { lsn: record.start, end: page.address(next), header, head, body, event: None };
+        let found = Found { lsn: record.start, end: page.address(next), header, head, body };
         self.found(found, on)?;
         self.check_after_switch(page, next)?;
         Ok(next)
@@ -173,15 +173,17 @@ impl RecordStream {
     /// Takes note of a complete record, finds out what it means, and hands it on.
     fn found<F>(&mut self, mut found: Found<'_>, on: &mut F) -> Result<(), Halt>
     where
-        F: FnMut(Found<'_>),
+        F: FnMut(&Found<'_>, Option<&Event>),
     {
-        let at = self.here(found.lsn);
-        if let (true, Some(body)) = (carries_event(&found.header), found.body) {
-            found.event = decode_event(&found.header, body, self.place.major)
-                .map_err(|error| Halt::damage(at, error.to_string()))?;
-        }
+        let broken = |reason: String| Halt::damage(found.lsn.max(self.place.start), reason);
+        let event = match found.body {
+            Some(body) if carries_event(&found.header) => {
+                decode_event(&found.header, body, self.place.major).map_err(|e| broken(e.to_string()))?
+            }
+            _ => None,
+        };
         if let Some(begun) = self.must_overwrite.take() {
-            check_overwrite(found.event.as_ref(), begun).map_err(|reason| Halt::damage(at, reason))?;
+            check_overwrite(event.as_ref(), begun).map_err(broken)?;
         }
         if found.header.is_switch() {
             self.notes.switch = Some(found.lsn);
@@ -190,7 +192,7 @@ impl RecordStream {
         }
         self.prev = Some(found.lsn);
         self.notes.last_end = found.end;
-        on(found);
+        on(&found, event.as_ref());
         Ok(())
     }
 

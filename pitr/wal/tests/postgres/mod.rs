@@ -77,6 +77,11 @@ impl Cluster {
         std::fs::write(&path, format!("{old}\n{settings}\n")).unwrap();
     }
 
+    /// Makes an empty file in the data directory.
+    pub fn touch(&self, name: &str) {
+        check(self.as_owner("touch").arg(self.data().join(name)));
+    }
+
     pub fn start(&self) {
         let log = self.root.join("log");
         check(self.program("pg_ctl").args(["-w", "-D"]).arg(self.data()).arg("-l").arg(log).arg("start"));
