@@ -23,7 +23,7 @@ pub use init::InitArgs;
 pub use list::{ListArgs, WindowArgs};
 pub use plan::PlanArgs;
 pub use resolve::ResolveArgs;
-pub use restore::RestoreArgs;
+pub use restore::{RestoreArgs, TargetAction};
 pub use take_over::TakeOverArgs;
 pub use target::TargetArgs;
 

@@ -5,6 +5,7 @@ use crate::exit::{Failure, Status};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
+use walpoint_archive::Cluster;
 use walpoint_wal::{ControlFile, ControlFileError};
 
 /// Where PostgreSQL keeps its control file, within the data directory.
@@ -22,6 +23,33 @@ pub struct DataDirectory {
     pub path: PathBuf,
     /// What its `pg_control` says.
     pub control: ControlFile,
+}
+
+impl DataDirectory {
+    /// What the archive knows a cluster by.
+    ///
+    /// # Errors
+    /// Status 2 when neither `pg_control` nor `PG_VERSION` says the version.
+    pub fn as_cluster(&self) -> Result<Cluster, Failure> {
+        let major = match self.control.major {
+            Some(major) => major.number(),
+            // A version later than this program: initdb writes its number here too.
+            None => std::fs::read_to_string(self.path.join("PG_VERSION"))
+                .ok()
+                .and_then(|text| text.trim().parse().ok())
+                .ok_or_else(|| {
+                    let path = self.path.display();
+                    Failure::usage(format!("could not tell the PostgreSQL version of \"{path}\""))
+                })?,
+        };
+        Ok(Cluster {
+            system_identifier: self.control.system_identifier,
+            segment_size: self.control.segment_size,
+            block_size: self.control.block_size,
+            wal_block_size: self.control.wal_block_size,
+            major,
+        })
+    }
 }
 
 /// The data directory that a hook's `%p` belongs to: for a relative path the working directory (that is

@@ -8,6 +8,7 @@
 use std::fmt;
 
 mod library;
+mod recovery;
 
 /// What the statuses mean; the numbers are part of the interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

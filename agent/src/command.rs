@@ -1,0 +1,11 @@
+//! The commands, one file each: from typed arguments to what is printed.
+
+pub mod backup;
+pub mod check;
+pub mod init;
+pub mod list;
+pub mod plan;
+pub mod resolve;
+pub mod restore;
+pub mod take_over;
+pub mod window;

@@ -1,0 +1,50 @@
+//! Where the archived WAL is damaged, without asking for every segment.
+//!
+//! A segment's facts say where its unbroken run of sound WAL began: everything from there to it is sound.
+//! So the walk goes backwards from the newest segment and asks once for each run, not once for each file.
+
+use crate::exit::Failure;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use walpoint_archive::catalog::{SegmentState, Usable};
+use walpoint_archive::{Archive, WalFacts};
+use walpoint_wal::{Lsn, SegmentName, SegmentSize, TimelineId};
+
+/// A segment whose WAL is damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct DamagedSegment {
+    /// The segment.
+    pub segment: SegmentName,
+    /// Where the damage begins.
+    pub lsn: Lsn,
+}
+
+/// Damaged segments of one timeline, oldest first.
+pub async fn of_timeline(
+    archive: &Archive,
+    timeline: TimelineId,
+    segments: &BTreeMap<u64, SegmentState>,
+    size: SegmentSize,
+) -> Result<Vec<DamagedSegment>, Failure> {
+    let mut damaged = Vec::new();
+    let mut below = u64::MAX;
+    while let Some((number, state)) = segments.range(..below).next_back() {
+        below = *number;
+        let Usable::One(variant) = state.usable() else { continue };
+        let facts = archive.wal_facts(variant).await?;
+        if let (Some(lsn), Some(segment)) =
+            (facts.damaged_at(), SegmentName::from_number(timeline, *number, size))
+        {
+            damaged.push(DamagedSegment { segment, lsn });
+        }
+        below = run_begin(&facts, *number, size);
+    }
+    damaged.reverse();
+    Ok(damaged)
+}
+
+/// The number of the first segment of the run that this one belongs to.
+fn run_begin(facts: &WalFacts, number: u64, size: SegmentSize) -> u64 {
+    let begin = facts.run.map_or(number, |run| run.run_start.segment_number(size));
+    begin.min(number)
+}

@@ -1,0 +1,165 @@
+//! WAL by timeline: from where to where, with the gaps, the undecided conflicts and the damage.
+
+use super::damage::{self, DamagedSegment};
+use crate::exit::Failure;
+use crate::output;
+use futures::{StreamExt, TryStreamExt, stream};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
+use walpoint_archive::Archive;
+use walpoint_archive::catalog::{Catalog, CatalogScope, SegmentState, Usable};
+use walpoint_wal::{Lsn, SegmentName, SegmentSize, TimelineId};
+
+#[derive(Debug, Serialize)]
+struct Wal {
+    cluster: walpoint_wal::SystemIdentifier,
+    timelines: Vec<Timeline>,
+}
+
+#[derive(Debug, Serialize)]
+struct Timeline {
+    timeline: TimelineId,
+    parent: Option<TimelineId>,
+    fork_lsn: Option<Lsn>,
+    first: Option<SegmentName>,
+    last: Option<SegmentName>,
+    count: u64,
+    gaps: Vec<Gap>,
+    conflicts: Vec<SegmentName>,
+    damaged: Vec<DamagedSegment>,
+    partials: Vec<SegmentName>,
+    has_history: bool,
+}
+
+/// Segments that are missing between others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+struct Gap {
+    first: SegmentName,
+    last: SegmentName,
+}
+
+/// Renders the archive's WAL.
+pub async fn list(archive: &Archive, workers: NonZeroUsize, as_json: bool) -> Result<String, Failure> {
+    let catalog = archive.catalog(CatalogScope::All).await?;
+    let size = catalog.cluster.segment_size;
+    let timelines = known_timelines(&catalog);
+    let timelines: Vec<Timeline> = stream::iter(timelines)
+        .map(|timeline| describe(archive, &catalog, timeline, size))
+        .buffered(workers.get())
+        .try_collect()
+        .await?;
+    let wal = Wal { cluster: catalog.cluster.system_identifier, timelines };
+    if as_json { output::json_line(&wal) } else { Ok(text(&wal)) }
+}
+
+fn known_timelines(catalog: &Catalog) -> BTreeSet<TimelineId> {
+    let mut timelines: BTreeSet<TimelineId> = catalog.wal.keys().copied().collect();
+    timelines.extend(catalog.histories.keys());
+    timelines.extend(catalog.history_conflicts.iter());
+    timelines.extend(catalog.partials.keys().map(|name| name.timeline));
+    timelines
+}
+
+async fn describe(
+    archive: &Archive,
+    catalog: &Catalog,
+    timeline: TimelineId,
+    size: SegmentSize,
+) -> Result<Timeline, Failure> {
+    let none = BTreeMap::new();
+    let segments = catalog.wal.get(&timeline).unwrap_or(&none);
+    let name = |number: u64| SegmentName::from_number(timeline, number, size);
+    let numbers: Vec<u64> = segments
+        .iter()
+        .filter(|(_, state)| state.usable() != Usable::Nothing)
+        .map(|(number, _)| *number)
+        .collect();
+    let origin = catalog.histories.get(&timeline).and_then(|history| history.ancestors.last());
+    Ok(Timeline {
+        timeline,
+        parent: origin.map(|parent| parent.timeline),
+        fork_lsn: origin.map(|parent| parent.fork),
+        first: numbers.first().copied().and_then(name),
+        last: numbers.last().copied().and_then(name),
+        count: numbers.len() as u64,
+        gaps: gaps(&numbers)
+            .into_iter()
+            .filter_map(|(first, last)| Some(Gap { first: name(first)?, last: name(last)? }))
+            .collect(),
+        conflicts: undecided(segments).filter_map(name).collect(),
+        damaged: damage::of_timeline(archive, timeline, segments, size).await?,
+        partials: catalog.partials.keys().filter(|name| name.timeline == timeline).copied().collect(),
+        has_history: timeline == TimelineId::FIRST || catalog.histories.contains_key(&timeline),
+    })
+}
+
+fn undecided(segments: &BTreeMap<u64, SegmentState>) -> impl Iterator<Item = u64> {
+    let is_undecided = |state: &SegmentState| matches!(state.usable(), Usable::Ambiguous(_));
+    segments.iter().filter(move |(_, state)| is_undecided(state)).map(|(number, _)| *number)
+}
+
+/// The ranges that are missing between ascending numbers.
+fn gaps(numbers: &[u64]) -> Vec<(u64, u64)> {
+    let pairs = numbers.iter().zip(numbers.iter().skip(1));
+    pairs.filter(|(one, next)| **one + 1 < **next).map(|(one, next)| (one + 1, next - 1)).collect()
+}
+
+fn text(wal: &Wal) -> String {
+    let mut text = format!("cluster {}\n", wal.cluster);
+    let header = ["timeline", "parent", "fork", "first", "last", "segments"];
+    let or_none = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+    let row = |timeline: &Timeline| {
+        vec![
+            timeline.timeline.to_string(),
+            or_none(timeline.parent.map(|parent| parent.to_string())),
+            or_none(timeline.fork_lsn.map(|fork| fork.to_string())),
+            or_none(timeline.first.map(|name| name.to_string())),
+            or_none(timeline.last.map(|name| name.to_string())),
+            timeline.count.to_string(),
+        ]
+    };
+    text += &output::table(&header, &wal.timelines.iter().map(row).collect::<Vec<_>>());
+    for timeline in &wal.timelines {
+        text += &remarks(timeline);
+    }
+    text
+}
+
+fn remarks(timeline: &Timeline) -> String {
+    let mut text = String::new();
+    if !timeline.has_history {
+        text += &format!("timeline {}: its history file is missing\n", timeline.timeline);
+    }
+    for gap in &timeline.gaps {
+        text += &format!("gap: {} to {}\n", gap.first, gap.last);
+    }
+    for name in &timeline.conflicts {
+        text += &format!("undecided: {name} (walpoint list --wal {name})\n");
+    }
+    for damage in &timeline.damaged {
+        text += &format!("damaged: {} at {}\n", damage.segment, damage.lsn);
+    }
+    for name in &timeline.partials {
+        text += &format!("partial: {name}\n");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_lie_between_what_is_there() {
+        for (numbers, expected) in [
+            (&[][..], &[][..]),
+            (&[3], &[]),
+            (&[3, 4, 5], &[]),
+            (&[3, 5], &[(4, 4)]),
+            (&[1, 5, 6, 9], &[(2, 4), (7, 8)]),
+        ] {
+            assert_eq!(gaps(numbers), expected, "{numbers:?}");
+        }
+    }
+}

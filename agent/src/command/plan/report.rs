@@ -1,0 +1,152 @@
+//! A plan in words and as JSON.
+
+use crate::cli::TargetArgs;
+use crate::config::{Settings, sizes};
+use crate::exit::Status;
+use serde_json::{Value, json};
+use std::time::Duration;
+use walpoint_pitr::locate::CommitPoint;
+use walpoint_pitr::plan::{Moment, RecoveryPlan, Unreachable};
+
+/// Bytes a second that a restore was measured to fetch, verify and write, at the least. The estimate is for
+/// orientation; the network decides.
+const FETCHED_PER_SECOND: u64 = 100 << 20;
+/// Bytes of WAL a second that PostgreSQL replays, at the least.
+const REPLAYED_PER_SECOND: u64 = 30 << 20;
+
+/// The object that `plan --json` prints for a target that can be reached.
+pub fn reachable_json(plan: &RecoveryPlan) -> Value {
+    let prepared: Vec<Value> = plan
+        .prepared_open
+        .iter()
+        .map(|prepared| json!({ "xid": prepared.xid, "gid": prepared.gid, "lsn": prepared.lsn }))
+        .collect();
+    json!({
+        "reachable": true,
+        "reason": Value::Null,
+        "cluster": plan.system_identifier,
+        "target": plan.target.to_string(),
+        "exclusive": plan.exclusive,
+        "backup": { "id": plan.backup.id, "why": plan.why_backup },
+        "timeline": plan.timeline,
+        "path": plan.path,
+        "record_timeline": plan.record_timeline,
+        "last_record": { "lsn": plan.last_record, "end": plan.last_record_end },
+        "segments": plan.segments,
+        "last_included": plan.last_included,
+        "first_excluded": plan.first_excluded,
+        "prepared": prepared,
+        "bytes_to_fetch": plan.bytes_to_fetch,
+        "estimated_seconds": estimated(plan).as_secs(),
+        "warnings": plan.warnings,
+        "notes": plan.notes,
+    })
+}
+
+/// The object for a target that cannot be reached.
+pub fn unreachable_json(why: &Unreachable) -> Value {
+    json!({
+        "reachable": false,
+        "reason": why.reason,
+        "nearest": why.nearest,
+        "candidates": why.candidates,
+        "status": Status::Unreachable.code(),
+        "error": why.reason,
+        "hint": why.hint,
+    })
+}
+
+/// For people.
+pub fn reachable_text(plan: &RecoveryPlan) -> String {
+    let segments = &plan.segments;
+    let exclusive = if plan.exclusive { ", itself left out" } else { "" };
+    let mut text = format!("the target can be reached: {}{exclusive}\n\n", plan.target);
+    let mut line = |name: &str, value: String| text += &format!("{name:<20}{value}\n");
+    line("cluster", plan.system_identifier.to_string());
+    line("base backup", format!("{} ({})", plan.backup.id, plan.why_backup));
+    line("timeline", path(plan));
+    line(
+        "WAL",
+        format!(
+            "{} segments, {} to {}, {} stored",
+            segments.count,
+            segments.first,
+            segments.last,
+            sizes::human(segments.bytes)
+        ),
+    );
+    line("last record", format!("{}, on timeline {}", plan.last_record, plan.record_timeline));
+    line("last included", commit(plan.last_included.as_ref(), "no commit after the backup's beginning"));
+    line("first excluded", commit(plan.first_excluded.as_ref(), "none: everything known is included"));
+    for prepared in &plan.prepared_open {
+        let gid = prepared.gid.as_deref().unwrap_or("name unknown");
+        line("left prepared", format!("transaction {} \"{gid}\" at {}", prepared.xid, prepared.lsn));
+    }
+    line("to fetch", sizes::human(plan.bytes_to_fetch));
+    line("estimated", format!("about {} s", estimated(plan).as_secs()));
+    for warning in &plan.warnings {
+        line("warning", warning.clone());
+    }
+    for note in &plan.notes {
+        line("note", note.clone());
+    }
+    text
+}
+
+/// For people.
+pub fn unreachable_text(why: &Unreachable) -> String {
+    let mut text = format!("the target cannot be reached: {}\n", why.reason);
+    for (name, moment) in [("nearest before", &why.nearest.before), ("nearest after", &why.nearest.after)] {
+        if let Some(moment) = moment {
+            text += &format!("{name:<20}{}\n", at(moment));
+        }
+    }
+    for candidate in &why.candidates {
+        let xid = candidate.xid.map(|xid| format!("transaction {xid}, ")).unwrap_or_default();
+        let time = candidate.time.map(|time| format!(", {time}")).unwrap_or_default();
+        let (lsn, timeline) = (candidate.lsn, candidate.timeline);
+        text += &format!("{:<20}{xid}--target-lsn {lsn} on timeline {timeline}{time}\n", "it can mean");
+    }
+    if let Some(hint) = &why.hint {
+        text += &format!("hint: {hint}\n");
+    }
+    text
+}
+
+/// The command that carries this plan out.
+pub fn restore_command_line(settings: &Settings, args: &TargetArgs) -> String {
+    let mut words = vec!["walpoint".to_owned()];
+    if let Some(config) = &settings.source {
+        words.extend(["--config".to_owned(), config.display().to_string()]);
+    }
+    words.push("restore".to_owned());
+    words.extend(args.words());
+    words.extend(["--data-directory".to_owned(), "DIRECTORY".to_owned()]);
+    words.iter().map(|word| crate::postgres_command::shell_word(word)).collect::<Vec<_>>().join(" ")
+}
+
+fn path(plan: &RecoveryPlan) -> String {
+    let step = |step: &walpoint_wal::PathStep| match step.end {
+        Some(end) => format!("{} up to {end}", step.timeline),
+        None => step.timeline.to_string(),
+    };
+    plan.path.iter().map(step).collect::<Vec<_>>().join(", then ")
+}
+
+fn commit(commit: Option<&CommitPoint>, none: &str) -> String {
+    commit.map_or_else(
+        || none.to_owned(),
+        |commit| format!("transaction {} at {}, committed {}", commit.xid, commit.lsn, commit.time),
+    )
+}
+
+fn at(moment: &Moment) -> String {
+    let time = moment.time.map(|time| format!(", {time}")).unwrap_or_default();
+    format!("--target-lsn {}{time}", moment.lsn)
+}
+
+fn estimated(plan: &RecoveryPlan) -> Duration {
+    let wal = plan.segments.count.saturating_mul(plan.segment_size.bytes());
+    let fetching = plan.backup.bytes.data / FETCHED_PER_SECOND;
+    Duration::from_secs(1 + fetching + wal / REPLAYED_PER_SECOND)
+}

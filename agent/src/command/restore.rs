@@ -1,0 +1,145 @@
+//! `restore`: plans, says what it will do, does it, and says how the cluster is started.
+
+use crate::cli::{RestoreArgs, TargetAction, TargetArgs};
+use crate::config::Settings;
+use crate::exit::{Ending, Failure};
+use crate::{command, output, postgres_command, progress_bar};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use walpoint_pitr::contract::CONTRACT_FILE;
+use walpoint_pitr::plan::{PlanOutcome, RecoveryPlan};
+use walpoint_pitr::progress::Progress;
+use walpoint_pitr::recovery_settings;
+use walpoint_pitr::restore::{RestoreRequest, Restored, Standby, TablespaceMapping, restore};
+use walpoint_pitr::target::{Target, TargetRequest};
+
+mod owner;
+
+/// Carries out `restore`.
+pub async fn run(settings: &Settings, args: &RestoreArgs, as_json: bool) -> Result<Ending, Failure> {
+    let target = target(args)?;
+    let request = request(settings, args)?;
+    let (chosen, outcome) = command::plan::make(settings, &args.target, &target).await?;
+    let plan = match &outcome {
+        PlanOutcome::Reachable(plan) if !args.dry_run => plan,
+        _ => return command::plan::report(settings, &args.target, &outcome, as_json),
+    };
+    output::to_stderr(&command::plan::report::reachable_text(plan));
+    let progress = Progress::new();
+    let work = restore(&chosen.archive, plan, &request, &progress);
+    let restored = progress_bar::shown("restore", &progress, work).await?;
+    // The cluster is there: that nobody could be told so does not make it less so.
+    output::result_of_work(&if as_json {
+        json_text(plan, &restored)?
+    } else {
+        text(settings, args, &restored)
+    });
+    Ok(Ending::DONE)
+}
+
+/// A standby follows the archive to its end; that is what it is planned for when nothing else is said.
+fn target(args: &RestoreArgs) -> Result<TargetRequest, Failure> {
+    if args.standby && !args.target.names_a_target() {
+        let args = TargetArgs { latest: true, ..args.target.clone() };
+        return args.request();
+    }
+    let request = args.target.request()?;
+    if args.standby && !matches!(request.target, Target::Latest) {
+        return Err(Failure::usage("a standby has no target: it follows the archive")
+            .with_hint("leave out the target, or leave out --standby to stop at it"));
+    }
+    Ok(request)
+}
+
+fn request(settings: &Settings, args: &RestoreArgs) -> Result<RestoreRequest, Failure> {
+    let data_directory = data_directory(settings, args)?;
+    let program = postgres_command::this_program()?;
+    let contract = (!args.standby).then_some(CONTRACT_FILE);
+    Ok(RestoreRequest {
+        owner: owner::of_restored(&data_directory)?,
+        data_directory,
+        tablespaces: args.tablespaces.iter().map(|text| mapping(text)).collect::<Result<_, _>>()?,
+        action: match args.target_action.unwrap_or_default() {
+            TargetAction::Promote => recovery_settings::TargetAction::Promote,
+            TargetAction::Pause => recovery_settings::TargetAction::Pause,
+            TargetAction::Shutdown => recovery_settings::TargetAction::Shutdown,
+        },
+        take_over: args.take_over,
+        standby: args.standby.then(|| Standby { primary_conninfo: args.primary_conninfo.clone() }),
+        restore_command: postgres_command::restore_command(&program, settings.source.as_deref(), contract),
+        workers: settings.workers(),
+    })
+}
+
+fn data_directory(settings: &Settings, args: &RestoreArgs) -> Result<PathBuf, Failure> {
+    let path = args.data_directory.as_deref().or(settings.postgres.data_directory.as_deref());
+    let path = path.ok_or_else(|| {
+        Failure::usage("it is not said where to restore to")
+            .with_hint("name a directory with --data-directory")
+    })?;
+    std::path::absolute(path)
+        .map_err(|error| Failure::usage(format!("could not use \"{}\" as a path: {error}", path.display())))
+}
+
+fn mapping(text: &str) -> Result<TablespaceMapping, Failure> {
+    let pair = text.split_once('=').filter(|(from, to)| !from.is_empty() && to.starts_with('/'));
+    let (from, to) = pair.ok_or_else(|| {
+        Failure::usage(format!("could not read \"{text}\" as a tablespace's old and new place"))
+            .with_hint("write it as OLD=NEW: the path in the backup or the OID, and an absolute path")
+    })?;
+    Ok(TablespaceMapping { from: from.to_owned(), to: Path::new(to).to_owned() })
+}
+
+fn json_text(plan: &RecoveryPlan, restored: &Restored) -> Result<String, Failure> {
+    output::json_line(&json!({
+        "data_directory": restored.data_directory,
+        "start_command": restored.start_command,
+        "neutralised": restored.neutralised,
+        "configuration": restored.configuration,
+        "bytes": restored.bytes,
+        "files": restored.files,
+        "warnings": restored.warnings,
+        "plan": command::plan::report::reachable_json(plan),
+    }))
+}
+
+fn text(settings: &Settings, args: &RestoreArgs, restored: &Restored) -> String {
+    let mut text = format!("restored to {}\n", restored.data_directory.display());
+    for warning in &restored.warnings {
+        text += &format!("warning: {warning}\n");
+    }
+    if !restored.neutralised.is_empty() {
+        text += &format!("not taken over from the backup's settings: {}\n", restored.neutralised.join(", "));
+    }
+    if let Some(configuration) = &restored.configuration {
+        text += &format!("configuration from outside the data directory: {}\n", configuration.display());
+    }
+    if !args.take_over && !args.standby {
+        text += "the restored cluster does not archive; to let it, run walpoint take-over once it is up\n";
+    }
+    if settings.source.is_none() {
+        text += &environment_needed();
+    }
+    text + &format!("start it with:\n{}\n", restored.start_command)
+}
+
+/// Without a configuration file the server's own environment must say where the archive is.
+fn environment_needed() -> String {
+    let ours = |name: &str| {
+        name.starts_with(crate::config::environment::PREFIX)
+            || [
+                "AWS_ACCESS_KEY_ID",
+                "AWS_SECRET_ACCESS_KEY",
+                "AWS_SESSION_TOKEN",
+                "AWS_PROFILE",
+                "AWS_REGION",
+            ]
+            .contains(&name)
+    };
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let names: Vec<String> = names.filter(|name| ours(name)).collect();
+    format!(
+        "there is no configuration file: the server must be started with these variables set, as they are now: {}\n",
+        names.join(", ")
+    )
+}

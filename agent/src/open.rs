@@ -1,0 +1,89 @@
+//! From settings to the archive: the store with its patience, the keys, the cluster.
+
+use crate::config::Settings;
+use crate::exit::Failure;
+use std::sync::Arc;
+use std::time::Duration;
+use walpoint_archive::compress::CompressionLevel;
+use walpoint_archive::config::{EncryptionConfig, open_store};
+use walpoint_archive::store::{ObjectStore, RetryPolicy};
+use walpoint_archive::{Archive, KeyRing, Sealer};
+use walpoint_wal::SystemIdentifier;
+
+/// How long a command tries again before it tells the operator.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a request is tried again while the store is away.
+#[derive(Clone, Copy, Debug)]
+pub enum Patience {
+    /// As long as a person waits.
+    Command,
+    /// This long.
+    For(Duration),
+}
+
+impl Patience {
+    fn policy(self) -> RetryPolicy {
+        match self {
+            Self::Command => RetryPolicy::for_at_most(COMMAND_PATIENCE),
+            Self::For(time) => RetryPolicy::for_at_most(time),
+        }
+    }
+}
+
+/// Opens the place where the archive is.
+///
+/// # Errors
+/// Status 2 when none is configured, status 1 when it cannot be opened.
+pub async fn store(settings: &Settings, patience: Patience) -> Result<Arc<dyn ObjectStore>, Failure> {
+    let config = settings.archive()?;
+    if let Some(warning) = config.plain_http_warning() {
+        tracing::warn!("{warning}");
+    }
+    Ok(open_store(config, &patience.policy()).await?)
+}
+
+/// Opens the archive of one cluster, for reading and writing.
+///
+/// # Errors
+/// As [`store`], and status 2 for keys that cannot be used.
+pub async fn archive(
+    settings: &Settings,
+    cluster: SystemIdentifier,
+    patience: Patience,
+) -> Result<Archive, Failure> {
+    let keys = KeyRing::from_config(&settings.encryption)?;
+    let store = store(settings, patience).await?;
+    within(settings, store, cluster, keys)
+}
+
+/// Opens the archive of one cluster for one who only writes: the secret keys are not read, and need not be
+/// readable.
+///
+/// # Errors
+/// As [`archive`].
+pub async fn archive_to_write(
+    settings: &Settings,
+    cluster: SystemIdentifier,
+    patience: Patience,
+) -> Result<Archive, Failure> {
+    let public = EncryptionConfig { identity_file: None, ..settings.encryption.clone() };
+    let keys = KeyRing::from_config(&public)?;
+    let store = store(settings, patience).await?;
+    within(settings, store, cluster, keys)
+}
+
+/// The archive of one cluster in a store that is open already.
+///
+/// # Errors
+/// Status 2 for a compression level that cannot be used.
+pub fn within(
+    settings: &Settings,
+    store: Arc<dyn ObjectStore>,
+    cluster: SystemIdentifier,
+    keys: KeyRing,
+) -> Result<Archive, Failure> {
+    let level = CompressionLevel::new(settings.compression.level)
+        .map_err(|error| Failure::usage(error.to_string()))?;
+    Ok(Archive::new(store, cluster, Sealer::new(level, Arc::new(keys))))
+}

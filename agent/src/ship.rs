@@ -1,0 +1,9 @@
+//! WAL files on their way: into the archive and back, as PostgreSQL asks for it.
+
+pub mod get;
+pub mod push;
+
+pub mod before;
+mod examine;
+mod histories;
+mod source;

@@ -1,0 +1,213 @@
+//! `archive-get`: the hook around [`walpoint_pitr::get`]. It finds out for whom the file is, waits while
+//! waiting can help, and turns what is left into the one answer that PostgreSQL must not misread.
+
+use crate::cli::GetArgs;
+use crate::config::{Settings, StandbyOnOutage};
+use crate::data_directory;
+use crate::exit::{Ending, Failure, Status};
+use crate::open::{self, Patience};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use walpoint_archive::ArchiveError;
+use walpoint_archive::store::StoreErrorKind;
+use walpoint_pitr::contract::Contract;
+use walpoint_pitr::get::{GetError, GetOutcome, GetRequest, get};
+use walpoint_pitr::recovery_settings::STANDBY_SIGNAL;
+use walpoint_wal::WalFileName;
+
+/// Pause before the second try; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Carries out `archive-get` by the rules of `recovery.signal`.
+///
+/// # Errors
+/// Everything but "here it is" and "there is no such file". Recovery must stop.
+pub async fn run(settings: &Settings, args: &GetArgs, started: Instant) -> Result<Ending, Failure> {
+    let request = request(settings, args)?;
+    let patience = match is_standby(&args.destination) {
+        true => settings.archive_get.standby_retry_for,
+        false => settings.archive_get.retry_for,
+    };
+    match ask_again(settings, &request, patience, started).await? {
+        GetOutcome::Delivered => Ok(Ending::DONE),
+        GetOutcome::NoSuchFile { why } => {
+            tracing::info!("\"{}\" is not in the archive: {why}", request.name);
+            Ok(Ending::NotAvailable)
+        }
+    }
+}
+
+/// What PostgreSQL is told when the run ended so. A standby asks again by itself and would go down by
+/// anything that stops recovery: it hears "not available", unless the operator chose otherwise or the WAL is
+/// another cluster's.
+pub fn told(
+    args: &GetArgs,
+    settings: Option<&Settings>,
+    ended: Result<Ending, Failure>,
+) -> Result<Ending, Failure> {
+    let failure = match ended {
+        Err(failure) if is_standby(&args.destination) => failure,
+        ended => return ended,
+    };
+    let on_outage =
+        settings.map_or(StandbyOnOutage::Retry, |settings| settings.archive_get.standby_on_outage);
+    if failure.status == Status::WrongCluster || on_outage == StandbyOnOutage::Stop {
+        return Err(failure);
+    }
+    tracing::error!(
+        hint = failure.hint.as_deref(),
+        "this standby goes on without \"{}\" and asks again: {}",
+        args.name.to_string_lossy(),
+        failure.error
+    );
+    Ok(Ending::NotAvailable)
+}
+
+/// `standby.signal` wins where both signal files are (`readRecoverySignalFile`, xlogrecovery.c, 13–18).
+fn is_standby(destination: &Path) -> bool {
+    data_directory::of_wal_path(destination).is_some_and(|directory| directory.join(STANDBY_SIGNAL).exists())
+}
+
+fn request(settings: &Settings, args: &GetArgs) -> Result<GetRequest, Failure> {
+    let text = args.name.to_string_lossy();
+    let name: WalFileName =
+        text.parse().map_err(|error| Failure::usage(format!("could not get \"{text}\": {error}")))?;
+    let cluster = data_directory::of_hook(&args.destination, settings)?;
+    let beside = data_directory::of_wal_path(&args.destination).unwrap_or_else(|| cluster.path.clone());
+    let contract = args.contract.as_deref().map(|file| read_contract(&beside.join(file))).transpose()?;
+    Ok(GetRequest {
+        name,
+        destination: args.destination.clone(),
+        system_identifier: cluster.control.system_identifier,
+        segment_size: cluster.control.segment_size,
+        contract,
+    })
+}
+
+fn read_contract(path: &Path) -> Result<Contract, Failure> {
+    let failure = |why: String| {
+        Failure::usage(format!("could not use the recovery contract \"{}\": {why}", path.display()))
+            .with_hint("it is written by walpoint restore, and named in restore_command")
+    };
+    let text = std::fs::read(path).map_err(|error| failure(error.to_string()))?;
+    Contract::from_json(&text).map_err(|error| failure(error.to_string()))
+}
+
+async fn ask_again(
+    settings: &Settings,
+    request: &GetRequest,
+    patience: Duration,
+    started: Instant,
+) -> Result<GetOutcome, Failure> {
+    let mut pause = FIRST_PAUSE;
+    let mut tries: u32 = 0;
+    loop {
+        tries += 1;
+        let unanswered = match ask(settings, request, patience.saturating_sub(started.elapsed())).await {
+            Ok(outcome) => return Ok(outcome),
+            Err(unanswered) => unanswered,
+        };
+        let worth = match unanswered.again {
+            Again::MayPass => true,
+            Again::Once => tries == 1,
+            Again::No => false,
+        };
+        if !worth || started.elapsed() + pause >= patience {
+            return Err(unanswered.failure);
+        }
+        if tries == 1 {
+            tracing::warn!("{}; trying again", unanswered.failure);
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// A question without an answer.
+struct Unanswered {
+    failure: Failure,
+    again: Again,
+}
+
+/// Whether asking again can help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Again {
+    /// It is a state of the world that can end.
+    MayPass,
+    /// It may have been the way from the store to here.
+    Once,
+    /// It will be the same.
+    No,
+}
+
+async fn ask(settings: &Settings, request: &GetRequest, left: Duration) -> Result<GetOutcome, Unanswered> {
+    let opened = open::archive(settings, request.system_identifier, Patience::For(left)).await;
+    let archive = opened.map_err(|failure| {
+        let again = if failure.status == Status::Failed { Again::MayPass } else { Again::No };
+        Unanswered { failure, again }
+    })?;
+    get(&archive, request)
+        .await
+        .map_err(|error| Unanswered { again: again_after(&error), failure: error.into() })
+}
+
+fn again_after(error: &GetError) -> Again {
+    let GetError::Archive(error) = error else { return Again::No };
+    match error {
+        ArchiveError::Store(error) => match error.kind {
+            StoreErrorKind::Damaged => Again::Once,
+            // A disk that is not mounted yet, a credential that is being renewed, a name that does not
+            // resolve: all of these end.
+            StoreErrorKind::NotFound
+            | StoreErrorKind::NoArchive
+            | StoreErrorKind::Denied
+            | StoreErrorKind::Transient
+            | StoreErrorKind::Other => Again::MayPass,
+        },
+        ArchiveError::Damaged { .. } => Again::Once,
+        _ => Again::No,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use walpoint_archive::store::StoreError;
+
+    fn store(kind: StoreErrorKind) -> GetError {
+        GetError::Archive(ArchiveError::Store(StoreError::new("get", "key", kind, "detail")))
+    }
+
+    #[test]
+    fn waiting_is_for_what_can_pass() {
+        for (kind, again) in [
+            (StoreErrorKind::Transient, Again::MayPass),
+            (StoreErrorKind::Denied, Again::MayPass),
+            (StoreErrorKind::NoArchive, Again::MayPass),
+            (StoreErrorKind::Damaged, Again::Once),
+        ] {
+            assert_eq!(again_after(&store(kind)), again, "{kind:?}");
+        }
+        let no_key = GetError::Archive(ArchiveError::NoKey { key: "k".to_owned() });
+        assert_eq!(again_after(&no_key), Again::No);
+    }
+
+    #[test]
+    fn a_standby_is_told_to_ask_again_unless_the_wal_is_foreign() {
+        let directory = tempfile::tempdir().unwrap();
+        let args = GetArgs {
+            contract: None,
+            name: "000000010000000000000001".into(),
+            destination: directory.path().join("pg_wal/RECOVERYXLOG"),
+        };
+        let failed = |status| Err(Failure::new(status, "could not"));
+        assert!(told(&args, None, failed(Status::Failed)).is_err(), "no standby");
+        std::fs::write(directory.path().join(STANDBY_SIGNAL), "").unwrap();
+        std::fs::write(directory.path().join("recovery.signal"), "").unwrap();
+        for status in [Status::Failed, Status::Usage, Status::Damaged, Status::Conflict] {
+            assert_eq!(told(&args, None, failed(status)), Ok(Ending::NotAvailable), "{status:?}");
+        }
+        assert!(told(&args, None, failed(Status::WrongCluster)).is_err());
+    }
+}

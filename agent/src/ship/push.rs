@@ -1,0 +1,209 @@
+//! `archive-push`: one finished WAL file into the archive, durable before the status is 0.
+//!
+//! The requests of the usual case: one listing for this segment and the one before, one for the facts of the
+//! one before, one to put, one to see that nobody else put another content at the same time.
+
+use super::before::{history_in, segment_before};
+use super::examine::{Examined, Looked, look};
+use super::histories;
+use super::source::Source;
+use crate::cli::PushArgs;
+use crate::config::Settings;
+use crate::data_directory::{self, DataDirectory};
+use crate::exit::{Ending, Failure};
+use crate::open::{self, Patience};
+use crate::writer_id;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use walpoint_archive::{
+    Archive, ArchiveError, Common, ContentHash, FileFacts, PutSource, PutWal, RunFacts, Usable, WalFacts,
+    WriterId,
+};
+use walpoint_wal::{Ending as WalEnding, SegmentName, TimelineHistory, TimelineId, WalFileName};
+
+/// Bytes a second that the slowest line is given time for, beside the configured deadline.
+const SLOWEST_BYTES_PER_SECOND: u64 = 1 << 20;
+
+/// Carries out `archive-push`, from the process's start to the deadline.
+///
+/// # Errors
+/// Status 1 to 4. Whatever it is, the file stays where it is and PostgreSQL offers it again.
+pub async fn run(settings: &Settings, args: &PushArgs, started: Instant) -> Result<Ending, Failure> {
+    let name = file_name(&args.path)?;
+    let source = Arc::new(Source::open(&args.path)?);
+    let deadline =
+        settings.archive_push.deadline + Duration::from_secs(source.size() / SLOWEST_BYTES_PER_SECOND);
+    let left = deadline.saturating_sub(started.elapsed());
+    let pushed = tokio::time::timeout(left, push(settings, name, source, left)).await;
+    pushed.unwrap_or_else(|_| {
+        Err(Failure::failed(format!("could not archive \"{name}\" within {} s", deadline.as_secs()))
+            .with_hint("is the archive reachable and fast enough? see deadline in section [archive_push]"))
+    })
+}
+
+fn file_name(path: &Path) -> Result<WalFileName, Failure> {
+    let text = path.file_name().unwrap_or_default().to_string_lossy();
+    text.parse().map_err(|error| {
+        Failure::usage(format!("could not archive \"{}\": {error}", path.display()))
+            .with_hint("archive-push takes finished WAL files from pg_wal, as %p in archive_command")
+    })
+}
+
+async fn push(
+    settings: &Settings,
+    name: WalFileName,
+    source: Arc<Source>,
+    left: Duration,
+) -> Result<Ending, Failure> {
+    let cluster = data_directory::of_hook(source.path(), settings)?;
+    let identifier = cluster.control.system_identifier;
+    let archive = open::archive_to_write(settings, identifier, Patience::For(left)).await?;
+    let writer = writer_id::of(&cluster.path);
+    let pg_wal = source.path().parent().unwrap_or(Path::new("")).to_owned();
+    let push = Push { name, source, cluster, pg_wal, archive, writer };
+    match name {
+        WalFileName::Segment(segment) => push.segment(segment, false).await?,
+        WalFileName::Partial(segment) => push.segment(segment, true).await?,
+        WalFileName::History(timeline) => push.history(timeline).await?,
+        WalFileName::BackupHistory { .. } => push.small_file().await?,
+    }
+    Ok(Ending::DONE)
+}
+
+/// All that a push works with.
+struct Push {
+    name: WalFileName,
+    source: Arc<Source>,
+    cluster: DataDirectory,
+    pg_wal: PathBuf,
+    archive: Archive,
+    writer: WriterId,
+}
+
+impl Push {
+    async fn segment(&self, segment: SegmentName, partial: bool) -> Result<(), Failure> {
+        let control = &self.cluster.control;
+        let history = self.history_of(segment.timeline);
+        let before = segment_before(segment, control.segment_size, history.as_ref());
+        let (looked, previous) =
+            futures::try_join!(self.look(segment, partial, before), self.previous_facts(before))?;
+        if previous.is_none() {
+            // The first file of its kind: what later ones can count on must be there before it.
+            self.archive.ensure_cluster(&self.cluster.as_cluster()?).await?;
+        }
+        let is_first_of_timeline = previous.as_ref().is_none_or(|facts| facts.timeline != segment.timeline);
+        if segment.timeline != TimelineId::FIRST && is_first_of_timeline {
+            histories::ensure(&self.archive, &self.pg_wal, segment.timeline, self.writer).await?;
+        }
+        let facts = self.facts(segment, &looked, previous.as_ref())?;
+        let source = match looked.bytes {
+            Some(bytes) => PutSource::Bytes(bytes.into()),
+            None => PutSource::File(self.source.file()),
+        };
+        self.put(FileFacts::Wal(Box::new(facts)), source).await
+    }
+
+    async fn look(
+        &self,
+        segment: SegmentName,
+        partial: bool,
+        before: Option<SegmentName>,
+    ) -> Result<Looked, Failure> {
+        let (source, control) = (Arc::clone(&self.source), self.cluster.control.clone());
+        let before = before.map(|name| (name, self.pg_wal.join(name.to_string())));
+        // On a thread of its own, so that a disk that hangs does not outlast the deadline.
+        let looking = tokio::task::spawn_blocking(move || look(&source, segment, partial, &control, before));
+        let looked = looking.await;
+        looked
+            .unwrap_or_else(|error| Err(Failure::failed(format!("could not look at \"{segment}\": {error}"))))
+    }
+
+    fn history_of(&self, timeline: TimelineId) -> Option<TimelineHistory> {
+        if timeline == TimelineId::FIRST {
+            return None;
+        }
+        history_in(&self.pg_wal, timeline).map(|(history, _)| history)
+    }
+
+    /// What the archive says of the segment before. Where it cannot be understood, a new run of WAL begins:
+    /// that costs a request at planning and is no reason to hold this file back.
+    async fn previous_facts(&self, before: Option<SegmentName>) -> Result<Option<WalFacts>, Failure> {
+        let Some(before) = before else { return Ok(None) };
+        let state = self.archive.wal_variants(&WalFileName::Segment(before)).await?;
+        let Usable::One(variant) = state.usable() else { return Ok(None) };
+        match self.archive.wal_facts(variant).await {
+            Ok(facts) => Ok(Some(facts)),
+            Err(error @ ArchiveError::Store(_)) if !error.is_not_found() => Err(error.into()),
+            Err(error) => {
+                tracing::warn!("could not tell how \"{before}\" leads to \"{}\": {error}", self.name);
+                Ok(None)
+            }
+        }
+    }
+
+    fn facts(
+        &self,
+        segment: SegmentName,
+        looked: &Looked,
+        previous: Option<&WalFacts>,
+    ) -> Result<WalFacts, Failure> {
+        let common = self.common(looked.content);
+        match &looked.examined {
+            Examined::Read(survey) => {
+                let facts = WalFacts::of_survey(common, survey, RunFacts::continue_from(previous, survey));
+                if let WalEnding::Damaged { at, reason } = &survey.ending {
+                    tracing::error!(
+                        "\"{}\" is damaged at {at}: {reason}; it is archived as it is, and recovery past \
+                         {at} needs a backup taken after it",
+                        self.name
+                    );
+                }
+                Ok(facts)
+            }
+            Examined::UnknownMagic(magic) => {
+                tracing::warn!(
+                    "\"{}\" is WAL of an unknown PostgreSQL version (page magic {magic:04X}); it is archived \
+                     without being validated",
+                    self.name
+                );
+                let start = segment
+                    .start(self.cluster.control.segment_size)
+                    .map_err(|error| Failure::usage(format!("could not archive \"{segment}\": {error}")))?;
+                Ok(WalFacts::unvalidated(common, segment.timeline, start, *magic))
+            }
+        }
+    }
+
+    async fn history(&self, timeline: TimelineId) -> Result<(), Failure> {
+        let bytes = self.source.read()?;
+        TimelineHistory::parse(timeline, &bytes)
+            .map_err(|error| Failure::usage(format!("could not archive \"{}\": {error}", self.name)))?;
+        self.archive.ensure_cluster(&self.cluster.as_cluster()?).await?;
+        histories::ensure_ancestors(&self.archive, &self.pg_wal, timeline, self.writer).await?;
+        self.small_file_of(bytes).await
+    }
+
+    async fn small_file(&self) -> Result<(), Failure> {
+        let bytes = self.source.read()?;
+        self.archive.ensure_cluster(&self.cluster.as_cluster()?).await?;
+        self.small_file_of(bytes).await
+    }
+
+    async fn small_file_of(&self, bytes: Vec<u8>) -> Result<(), Failure> {
+        let common = self.common(ContentHash::of(&bytes));
+        self.put(FileFacts::Other(common), PutSource::Bytes(bytes.into())).await
+    }
+
+    fn common(&self, content: ContentHash) -> Common {
+        Common::new(content, self.source.size(), self.writer, self.cluster.control.system_identifier)
+    }
+
+    async fn put(&self, facts: FileFacts, source: PutSource) -> Result<(), Failure> {
+        // PostgreSQL recycles a segment under another name: what was read must be what the name still means.
+        self.source.unchanged()?;
+        let outcome = self.archive.put_wal(&PutWal { name: self.name, facts, source }).await?;
+        tracing::debug!("\"{}\": {outcome:?}", self.name);
+        Ok(())
+    }
+}

@@ -1,0 +1,279 @@
+//! Every row of the exit status table, on a directory archive and real WAL.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod stage;
+
+use stage::{FULL, LAST, OPEN, SMALL, SPANNED, Stage, fixture, ran};
+use std::path::{Path, PathBuf};
+
+const NEXT: &str = "00000001000000000000000D";
+
+fn flip(path: &Path, offset: usize) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[offset] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// The one stored object whose key contains `name`.
+fn object(stage: &Stage, name: &str) -> PathBuf {
+    let keys: Vec<String> = stage.keys().into_iter().filter(|key| key.contains(name)).collect();
+    assert_eq!(keys.len(), 1, "{keys:?}");
+    stage.archive().join(&keys[0])
+}
+
+#[test]
+fn what_was_pushed_comes_back() {
+    let stage = Stage::archived();
+    for name in [FULL, SPANNED, SMALL, LAST] {
+        stage.get(name).expect(0);
+        assert!(stage.delivered() == fixture(name), "{name} came back changed");
+    }
+}
+
+#[test]
+fn the_same_file_again_is_no_conflict() {
+    let stage = Stage::new();
+    stage.push(SMALL).expect(0);
+    let keys = stage.keys();
+    stage.push(SMALL).expect(0);
+    assert_eq!(stage.keys(), keys);
+}
+
+#[test]
+fn a_push_is_quiet() {
+    let stage = Stage::new();
+    let ran = stage.push(SMALL).expect(0);
+    assert!(ran.stdout.is_empty() && ran.stderr.is_empty(), "{ran:?}");
+}
+
+#[test]
+fn other_content_is_refused_and_what_was_acknowledged_stays() {
+    let stage = Stage::archived();
+    // Past the switch: no record is touched.
+    flip(&stage.wal(SMALL), 900_000);
+    stage.push(SMALL).expect(3).says("walpoint resolve").says("written by");
+    stage.get(SMALL).expect(0);
+    assert!(stage.delivered() == fixture(SMALL));
+    assert!(stage.keys().iter().any(|key| key.contains("/conflict/")), "{:?}", stage.keys());
+}
+
+#[test]
+fn a_conflict_is_shown_and_resolved() {
+    let stage = Stage::archived();
+    flip(&stage.wal(SMALL), 900_000);
+    stage.push(SMALL).expect(3);
+    let shown = stage.run(&["list", "--wal", SMALL, "--json"]).expect(0).json();
+    let contents = shown["contents"].as_array().unwrap().clone();
+    let states: Vec<&str> = contents.iter().map(|it| it["state"].as_str().unwrap()).collect();
+    assert_eq!((states.as_slice(), &shown["file"]), (&["used", "refused"][..], &SMALL.into()));
+    assert!(contents.iter().all(|it| it["writer"].is_string()), "{shown}");
+    let other = contents[1]["content"].as_str().unwrap();
+    stage.run(&["resolve", SMALL, "--keep", other]).expect(0);
+    stage.get(SMALL).expect(0);
+    assert!(stage.delivered() == std::fs::read(stage.wal(SMALL)).unwrap());
+    stage.run(&["resolve", SMALL, "--keep", "0000000000000000"]).expect(2);
+}
+
+#[test]
+fn a_file_of_another_cluster_is_4() {
+    let stage = Stage::new();
+    stage.make_data_directory("data", "pg_control-of-another-cluster");
+    stage.push(SMALL).expect(4);
+    assert!(stage.keys().is_empty(), "{:?}", stage.keys());
+}
+
+#[test]
+fn a_file_that_is_not_what_its_name_says_is_refused() {
+    let stage = Stage::new();
+    std::fs::write(stage.wal(NEXT), fixture(SMALL)).unwrap();
+    stage.push(NEXT).expect(2).says("named");
+    std::fs::write(stage.wal(NEXT), &fixture(SMALL)[..500_000]).unwrap();
+    stage.push(NEXT).expect(2).says("bytes");
+    std::fs::write(stage.wal(NEXT), vec![0; 1 << 20]).unwrap();
+    stage.push(NEXT).expect(2);
+    std::fs::write(stage.wal("rubbish"), "x").unwrap();
+    stage.push("rubbish").expect(2);
+    stage.push("000000010000000000000099").expect(1).says("No such file");
+    assert!(stage.keys().iter().all(|key| !key.contains("/wal/")), "{:?}", stage.keys());
+}
+
+#[test]
+fn a_segment_that_is_still_open_is_refused() {
+    let stage = Stage::new();
+    stage.push(OPEN).expect(1).says("not complete");
+    assert!(stage.keys().iter().all(|key| !key.contains("/wal/")), "{:?}", stage.keys());
+}
+
+#[test]
+fn a_damaged_segment_is_shipped_and_shown() {
+    let stage = Stage::new();
+    flip(&stage.wal(FULL), 500_000);
+    stage.push(FULL).expect(0).says("damaged");
+    for name in [SPANNED, SMALL] {
+        stage.push(name).expect(0);
+    }
+    let shown = stage.run(&["list", "--wal", "--json"]).expect(0).json();
+    let damaged = &shown["timelines"][0]["damaged"];
+    assert_eq!(
+        (damaged[0]["segment"].as_str(), damaged.as_array().unwrap().len()),
+        (Some(FULL), 1),
+        "{shown}"
+    );
+}
+
+#[test]
+fn an_unknown_version_is_shipped_with_a_warning() {
+    let stage = Stage::new();
+    let mut bytes = fixture(SMALL);
+    bytes[..2].copy_from_slice(&[0xEE, 0xD1]);
+    std::fs::write(stage.wal(SMALL), &bytes).unwrap();
+    stage.push(SMALL).expect(0).says("D1EE");
+}
+
+#[test]
+fn other_files_are_kept_by_the_same_rule() {
+    let stage = Stage::new();
+    let backup = format!("{SMALL}.00000028.backup");
+    let partial = format!("{OPEN}.partial");
+    for (name, content) in [
+        ("00000002.history", b"1\t0/C00028\tno recovery target specified\n".to_vec()),
+        (backup.as_str(), b"START WAL LOCATION: 0/A00028 (file 00000001000000000000000A)\n".to_vec()),
+        (partial.as_str(), fixture(OPEN)),
+    ] {
+        std::fs::write(stage.wal(name), &content).unwrap();
+        stage.push(name).expect(0);
+        stage.push(name).expect(0);
+        stage.get(name).expect(0);
+        assert!(stage.delivered() == content, "{name}");
+    }
+    std::fs::write(stage.wal("00000002.history"), b"1\t0/B00028\tanother one\n").unwrap();
+    stage.push("00000002.history").expect(3).says("resolve");
+    std::fs::write(stage.wal(&backup), b"something else\n").unwrap();
+    stage.push(&backup).expect(3);
+}
+
+#[test]
+fn a_history_that_cannot_be_read_is_refused() {
+    let stage = Stage::new();
+    std::fs::write(stage.wal("00000002.history"), "nonsense").unwrap();
+    stage.push("00000002.history").expect(2);
+}
+
+#[test]
+fn a_push_ends_at_its_deadline() {
+    let stage = Stage::new();
+    let started = std::time::Instant::now();
+    let mut command = stage.command(&["archive-push", &format!("pg_wal/{SMALL}")]);
+    command.env("WALPOINT_ARCHIVE_URL", "s3://bucket").env("WALPOINT_ARCHIVE_ENDPOINT", "http://127.0.0.1:9");
+    command.env("WALPOINT_ARCHIVE_REGION", "garage").env("WALPOINT_ARCHIVE_PUSH_DEADLINE", "1s");
+    command.env("AWS_ACCESS_KEY_ID", "x").env("AWS_SECRET_ACCESS_KEY", "y");
+    ran(&mut command).expect(1);
+    // One second, and one for the MiB.
+    assert!(started.elapsed() < std::time::Duration::from_secs(8), "{:?}", started.elapsed());
+}
+
+#[test]
+fn what_never_was_there_is_1() {
+    let stage = Stage::archived();
+    for name in [NEXT, "00000001.history", "00000002.history", "000000020000000000000008"] {
+        let ran = stage.get(name).expect(1);
+        assert!(ran.stderr.is_empty(), "{ran:?}");
+    }
+}
+
+#[test]
+fn a_gap_is_255() {
+    let stage = Stage::new();
+    for name in [FULL, SMALL] {
+        stage.push(name).expect(0);
+    }
+    stage.get(SPANNED).expect(255).says(SPANNED);
+}
+
+#[test]
+fn an_archive_without_this_cluster_is_255() {
+    let stage = Stage::new();
+    stage.get(SMALL).expect(255);
+    stage.push(SMALL).expect(0);
+    stage.make_data_directory("data", "pg_control-of-another-cluster");
+    stage.get(SMALL).expect(255);
+}
+
+#[test]
+fn a_damaged_object_is_255() {
+    let stage = Stage::archived();
+    flip(&object(&stage, SMALL), 60);
+    stage.get(SMALL).expect(255).says("damaged");
+    assert!(!stage.wal("RECOVERYXLOG").exists());
+}
+
+#[test]
+fn a_wrong_or_absent_key_is_255() {
+    let stage = Stage::new();
+    // The public half of a key that nobody here has.
+    let recipient = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
+    stage.configure(&format!("[encryption]\nrecipients = [\"{recipient}\"]\n"));
+    stage.push(SMALL).expect(0);
+    stage.get(SMALL).expect(255).says("identity");
+}
+
+#[test]
+fn a_standby_is_told_to_ask_again() {
+    let stage = Stage::archived();
+    std::fs::write(stage.data().join("standby.signal"), "").unwrap();
+    std::fs::write(stage.data().join("recovery.signal"), "").unwrap();
+    flip(&object(&stage, SMALL), 60);
+    stage.get(SMALL).expect(1).says("asks again");
+    let mut panicking = stage.command(&["archive-get", SMALL, "pg_wal/RECOVERYXLOG"]);
+    ran(panicking.env("WALPOINT_TEST_PANIC", "archive-get")).expect(1);
+    std::fs::write(stage.config(), "nonsense").unwrap();
+    stage.get(SMALL).expect(1).says("asks again");
+    stage.configure("standby_on_outage = \"stop\"\n");
+    stage.get(SMALL).expect(255);
+}
+
+#[test]
+fn a_contract_that_cannot_be_read_is_255() {
+    let stage = Stage::archived();
+    let get = ["archive-get", "--contract", "walpoint.recovery.json", NEXT, "pg_wal/RECOVERYXLOG"];
+    stage.run(&get).expect(255).says("walpoint.recovery.json");
+    std::fs::write(stage.data().join("walpoint.recovery.json"), "{}").unwrap();
+    stage.run(&get).expect(255);
+}
+
+#[test]
+fn a_contract_says_what_is_a_gap() {
+    let stage = Stage::archived();
+    let get = |name| {
+        stage
+            .run(&["archive-get", "--contract", "walpoint.recovery.json", name, "pg_wal/RECOVERYXLOG"])
+            .status
+    };
+    let id = ran(&mut stage.command(&["list", "--json"])).expect(0).json()["cluster"].clone();
+    let contract = |last: &str| {
+        let contract = serde_json::json!({
+            "format": 1, "system_identifier": id, "segment_size": 1 << 20,
+            "path": [{"timeline": 1, "begin": "0/0", "end": null}],
+            "first_segment": FULL, "last_segment": last, "last_record": "0/A00028",
+            "target": "test", "restored_at": "2026-11-21T00:00:00.000000Z", "writer": "0000000000000000",
+        });
+        std::fs::write(stage.data().join("walpoint.recovery.json"), contract.to_string()).unwrap();
+    };
+    contract(SMALL);
+    assert_eq!((get(SMALL), get(NEXT)), (0, 1));
+    contract(NEXT);
+    assert_eq!(get(NEXT), 255);
+}
+
+#[test]
+fn an_absolute_path_finds_its_data_directory() {
+    let stage = Stage::archived();
+    let destination = stage.wal("RECOVERYXLOG");
+    let mut command = stage.command(&["archive-get", SMALL, destination.to_str().unwrap()]);
+    ran(command.current_dir("/")).expect(0);
+    assert!(stage.delivered() == fixture(SMALL));
+    let source = stage.wal(SMALL);
+    let mut command = stage.command(&["archive-push", source.to_str().unwrap()]);
+    ran(command.current_dir("/")).expect(0);
+}

@@ -1,0 +1,131 @@
+//! Wrong usage and wrong configuration: statuses and messages, before any archive is asked.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod stage;
+
+use stage::{Stage, program, ran, run};
+
+#[test]
+fn help_and_version_are_no_failure() {
+    for arguments in [
+        &["--help"][..],
+        &["--version"],
+        &["restore", "--help"],
+        &["archive-push", "--help"],
+        &["archive-get", "--help"],
+    ] {
+        let ran = run(arguments).expect(0);
+        assert!(ran.stdout.contains("walpoint"), "{ran:?}");
+    }
+}
+
+#[test]
+fn wrong_usage_is_2_and_of_archive_get_255() {
+    for (arguments, status) in [
+        (&["--nonsense"][..], 2),
+        (&[], 2),
+        (&["plan", "--nonsense"], 2),
+        (&["archive-push"], 2),
+        (&["archive-push", "a", "b"], 2),
+        (&["archive-push", "--help", "x"], 2),
+        (&["archive-get"], 255),
+        (&["archive-get", "a"], 255),
+        (&["archive-get", "a", "b", "c"], 255),
+        (&["archive-get", "--nonsense", "a", "b"], 255),
+        (&["--nonsense", "archive-get", "a", "b"], 255),
+        (&["archive-get", "a", "b", "--help"], 255),
+        (&["--json", "archive-get", "--help"], 255),
+        (&["archive-get", "--version"], 255),
+        (&["--config", "archive-get", "a", "b"], 255),
+        (&["archive-get", "not-a-wal-file", "b"], 255),
+        (&["check", "--nonsense"], 3),
+    ] {
+        let ran = run(arguments);
+        assert_eq!(ran.status, status, "{arguments:?}: {ran:?}");
+        assert!(ran.stdout.is_empty() && !ran.stderr.is_empty(), "{arguments:?}: {ran:?}");
+    }
+}
+
+#[test]
+fn an_error_with_json_is_one_object() {
+    for arguments in [
+        &["--json", "plan"][..],
+        &["plan", "--json"],
+        &["--json", "plan", "--nonsense"],
+        &["--json", "list", "--config", "/nowhere/walpoint.toml"],
+    ] {
+        let error = run(arguments).expect(2).json();
+        assert_eq!(error["status"], 2, "{error}");
+        assert!(error["error"].is_string() && error.get("hint").is_some(), "{error}");
+        assert_eq!(error.as_object().unwrap().len(), 3, "{error}");
+    }
+}
+
+#[test]
+fn global_options_stand_before_and_after_the_command() {
+    let stage = Stage::new();
+    let config = stage.config();
+    let config = config.to_str().unwrap();
+    for arguments in [["--config", config, "--json", "list"], ["list", "--json", "--config", config]] {
+        // The archive is empty: the configuration was found and used.
+        assert_eq!(run(&arguments).expect(1).json()["status"], 1);
+    }
+}
+
+#[test]
+fn unknown_keys_and_variables_name_the_nearest() {
+    let stage = Stage::new();
+    stage.configure("[compression]\nlevle = 3\n");
+    stage.run(&["list"]).expect(2).says("levle").says("the nearest known name is level");
+    stage.push(stage::SMALL).expect(2).says("levle");
+    stage.get(stage::SMALL).expect(255).says("levle");
+    stage.configure("");
+    let mut command = stage.command(&["list"]);
+    ran(command.env("WALPOINT_ARCHIVE_URI", "x")).expect(2).says("WALPOINT_ARCHIVE_URL");
+}
+
+#[test]
+fn the_environment_alone_is_enough() {
+    let stage = Stage::new();
+    let mut command = program();
+    command
+        .current_dir(stage.data())
+        .env("WALPOINT_ARCHIVE_URL", format!("file://{}", stage.archive().display()))
+        .args(["archive-push", &format!("pg_wal/{}", stage::SMALL)]);
+    ran(&mut command).expect(0);
+    assert!(stage.keys().iter().any(|key| key.contains(stage::SMALL)), "{:?}", stage.keys());
+}
+
+#[test]
+fn exactly_one_target_is_taken() {
+    let stage = Stage::new();
+    for arguments in [
+        &["plan"][..],
+        &["plan", "--latest", "--target-immediate"],
+        &["plan", "--latest", "--exclusive"],
+        &["plan", "--target-time", "2026-11-20 21:45:00"],
+        &["plan", "--target-time", "yesterday"],
+        &["restore", "--data-directory", "/nowhere"],
+        &["restore", "--latest", "--standby", "--take-over"],
+        &["restore", "--latest", "--tablespace", "nonsense", "--data-directory", "/nowhere"],
+    ] {
+        let ran = stage.run(arguments);
+        assert_eq!(ran.status, 2, "{arguments:?}: {ran:?}");
+    }
+}
+
+#[test]
+fn without_an_archive_the_next_step_is_named() {
+    let stage = Stage::new();
+    std::fs::write(stage.config(), "").unwrap();
+    stage.run(&["list"]).expect(2).says("no archive is configured").says("walpoint init");
+}
+
+#[test]
+fn a_directory_that_is_not_there_is_an_outage() {
+    let stage = Stage::new();
+    std::fs::remove_dir(stage.archive()).unwrap();
+    stage.push(stage::SMALL).expect(1);
+    stage.get(stage::SMALL).expect(255);
+}
