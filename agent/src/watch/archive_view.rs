@@ -1,0 +1,206 @@
+//! What the archive holds for this cluster from the last backup on: a listing
+//! that does not grow with the archive's age, and one HEAD for each unbroken
+//! run of WAL.
+
+use std::collections::BTreeSet;
+
+use walpoint_archive::{Archive, ArchiveError, BackupSummary, Catalog, CatalogScope, SegmentState, Variant};
+use walpoint_pitr::coverage::{self, Coverage, Link, WhyGap};
+use walpoint_pitr::path::TimelinePath;
+use walpoint_wal::file_name::WalFileName;
+use walpoint_wal::lsn::Lsn;
+use walpoint_wal::segment::{SegmentName, SegmentSize};
+use walpoint_wal::timeline::{PathStep, TimelineId};
+
+use super::health::{ArchiveState, Damage, Gap, KnownBackup};
+
+/// Whose WAL to look for.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// The timeline that the server writes; `None` when it does not answer.
+    pub timeline: Option<TimelineId>,
+    /// Where it writes.
+    pub position: Option<Lsn>,
+    /// Timelines that its history names, itself included, without the first.
+    pub ancestry: Vec<TimelineId>,
+    /// From how many backups back the WAL is looked at.
+    pub look_back: u32,
+}
+
+/// Looks into the archive. A cluster that it does not know yet is an empty
+/// state, no error.
+pub async fn look(archive: &Archive, wanted: &Wanted) -> Result<ArchiveState, ArchiveError> {
+    let catalog = match archive.catalog(CatalogScope::NoWal).await {
+        Ok(catalog) => catalog,
+        Err(ArchiveError::NoCluster(_)) => {
+            return Ok(ArchiveState {
+                missing_histories: wanted.ancestry.clone(),
+                ..ArchiveState::default()
+            });
+        }
+        Err(error) => return Err(error),
+    };
+    let mut state = backups_and_histories(&catalog, wanted);
+    if let Some((from, timeline)) = beginning(&catalog.backups, wanted) {
+        let catalog = archive.catalog(CatalogScope::From(from)).await?;
+        let look = Look { catalog: &catalog, size: catalog.cluster.segment_size, from };
+        let coverage = Coverage::of(&catalog, path_to(&catalog, timeline));
+        look.holes(&coverage, &mut state);
+        state.archived_to = look.archived_to(timeline);
+        state.refused = look.refused();
+        state.damaged = look.damaged(archive, &coverage).await?;
+    }
+    Ok(state)
+}
+
+fn backups_and_histories(catalog: &Catalog, wanted: &Wanted) -> ArchiveState {
+    let known = |summary: &BackupSummary| KnownBackup {
+        id: summary.id.clone(),
+        stopped: summary.stop.time,
+        damaged_pages: summary.damaged_pages,
+    };
+    let newest = |backups: &mut dyn Iterator<Item = &BackupSummary>| {
+        backups.max_by_key(|summary| (summary.stop.time, summary.id.clone())).map(known)
+    };
+    let is_missing = |timeline: &TimelineId| !catalog.histories.contains_key(timeline);
+    ArchiveState {
+        last_backup: newest(&mut catalog.backups.iter()),
+        last_good_backup: newest(&mut catalog.backups.iter().filter(|it| it.damaged_pages == 0)),
+        ambiguous: catalog
+            .history_conflicts
+            .iter()
+            .map(|timeline| WalFileName::History(*timeline).to_string())
+            .collect(),
+        missing_histories: wanted
+            .ancestry
+            .iter()
+            .filter(|timeline| is_missing(timeline) && !catalog.history_conflicts.contains(timeline))
+            .copied()
+            .collect(),
+        ..ArchiveState::default()
+    }
+}
+
+/// Where to begin: the start of the backup that many back, the oldest when
+/// there are fewer, the server's own position when there is none.
+fn beginning(backups: &[BackupSummary], wanted: &Wanted) -> Option<(Lsn, TimelineId)> {
+    let mut newest_first: Vec<&BackupSummary> = backups.iter().collect();
+    newest_first.sort_by_key(|summary| std::cmp::Reverse(summary.stop.time));
+    let back = usize::try_from(wanted.look_back.max(1)).unwrap_or(usize::MAX).min(newest_first.len());
+    let first = back.checked_sub(1).and_then(|index| newest_first.get(index));
+    let from = first.map(|summary| summary.start.lsn).or(wanted.position)?;
+    let timeline = wanted.timeline.or(newest_first.first().map(|summary| summary.timeline))?;
+    Some((from, timeline))
+}
+
+/// The way by the histories; without the history, the timeline alone.
+fn path_to(catalog: &Catalog, timeline: TimelineId) -> TimelinePath {
+    TimelinePath::to(catalog, timeline).unwrap_or_else(|_| TimelinePath {
+        timeline,
+        steps: vec![PathStep { timeline, begin: Lsn::ZERO, end: None }],
+    })
+}
+
+struct Look<'a> {
+    catalog: &'a Catalog,
+    size: SegmentSize,
+    from: Lsn,
+}
+
+impl Look<'_> {
+    fn first_number(&self) -> u64 {
+        self.from.segment_number(self.size)
+    }
+
+    /// Holes and undecided names at or after the beginning.
+    fn holes(&self, coverage: &Coverage<'_>, state: &mut ArchiveState) {
+        state.gaps.extend(self.hole_at_the_beginning(coverage));
+        for gap in &coverage.gaps {
+            let Ok(last) = gap.last.number(self.size) else { continue };
+            if last < self.first_number() {
+                continue;
+            }
+            match &gap.why {
+                WhyGap::Ambiguous(_) => state.ambiguous.push(gap.first.to_string()),
+                WhyGap::Missing | WhyGap::OnlyPartial => {
+                    state.gaps.push(self.hole(coverage, gap, last));
+                }
+            }
+        }
+    }
+
+    fn hole(&self, coverage: &Coverage<'_>, gap: &coverage::Gap, last: u64) -> Gap {
+        let behind = links(coverage).find(|link| link.number == last + 1);
+        let followed_since = behind.and_then(|link| link.variant.stored_at);
+        Gap { first: gap.first, last: gap.last, followed_since }
+    }
+
+    /// WAL of the backup itself that is gone is not between two segments.
+    fn hole_at_the_beginning(&self, coverage: &Coverage<'_>) -> Option<Gap> {
+        let link = links(coverage).find(|link| link.number >= self.first_number())?;
+        let is_backups = !self.catalog.backups.is_empty() && link.number > self.first_number();
+        let has_link_before = links(coverage).any(|link| link.number < self.first_number());
+        if !is_backups || has_link_before {
+            return None;
+        }
+        let name = |number| SegmentName::from_number(link.name.timeline, number, self.size);
+        Some(Gap {
+            first: name(self.first_number())?,
+            last: name(link.number - 1)?,
+            followed_since: link.variant.stored_at,
+        })
+    }
+
+    /// End of the newest segment that the archive has of the timeline.
+    fn archived_to(&self, timeline: TimelineId) -> Option<Lsn> {
+        let segments = self.catalog.wal.get(&timeline)?;
+        let has_content = |state: &SegmentState| !state.standing().is_empty();
+        let (newest, _) = segments.iter().rev().find(|(_, state)| has_content(state))?;
+        newest.checked_add(1)?.checked_mul(self.size.bytes()).map(Lsn)
+    }
+
+    /// Names at or after the beginning under which content was refused.
+    fn refused(&self) -> Vec<String> {
+        let refused_beside = self.catalog.wal.values().flatten().flat_map(|(_, state)| &state.variants);
+        let refused_beside = refused_beside.filter(|variant| variant.refused);
+        let names: BTreeSet<String> = refused_beside
+            .chain(&self.catalog.conflicts)
+            .filter(|variant| self.is_recent(variant))
+            .map(|variant| variant.name.to_string())
+            .collect();
+        names.into_iter().collect()
+    }
+
+    fn is_recent(&self, variant: &Variant) -> bool {
+        match variant.name {
+            WalFileName::Segment(name)
+            | WalFileName::Partial(name)
+            | WalFileName::BackupHistory { segment: name, .. } => {
+                name.number(self.size).is_ok_and(|number| number >= self.first_number())
+            }
+            WalFileName::History(_) => true,
+        }
+    }
+
+    /// A run of WAL ends where it is damaged, so the last segment of each run
+    /// tells whether it is.
+    async fn damaged(&self, archive: &Archive, coverage: &Coverage<'_>) -> Result<Vec<Damage>, ArchiveError> {
+        let links: Vec<&Link<'_>> =
+            links(coverage).filter(|link| link.number >= self.first_number()).collect();
+        let mut damaged = Vec::new();
+        let mut unseen = links.len();
+        while let Some(link) = unseen.checked_sub(1).and_then(|last| links.get(last)) {
+            let facts = archive.wal_facts(link.variant).await?;
+            damaged.extend(facts.damaged_at().map(|lsn| Damage { segment: link.name, lsn }));
+            let run_start = facts.run.map_or(link.number, |run| run.run_start.segment_number(self.size));
+            let before = run_start.min(link.number);
+            unseen = links.partition_point(|link| link.number < before);
+        }
+        damaged.reverse();
+        Ok(damaged)
+    }
+}
+
+fn links<'c, 'a>(coverage: &'c Coverage<'a>) -> impl Iterator<Item = &'c Link<'a>> {
+    coverage.stretches.iter().flat_map(|stretch| &stretch.links)
+}

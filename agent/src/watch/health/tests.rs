@@ -1,0 +1,252 @@
+#![allow(clippy::unwrap_used)]
+
+use walpoint_archive::backup_id::BackupKind;
+
+use super::*;
+
+const NOW: Timestamp = Timestamp(800_000_000_000_000);
+const SECOND: u64 = 1;
+const MINUTE: u64 = 60;
+const HOUR: u64 = 3600;
+
+fn ago(seconds: u64) -> Timestamp {
+    Timestamp(NOW.0 - i64::try_from(seconds).unwrap() * 1_000_000)
+}
+
+fn thresholds() -> Thresholds {
+    let limits = |warning, critical| Limits {
+        warning: Duration::from_secs(warning),
+        critical: Duration::from_secs(critical),
+    };
+    Thresholds {
+        wal_lag: limits(10 * MINUTE, 30 * MINUTE),
+        backup_age: limits(26 * HOUR, 50 * HOUR),
+        in_flight: Duration::from_secs(60),
+    }
+}
+
+fn backup(stopped: Timestamp, damaged_pages: u64) -> Option<KnownBackup> {
+    Some(KnownBackup { id: BackupId::new(stopped, BackupKind::Full), stopped, damaged_pages })
+}
+
+fn segment(name: &str) -> SegmentName {
+    name.parse().unwrap()
+}
+
+/// A cluster where all is well.
+fn healthy() -> Snapshot {
+    Snapshot {
+        now: NOW,
+        server: Ok(ServerState {
+            is_in_recovery: false,
+            archive_mode: "on".into(),
+            has_archiver: true,
+            timeline: TimelineId::FIRST,
+            position: Some(Lsn(0x0300_1000)),
+            waiting: Waiting::default(),
+            unarchived_since: None,
+            archiver: ArchiverStatistics::default(),
+        }),
+        archive: Ok(ArchiveState {
+            last_backup: backup(ago(HOUR), 0),
+            last_good_backup: backup(ago(HOUR), 0),
+            archived_to: Some(Lsn(0x0300_0000)),
+            ..ArchiveState::default()
+        }),
+    }
+}
+
+fn server(change: impl Fn(&mut ServerState)) -> Snapshot {
+    let mut snapshot = healthy();
+    change(snapshot.server.as_mut().unwrap());
+    snapshot
+}
+
+fn archive(change: impl Fn(&mut ArchiveState)) -> Snapshot {
+    let mut snapshot = healthy();
+    change(snapshot.archive.as_mut().unwrap());
+    snapshot
+}
+
+fn judged(snapshot: &Snapshot) -> Level {
+    level(&judge(snapshot, &thresholds()))
+}
+
+#[test]
+fn a_healthy_cluster_is_ok_and_says_so_in_one_line() {
+    let snapshot = healthy();
+    let findings = judge(&snapshot, &thresholds());
+    assert_eq!(findings, []);
+    assert_eq!(
+        text(&snapshot, &thresholds(), &findings),
+        "OK: all WAL is in the archive, last backup 1 h 0 min ago | \
+         wal_lag=0.000s;600;1800;0 unarchived=4096B;;;0 waiting_files=0;;;0 \
+         backup_age=3600.000s;93600;180000;0 gaps=0;;;0 damaged_segments=0;;;0 conflicts=0;;;0"
+    );
+}
+
+#[test]
+fn lag_is_judged_on_both_sides_of_each_limit() {
+    let table = [
+        (0, Level::Ok),
+        (10 * MINUTE - SECOND, Level::Ok),
+        (10 * MINUTE, Level::Warning),
+        (30 * MINUTE - SECOND, Level::Warning),
+        (30 * MINUTE, Level::Critical),
+        (90 * HOUR, Level::Critical),
+    ];
+    for (seconds, expected) in table {
+        let waits = server(|it| {
+            it.waiting = Waiting { count: 1, oldest: Some(("F".into(), ago(seconds))) };
+        });
+        assert_eq!(judged(&waits), expected, "a file that waits {seconds} s");
+        let open = server(|it| it.unarchived_since = Some(ago(seconds)));
+        assert_eq!(judged(&open), expected, "a commit in the open segment {seconds} s old");
+    }
+}
+
+#[test]
+fn the_older_of_waiting_file_and_open_segment_is_the_lag() {
+    let both = |waiting, open| {
+        server(|it| {
+            it.waiting = Waiting { count: 2, oldest: Some(("F".into(), ago(waiting))) };
+            it.unarchived_since = Some(ago(open));
+        })
+    };
+    assert_eq!(both(5, 9).lag(), Some(Duration::from_secs(9)));
+    assert_eq!(both(9, 5).lag(), Some(Duration::from_secs(9)));
+    assert_eq!(healthy().lag(), Some(Duration::ZERO));
+}
+
+#[test]
+fn a_clock_that_runs_ahead_is_no_lag() {
+    let snapshot = server(|it| it.unarchived_since = Some(Timestamp(NOW.0 + 5_000_000)));
+    assert_eq!(snapshot.lag(), Some(Duration::ZERO));
+}
+
+#[test]
+fn the_backups_age_is_judged_on_both_sides_of_each_limit() {
+    let table = [
+        (26 * HOUR - SECOND, Level::Ok),
+        (26 * HOUR, Level::Warning),
+        (50 * HOUR - SECOND, Level::Warning),
+        (50 * HOUR, Level::Critical),
+    ];
+    for (seconds, expected) in table {
+        let old = archive(|it| {
+            it.last_backup = backup(ago(seconds), 0);
+            it.last_good_backup = it.last_backup.clone();
+        });
+        assert_eq!(judged(&old), expected, "{seconds} s");
+    }
+}
+
+#[test]
+fn without_a_good_backup_it_is_critical_and_a_damaged_one_is_a_warning() {
+    let none = archive(|it| (it.last_backup, it.last_good_backup) = (None, None));
+    assert_eq!(judged(&none), Level::Critical);
+    let only_damaged = archive(|it| (it.last_backup, it.last_good_backup) = (backup(ago(9), 1), None));
+    assert_eq!(judged(&only_damaged), Level::Critical);
+    let newest_damaged = archive(|it| it.last_backup = backup(ago(9), 1));
+    assert_eq!(judged(&newest_damaged), Level::Warning);
+}
+
+#[test]
+fn archiving_that_is_off_is_critical_however_fresh_all_else_is() {
+    for snapshot in [server(|it| it.archive_mode = "off".into()), server(|it| it.has_archiver = false)] {
+        let findings = judge(&snapshot, &thresholds());
+        assert_eq!(level(&findings), Level::Critical);
+        assert!(text(&snapshot, &thresholds(), &findings).starts_with("CRITICAL: not protected"));
+    }
+}
+
+#[test]
+fn an_archiver_whose_last_word_is_a_failure_is_a_warning() {
+    let failing = |failed, archived| {
+        server(move |it| {
+            it.archiver.last_failed_time = Some(ago(failed));
+            it.archiver.last_archived_time = Some(ago(archived));
+        })
+    };
+    assert_eq!(judged(&failing(5, 9)), Level::Warning);
+    assert_eq!(judged(&failing(9, 5)), Level::Ok);
+}
+
+#[test]
+fn holes_damage_and_doubt_in_the_archive_are_critical() {
+    let seg = segment("000000010000000000000003");
+    let gap = |followed| Gap { first: seg, last: seg, followed_since: followed };
+    let table = [
+        (archive(|it| it.gaps.push(gap(None))), Level::Critical),
+        (archive(|it| it.gaps.push(gap(Some(ago(60))))), Level::Critical),
+        (archive(|it| it.gaps.push(gap(Some(ago(59))))), Level::Ok),
+        (archive(|it| it.damaged.push(Damage { segment: seg, lsn: Lsn(9) })), Level::Critical),
+        (archive(|it| it.ambiguous.push(seg.to_string())), Level::Critical),
+        (archive(|it| it.refused.push(seg.to_string())), Level::Warning),
+        (archive(|it| it.missing_histories.push(TimelineId::new(2).unwrap())), Level::Critical),
+    ];
+    for (snapshot, expected) in table {
+        assert_eq!(judged(&snapshot), expected, "{:?}", snapshot.archive);
+    }
+}
+
+#[test]
+fn who_does_not_answer_is_critical_and_the_rest_is_still_judged() {
+    let mut snapshot = archive(|it| it.last_good_backup = None);
+    snapshot.server = Err("could not connect".into());
+    let findings = judge(&snapshot, &thresholds());
+    let texts: Vec<&str> = findings.iter().map(|finding| finding.text.as_str()).collect();
+    assert_eq!(texts, ["could not connect", "there is no good backup"]);
+    let mut snapshot = healthy();
+    snapshot.archive = Err("could not list".into());
+    assert_eq!(judged(&snapshot), Level::Critical);
+}
+
+#[test]
+fn a_standby_has_no_lag_of_its_own() {
+    let standby = server(|it| {
+        it.is_in_recovery = true;
+        it.unarchived_since = Some(ago(90 * HOUR));
+    });
+    assert_eq!(standby.lag(), None);
+    assert_eq!(judged(&standby), Level::Ok);
+}
+
+#[test]
+fn the_worst_is_said_first_and_nothing_ends_the_line_early() {
+    let mut snapshot = archive(|it| it.refused.push("a|b\nc".into()));
+    snapshot.server.as_mut().unwrap().archive_mode = "off".into();
+    let findings = judge(&snapshot, &thresholds());
+    let line = text(&snapshot, &thresholds(), &findings);
+    assert!(line.starts_with("CRITICAL: not protected"), "{line}");
+    assert_eq!(line.matches('|').count(), 1, "{line}");
+    assert!(!line.contains('\n'));
+}
+
+#[test]
+fn the_json_report_names_what_was_found() {
+    let snapshot = server(|it| {
+        it.waiting = Waiting { count: 2, oldest: Some(("F".into(), ago(700))) };
+    });
+    let findings = judge(&snapshot, &thresholds());
+    let report = serde_json::to_value(Report::new(&snapshot, &findings)).unwrap();
+    assert_eq!(report["status"], "WARNING");
+    assert_eq!(report["lag_seconds"], 700.0);
+    assert_eq!(report["waiting"]["count"], 2);
+    assert_eq!(report["findings"][0]["level"], "WARNING");
+    assert_eq!(report["gaps"], serde_json::json!([]));
+}
+
+#[test]
+fn durations_are_spoken_in_the_units_that_matter() {
+    let table = [
+        (5, "5 s"),
+        (65, "1 min 5 s"),
+        (3_725, "1 h 2 min"),
+        (100_000, "27 h 46 min"),
+        (300_000, "3 d 11 h"),
+    ];
+    for (seconds, expected) in table {
+        assert_eq!(report::spoken(Duration::from_secs(seconds)), expected);
+    }
+}
