@@ -60,6 +60,19 @@ fn the_control_file_says_what_pg_controldata_says(cluster: &Cluster) {
     assert_eq!(ours.backup_start, lsn("Backup start location"));
     assert_eq!(ours.backup_end, lsn("Backup end location"));
     assert!(!ours.backup_end_required);
+    the_settings_too(&ours, &said);
+    let written = std::fs::metadata(cluster.data().join("global/pg_control")).unwrap().modified().unwrap();
+    let written = written.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64;
+    let written = Timestamp::from_unix_seconds(written).unwrap();
+    for time in [ours.time, ours.checkpoint_time] {
+        let before = written.0 - time.unwrap().0;
+        assert!((-1_000_000..10_000_000).contains(&before), "{time:?}");
+    }
+    damage_is_noticed(&bytes);
+}
+
+fn the_settings_too(ours: &ControlFile, said: &BTreeMap<&str, &str>) {
+    let number = |name: &str| said[name].parse::<i64>().unwrap_or_else(|_| panic!("{name}: {}", said[name]));
     assert_eq!((ours.wal_level, said["wal_level setting"]), (2, "logical"));
     assert_eq!((ours.wal_log_hints, said["wal_log_hints setting"]), (true, "on"));
     assert_eq!(i64::from(ours.max_connections), number("max_connections setting"));
@@ -73,14 +86,6 @@ fn the_control_file_says_what_pg_controldata_says(cluster: &Cluster) {
     assert_eq!(i64::from(ours.wal_block_size), number("WAL block size"));
     assert_eq!(ours.segment_size.bytes() as i64, number("Bytes per WAL segment"));
     assert_eq!(i64::from(ours.data_checksum_version), number("Data page checksum version"));
-    let written = std::fs::metadata(cluster.data().join("global/pg_control")).unwrap().modified().unwrap();
-    let written = written.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64;
-    let written = Timestamp::from_unix_seconds(written).unwrap();
-    for time in [ours.time, ours.checkpoint_time] {
-        let before = written.0 - time.unwrap().0;
-        assert!((-1_000_000..10_000_000).contains(&before), "{time:?}");
-    }
-    damage_is_noticed(&bytes);
 }
 
 fn damage_is_noticed(bytes: &[u8]) {

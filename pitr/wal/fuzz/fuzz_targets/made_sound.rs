@@ -1,5 +1,6 @@
-//! Turns any bytes into a segment whose page headers are right, and whose record CRCs
-//! mostly are, so that fuzzing gets past them into what lies behind.
+//! Turns any bytes into a segment whose page headers are right, and whose records mostly
+//! have the right checksum and follow each other, so that fuzzing gets past these checks
+//! into what lies behind.
 
 use walpoint_wal::{Major, SegmentName, SegmentSize, TimelineId};
 
@@ -13,6 +14,7 @@ pub fn segment(data: &[u8]) -> Option<(SegmentName, Vec<u8>)> {
     let name = SegmentName::from_number(TimelineId::FIRST, 1, SegmentSize::new(SEGMENT as u64).ok()?)?;
     let mut bytes = vec![0; SEGMENT];
     let mut rest = data;
+    let mut prev = 0;
     for (number, page) in bytes.chunks_mut(PAGE).enumerate() {
         if rest.is_empty() {
             break;
@@ -38,23 +40,26 @@ pub fn segment(data: &[u8]) -> Option<(SegmentName, Vec<u8>)> {
         page[header..header + now.len()].copy_from_slice(now);
         rest = later;
         if choice & 8 != 0 {
-            fix_checksums(page, header);
+            fix_records(page, (SEGMENT + number * PAGE) as u64, header, &mut prev);
         }
     }
     Some((name, bytes))
 }
 
-/// Gives the records that lie on one page their checksums, as far as lengths lead.
-fn fix_checksums(page: &mut [u8], from: usize) {
+/// Gives the records that lie on one page their checksum and their pointer to the record
+/// before, as far as lengths lead.
+fn fix_records(page: &mut [u8], address: u64, from: usize, prev: &mut u64) {
     let mut at = from;
     while at + 24 <= page.len() {
         let length = u32::from_le_bytes([page[at], page[at + 1], page[at + 2], page[at + 3]]) as usize;
         if length < 24 || at + length > page.len() {
             return;
         }
+        page[at + 8..at + 16].copy_from_slice(&prev.to_le_bytes());
         let crc = crc32c::crc32c(&page[at + 24..at + length]);
         let crc = crc32c::crc32c_append(crc, &page[at..at + 20]);
         page[at + 20..at + 24].copy_from_slice(&crc.to_le_bytes());
+        *prev = address + at as u64;
         at += length.next_multiple_of(8);
     }
 }
