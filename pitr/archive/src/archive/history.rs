@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use walpoint_wal::{SystemIdentifier, TimelineHistory, TimelineId, WalFileName};
 
@@ -32,15 +33,15 @@ impl Archive {
     pub async fn put_history(
         &self,
         timeline: TimelineId,
-        bytes: &[u8],
+        bytes: Bytes,
         writer: WriterId,
     ) -> Result<PutWalOutcome, ArchiveError> {
         let system_identifier: SystemIdentifier = self.system_identifier();
-        let common = Common::new(ContentHash::of(bytes), bytes.len() as u64, writer, system_identifier);
+        let common = Common::new(ContentHash::of(&bytes), bytes.len() as u64, writer, system_identifier);
         let put = PutWal {
             name: WalFileName::History(timeline),
             facts: FileFacts::Other(common),
-            source: PutSource::Bytes(bytes.to_vec().into()),
+            source: PutSource::Bytes(bytes),
         };
         self.put_wal(&put).await
     }

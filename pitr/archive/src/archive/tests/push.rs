@@ -1,0 +1,228 @@
+use std::io::Write;
+
+use super::*;
+use crate::catalog::Usable;
+use crate::store::faulty::{Fault, Faulty, Verb};
+use crate::store::retry::Retry;
+use crate::store::{RetryPolicy, StoreErrorKind};
+
+fn conflict(pushed: Result<PutWalOutcome, ArchiveError>) -> Vec<crate::error::Rival> {
+    match pushed {
+        Err(ArchiveError::Conflict { theirs, .. }) => theirs,
+        other => panic!("expected was a conflict: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_file_is_stored_once_and_found_again() {
+    let place = Place::new().await;
+    let archive = place.archive();
+    assert_eq!(archive.put_wal(&put("content")).await.unwrap(), PutWalOutcome::Stored);
+    assert_eq!(archive.put_wal(&put("content")).await.unwrap(), PutWalOutcome::AlreadyThere);
+    assert_eq!(usable(&archive).await.unwrap().as_deref(), Some(&b"content"[..]));
+}
+
+#[tokio::test]
+async fn every_kind_of_file_has_its_place_and_does_not_meet_its_neighbours() {
+    let place = Place::new().await;
+    let archive = place.archive();
+    for name in [
+        "000000010000000000000003",
+        "000000010000000000000003.partial",
+        "000000010000000000000003.00000028.backup",
+        "00000002.history",
+    ] {
+        let name: WalFileName = name.parse().unwrap();
+        let content = format!("1\t0/3000000\tthe content of {name}");
+        assert_eq!(archive.put_wal(&file(name, content.as_bytes())).await.unwrap(), PutWalOutcome::Stored);
+        let state = archive.wal_variants(&name).await.unwrap();
+        let Usable::One(variant) = state.usable() else { panic!("{state:?}") };
+        let mut found = Vec::new();
+        archive.fetch_wal(variant, &mut found, 1000).await.unwrap();
+        assert_eq!(found, content.as_bytes());
+        conflict(archive.put_wal(&file(name, b"other")).await);
+    }
+}
+
+#[tokio::test]
+async fn later_content_is_refused_kept_aside_once_and_its_rival_named() {
+    let place = Place::new().await;
+    let archive = place.archive();
+    let first = put("acknowledged");
+    let _ = archive.put_wal(&first).await.unwrap();
+    for _ in 0..2 {
+        let theirs = conflict(archive.put_wal(&put("late")).await);
+        assert_eq!(theirs.len(), 1);
+        assert_eq!(theirs[0].content, id("acknowledged"));
+        assert_eq!(theirs[0].writer, Some(first.facts.common().writer));
+        assert!(theirs[0].stored_at.is_some());
+    }
+    assert_eq!(usable(&archive).await.unwrap().as_deref(), Some(&b"acknowledged"[..]));
+    let aside = archive.wal_conflicts(&segment()).await.unwrap();
+    assert_eq!(aside.iter().map(|kept| kept.content).collect::<Vec<_>>(), [id("late")]);
+    let mut kept = Vec::new();
+    archive.fetch_wal(&aside[0], &mut kept, 1000).await.unwrap();
+    assert_eq!(kept, b"late");
+    assert_eq!(archive.put_wal(&put("acknowledged")).await.unwrap(), PutWalOutcome::AlreadyThere);
+}
+
+#[tokio::test]
+async fn one_content_with_and_without_encryption_is_one() {
+    let place = Place::new().await;
+    let (sealing, opening) = place.encrypted();
+    let _ = sealing.put_wal(&put("content")).await.unwrap();
+    let plain = place.archive();
+    assert_eq!(plain.put_wal(&put("content")).await.unwrap(), PutWalOutcome::AlreadyThere);
+    assert_eq!(usable(&opening).await.unwrap().as_deref(), Some(&b"content"[..]));
+    conflict(plain.put_wal(&put("other")).await);
+}
+
+#[tokio::test]
+async fn when_all_contents_are_refused_nobody_slips_in() {
+    let place = Place::new().await;
+    let archive = place.archive();
+    for content in ["one", "other"] {
+        let key = archive.layout().wal(&segment(), id(content), false);
+        let _ = archive.store_file(&key, &put(content)).await.unwrap();
+        archive.mark_refused(&segment(), id(content)).await.unwrap();
+    }
+    for content in ["one", "other", "third"] {
+        let theirs = conflict(archive.put_wal(&put(content)).await);
+        assert!(!theirs.is_empty() && theirs.iter().all(|rival| rival.refused));
+    }
+    assert_eq!(usable(&archive).await.unwrap(), None);
+    archive.resolve(&segment(), id("third")).await.unwrap();
+    assert_eq!(usable(&archive).await.unwrap().as_deref(), Some(&b"third"[..]));
+}
+
+#[tokio::test]
+async fn the_late_arrival_of_a_put_that_was_given_up_changes_nothing() {
+    let place = Place::new().await;
+    let archive = place.archive();
+    let _ = archive.put_wal(&put("acknowledged")).await.unwrap();
+    conflict(archive.put_wal(&put("late")).await);
+    // Now the put arrives that an earlier try of the late one had sent and given up.
+    let key = archive.layout().wal(&segment(), id("late"), false);
+    let _ = archive.store_file(&key, &put("late")).await.unwrap();
+    assert_eq!(usable(&archive).await.unwrap().as_deref(), Some(&b"acknowledged"[..]));
+}
+
+#[tokio::test]
+async fn a_lost_reply_is_neither_a_conflict_nor_a_second_object() {
+    let place = Place::new().await;
+    for (verb, calls) in [(Verb::List, 2), (Verb::Put, 1)] {
+        for call in 0..calls {
+            let name: WalFileName = format!("0000000100000000000000{}{call}", verb as u8).parse().unwrap();
+            let faulty = Faulty::new(Arc::clone(&place.store));
+            faulty.fail(verb, call, Fault::After(StoreErrorKind::Transient));
+            let archive = archive_on(Arc::new(faulty));
+            let error = archive.put_wal(&file(name, b"content")).await.unwrap_err();
+            assert!(error.is_transient(), "{error}");
+            let _ = archive.put_wal(&file(name, b"content")).await.unwrap();
+            assert_eq!(archive.wal_variants(&name).await.unwrap().variants.len(), 1);
+
+            // The same with retries below: nobody notices.
+            let name: WalFileName = format!("0000000200000000000000{}{call}", verb as u8).parse().unwrap();
+            let faulty = Faulty::new(Arc::clone(&place.store));
+            faulty.fail(verb, call, Fault::After(StoreErrorKind::Transient));
+            let policy = RetryPolicy::for_at_most(std::time::Duration::from_secs(20));
+            let archive = archive_on(Arc::new(Retry::new(Arc::new(faulty), policy)));
+            let _ = archive.put_wal(&file(name, b"content")).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_outage_is_never_an_acknowledgement() {
+    let place = Place::new().await;
+    for (verb, call) in [(Verb::List, 0), (Verb::Put, 0), (Verb::List, 1)] {
+        for kind in [StoreErrorKind::Transient, StoreErrorKind::Denied, StoreErrorKind::NoArchive] {
+            let faulty = Faulty::new(Arc::clone(&place.store));
+            faulty.fail(verb, call, Fault::Before(kind));
+            let pushed = archive_on(Arc::new(faulty)).put_wal(&put("content")).await;
+            // Once it is stored, the listing and the comparison are all there is to fail.
+            if call == 0 || pushed.is_err() {
+                assert!(matches!(pushed, Err(ArchiveError::Store(error)) if error.kind == kind));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_usual_push_takes_two_listings_and_one_put() {
+    let place = Place::new().await;
+    let faulty = Faulty::new(Arc::clone(&place.store));
+    let _ = archive_on(Arc::new(faulty.clone())).put_wal(&put("content")).await.unwrap();
+    assert_eq!((faulty.calls(Verb::List), faulty.calls(Verb::Put), faulty.calls(Verb::Head)), (2, 1, 0));
+}
+
+#[tokio::test]
+async fn what_is_there_under_our_key_is_compared_in_full() {
+    let place = Place::new().await;
+    let archive = place.archive();
+    let key = archive.layout().wal(&segment(), id("content"), false);
+    // The same key, and metadata that speaks of other content.
+    let metadata = common(b"other").to_metadata().unwrap();
+    let _ = place
+        .store
+        .put(&key, Bytes::from_static(b"x"), &metadata, crate::store::PutMode::CreateOnly)
+        .await
+        .unwrap();
+    assert!(matches!(archive.put_wal(&put("content")).await, Err(ArchiveError::Damaged { .. })));
+}
+
+#[tokio::test]
+async fn a_file_of_another_cluster_is_refused() {
+    let place = Place::new().await;
+    let mut foreign = put("content");
+    foreign.facts = FileFacts::Other(Common { system_identifier: SystemIdentifier(8), ..common(b"content") });
+    let pushed = place.archive().put_wal(&foreign).await;
+    assert!(matches!(pushed, Err(ArchiveError::WrongCluster { .. })));
+    assert_eq!(usable(&place.archive()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_file_that_changed_meanwhile_is_not_stored() {
+    let place = Place::new().await;
+    for size in [100, 40 << 20] {
+        let changed =
+            PutWal { source: PutSource::Bytes(vec![1; size].into()), ..file(segment(), &vec![2; size]) };
+        let pushed = place.archive().put_wal(&changed).await;
+        assert!(matches!(pushed, Err(ArchiveError::SourceChanged { .. })), "{pushed:?}");
+    }
+    let mut history = file("00000002.history".parse().unwrap(), b"1");
+    history.source = PutSource::Bytes(Bytes::from_static(b"2"));
+    assert!(matches!(place.archive().put_wal(&history).await, Err(ArchiveError::SourceChanged { .. })));
+    assert_eq!(usable(&place.archive()).await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_files_go_in_parts_and_come_back() {
+    let place = Place::new().await;
+    let (sealing, opening) = place.encrypted();
+    for (number, content) in [noise(40 << 20), vec![0; 40 << 20], noise(17 << 20)].into_iter().enumerate() {
+        let name: WalFileName = format!("00000001000000000000000{number}").parse().unwrap();
+        let mut source = tempfile::tempfile().unwrap();
+        source.write_all(&content).unwrap();
+        let put = PutWal { source: PutSource::File(Arc::new(source)), ..file(name, &content) };
+        assert_eq!(sealing.put_wal(&put).await.unwrap(), PutWalOutcome::Stored);
+        let state = opening.wal_variants(&name).await.unwrap();
+        let Usable::One(variant) = state.usable() else { panic!("{state:?}") };
+        let mut found = Vec::new();
+        opening.fetch_wal(variant, &mut found, content.len() as u64).await.unwrap();
+        assert!(found == content);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_fails_leaves_no_object() {
+    let place = Place::new().await;
+    for (verb, call) in [(Verb::BeginUpload, 0), (Verb::Part, 0), (Verb::Part, 1), (Verb::Finish, 0)] {
+        let faulty = Faulty::new(Arc::clone(&place.store));
+        faulty.fail(verb, call, Fault::Before(StoreErrorKind::Transient));
+        let archive = archive_on(Arc::new(faulty));
+        let pushed = archive.put_wal(&file(segment(), &noise(40 << 20))).await;
+        assert!(matches!(pushed, Err(ArchiveError::Store(_))), "{verb:?} {call}: {pushed:?}");
+        assert!(archive.wal_variants(&segment()).await.unwrap().is_empty());
+    }
+}
