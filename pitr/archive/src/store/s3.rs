@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use aws_config::SdkConfig;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use bytes::Bytes;
@@ -38,6 +39,8 @@ mod guard;
 mod listing;
 mod put;
 mod read;
+#[cfg(test)]
+mod tests;
 mod trust;
 mod upload;
 
@@ -71,7 +74,17 @@ struct Inner {
 impl S3Store {
     /// The archive in a bucket. Sends no request yet.
     pub async fn open(config: &ArchiveConfig, bucket: &str, prefix: &str) -> Result<Self, StoreError> {
-        let client = client::build(config).await?;
+        let environment = client::environment(config).await;
+        Self::open_in(&environment, config, bucket, prefix).await
+    }
+
+    async fn open_in(
+        environment: &SdkConfig,
+        config: &ArchiveConfig,
+        bucket: &str,
+        prefix: &str,
+    ) -> Result<Self, StoreError> {
+        let client = client::build(config, environment).await?;
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
         let inner = Inner {
             client,

@@ -56,9 +56,12 @@ fn owned(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
+/// A prefix, a start, a limit, and the names they give.
+type Case<'a> = (&'a str, Option<&'a str>, Option<usize>, &'a [&'a str]);
+
 pub(super) async fn limits(bench: &Bench) -> Result<(), Broken> {
     bench.put_small(&["limit/a/1", "limit/a/2", "limit/a-1", "limit/ab/1", "limit/b"]).await?;
-    let cases: &[(&str, Option<&str>, Option<usize>, &[&str])] = &[
+    let cases: &[Case<'_>] = &[
         ("limit/", None, Some(0), &[]),
         ("limit/", None, Some(2), &["limit/a-1", "limit/a/1"]),
         ("limit/a", None, None, &["limit/a-1", "limit/a/1", "limit/a/2", "limit/ab/1"]),

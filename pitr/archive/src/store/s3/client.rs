@@ -1,6 +1,6 @@
 //! The SDK's client, set up for an archive.
 
-use aws_config::BehaviorVersion;
+use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
@@ -19,23 +19,29 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Region to sign for when nobody names one: what stores other than AWS expect.
 const REGION_OF_OTHER_STORES: &str = "us-east-1";
 
-/// Builds the client; reads the AWS environment and profile, sends nothing to S3.
-pub(super) async fn build(config: &ArchiveConfig) -> Result<Client, StoreError> {
-    let refused = |detail: String| StoreError::new("open", &config.url, StoreErrorKind::Other, detail);
-    config.validate().map_err(|error| refused(error.to_string()))?;
-    let http_client = trust::http_client(config.ca_file.as_deref()).await.map_err(refused)?;
-    let mut environment = aws_config::defaults(behavior())
+/// What the AWS environment, profile and instance say: credentials, region.
+/// Sends nothing to S3.
+pub(super) async fn environment(config: &ArchiveConfig) -> SdkConfig {
+    let mut loader = aws_config::defaults(behavior())
         .http_client(trust::system_http_client())
         .stalled_stream_protection(stalled_streams(config));
     if let Some(region) = &config.region {
-        environment = environment.region(Region::new(region.clone()));
+        loader = loader.region(Region::new(region.clone()));
     }
-    let environment = environment.load().await;
-    let mut builder = Builder::from(&environment)
+    loader.load().await
+}
+
+/// The client for this archive, in this environment.
+pub(super) async fn build(config: &ArchiveConfig, environment: &SdkConfig) -> Result<Client, StoreError> {
+    let refused = |detail: String| StoreError::new("open", &config.url, StoreErrorKind::Other, detail);
+    config.validate().map_err(|error| refused(error.to_string()))?;
+    let http_client = trust::http_client(config.ca_file.as_deref()).await.map_err(refused)?;
+    let mut builder = Builder::from(environment)
         .http_client(http_client)
         .force_path_style(config.uses_path_style())
         .retry_config(RetryConfig::disabled())
         .timeout_config(timeouts(config))
+        .stalled_stream_protection(stalled_streams(config))
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
         .interceptor(guard::WebPageGuard);

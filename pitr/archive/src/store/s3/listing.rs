@@ -28,22 +28,24 @@ pub(super) async fn list(
         && let Some(page) = pages.next((limit - found.len()).min(PAGE)).await?
     {
         for object in page.contents() {
-            let name = object.key().unwrap_or_default();
+            let (name, size) = name_and_size(object, &attempt)?;
             pages.check_order(name)?;
-            found.extend(listed(inner, name, object));
+            // Names that are no keys are not ours.
+            let key = name.strip_prefix(&inner.prefix).and_then(|rest| ObjectKey::new(rest).ok());
+            found.extend(key.map(|key| Listed { key, size, modified: modified(object) }));
         }
     }
     Ok(found)
 }
 
-fn listed(inner: &Inner, name: &str, object: &SdkObject) -> Option<Listed> {
-    let key = ObjectKey::new(name.strip_prefix(&inner.prefix)?).ok()?;
-    let size = u64::try_from(object.size()?).ok()?;
-    let modified = object.last_modified().and_then(|time| {
-        let micros = i64::try_from(time.as_nanos() / 1000).ok()?;
-        Timestamp::from_unix_micros(micros)
-    });
-    Some(Listed { key, size, modified })
+fn name_and_size<'a>(object: &'a SdkObject, attempt: &Attempt) -> Result<(&'a str, u64), StoreError> {
+    let size = object.size().and_then(|size| u64::try_from(size).ok());
+    object.key().zip(size).ok_or_else(|| attempt.not_s3("it lists an object without its size"))
+}
+
+fn modified(object: &SdkObject) -> Option<Timestamp> {
+    let micros = object.last_modified()?.as_nanos() / 1000;
+    Timestamp::from_unix_micros(i64::try_from(micros).ok()?)
 }
 
 pub(super) async fn list_folders(inner: &Inner, prefix: &Prefix) -> Result<Vec<String>, StoreError> {
@@ -133,7 +135,7 @@ impl<'a> Pages<'a> {
 }
 
 /// An answer that is not a listing, or lost its end, must not read as an empty
-/// or shorter one.
+/// or shorter one: the SDK takes XML that stops in the middle.
 fn check_whole(page: &ListObjectsV2Output, bucket: &str, attempt: &Attempt) -> Result<(), StoreError> {
     if page.is_truncated().is_none() {
         return Err(attempt.not_s3("it does not say whether the listing goes on"));

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::operation::get_object::{GetObjectError, GetObjectOutput};
+use aws_sdk_s3::operation::head_object::HeadObjectError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use futures::StreamExt;
 
@@ -104,22 +105,32 @@ pub(super) async fn head(inner: &Inner, key: &ObjectKey, attempt: Attempt) -> Re
             let size = size_of(answer.content_length(), &attempt)?;
             Ok(Head { metadata: metadata_of(answer.metadata()), size })
         }
-        Err(error) if is_bare_404(&error) => Err(absent(inner, key, &attempt).await),
-        Err(error) => Err(attempt.failed(&error)),
+        Err(error) => Err(explained(inner, key, &attempt, &error).await),
     }
 }
 
-fn is_bare_404<E>(error: &SdkError<E, HttpResponse>) -> bool {
-    matches!(error, SdkError::ServiceError(answer) if answer.raw().status().as_u16() == 404)
-}
-
 /// The answer to HEAD has no body, so its 404 could be the bucket's, a
-/// proxy's, or anybody's. A listing says which.
-async fn absent(inner: &Inner, key: &ObjectKey, attempt: &Attempt) -> StoreError {
+/// proxy's, or anybody's, and its 403 has no reason. A listing says which.
+async fn explained(
+    inner: &Inner,
+    key: &ObjectKey,
+    attempt: &Attempt,
+    error: &SdkError<HeadObjectError, HttpResponse>,
+) -> StoreError {
+    let status = match error {
+        SdkError::ServiceError(answer) => answer.raw().status().as_u16(),
+        _ => 0,
+    };
+    if !(400..500).contains(&status) {
+        return attempt.failed(error);
+    }
     match listing::shows(inner, key, attempt).await {
-        Ok(false) => attempt.error(StoreErrorKind::NotFound, "there is no such object"),
-        Ok(true) => attempt.error(StoreErrorKind::Transient, "the store lists it and says it has none"),
-        Err(error) => error,
+        Err(reason) => reason,
+        Ok(false) if status == 404 => attempt.error(StoreErrorKind::NotFound, "there is no such object"),
+        Ok(true) if status == 404 => {
+            attempt.error(StoreErrorKind::Transient, "the store lists it and says it has none")
+        }
+        Ok(_) => attempt.failed(error),
     }
 }
 

@@ -1,12 +1,13 @@
 //! Whom to believe to be the store: the system's certificates, or only those
 //! of a file.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use aws_sdk_s3::config::SharedHttpClient;
-use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+use aws_smithy_http_client::{Builder, Connector};
 use base64::Engine;
 
 /// A client that believes the system's certificates.
@@ -29,12 +30,22 @@ pub(super) async fn http_client(ca_file: Option<&Path>) -> Result<SharedHttpClie
         .with_trust_store(trusted)
         .build()
         .map_err(|error| refused(error.to_string()))?;
+    if !is_usable(&context) {
+        return Err(refused("a certificate in it is damaged".to_owned()));
+    }
     let client = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(context);
     Ok(client.build_https())
 }
 
-/// The PEM certificates of a file. Checked here, because the TLS library
-/// panics on what it cannot read.
+/// The TLS library panics on a certificate that it cannot read, when the first
+/// client is made. So one is made here for trial.
+fn is_usable(context: &TlsContext) -> bool {
+    let connector =
+        Connector::builder().tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(context.clone());
+    catch_unwind(AssertUnwindSafe(|| connector.build())).is_ok()
+}
+
+/// The PEM certificates of a file, whole ones at least.
 fn certificates(text: &str) -> Result<Vec<String>, &'static str> {
     const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
     const END: &str = "-----END CERTIFICATE-----";

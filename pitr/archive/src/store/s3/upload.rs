@@ -25,6 +25,7 @@ const MOST_PARTS: i32 = 10_000;
 pub(super) struct S3Upload {
     inner: Arc<Inner>,
     key: ObjectKey,
+    metadata: Metadata,
     mode: PutMode,
     id: String,
     parts: BTreeMap<i32, CompletedPart>,
@@ -55,8 +56,8 @@ pub(super) async fn begin(
         .await
         .map_err(|error| attempt.failed(&error))?;
     let id = answer.upload_id().ok_or_else(|| attempt.not_s3("it names no upload"))?.to_owned();
-    let key = key.clone();
-    Ok(S3Upload { inner, key, mode, id, parts: BTreeMap::new(), size: 0, ended: None })
+    let (key, metadata) = (key.clone(), metadata.clone());
+    Ok(S3Upload { inner, key, metadata, mode, id, parts: BTreeMap::new(), size: 0, ended: None })
 }
 
 impl S3Upload {
@@ -98,6 +99,14 @@ impl S3Upload {
             .await
     }
 
+    /// No store completes an upload without bytes in it.
+    async fn finish_empty(&mut self) -> Result<PutOutcome, StoreError> {
+        let outcome = put::put(&self.inner, &self.key, Bytes::new(), &self.metadata, self.mode).await?;
+        self.abort().await?;
+        self.ended = Some(Some(outcome));
+        Ok(outcome)
+    }
+
     /// The store's word that the upload is complete is not enough: an answer
     /// may come in pieces, and a lost one leaves it open whether it was done.
     async fn verify(&self) -> Result<PutOutcome, StoreError> {
@@ -136,6 +145,9 @@ fn is_gone<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
 impl Upload for S3Upload {
     async fn part(&mut self, body: Bytes) -> Result<(), StoreError> {
         self.check_open()?;
+        if body.is_empty() {
+            return Ok(());
+        }
         let (number, checksum, attempt) = (self.next_number()?, put::checksum(&body), self.attempt());
         let limits = aws_sdk_s3::config::Builder::new().timeout_config(self.inner.time_for(body.len()));
         let size = body.len() as u64;
@@ -170,8 +182,7 @@ impl Upload for S3Upload {
         }
         self.check_open()?;
         if self.parts.is_empty() {
-            // S3 completes no upload without a part.
-            self.part(Bytes::new()).await?;
+            return self.finish_empty().await;
         }
         let conditional = self.inner.sends_condition(self.mode);
         let mut answer = self.complete(conditional).await;
