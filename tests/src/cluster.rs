@@ -54,12 +54,11 @@ impl Cluster {
     }
 
     /// Takes over a directory that `walpoint restore` filled, as the server
-    /// `like` would run it: same program, same place for configuration, its
-    /// own socket.
+    /// `like` would run it: same program, same environment, its own socket.
     pub fn restored(data: &Path, like: &Cluster) -> Result<Cluster> {
         let scratch = Scratch::new("re")?;
         let options = like.options.clone();
-        let layout = Layout::of_restored(scratch.path(), data, &like.layout)?;
+        let layout = Layout::of_restored(scratch.path(), data)?;
         Ok(Cluster { postgres: like.postgres.clone(), layout, options, server: None, scratch })
     }
 

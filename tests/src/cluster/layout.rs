@@ -36,17 +36,13 @@ impl Layout {
         Ok(Layout { kind, data, configuration, sockets, log: root.join("server.log") })
     }
 
-    /// A restored directory has its configuration inside, or, where it came
-    /// from a Debian layout, is started with a copy of the original's files.
-    pub(super) fn of_restored(root: &Path, data: &Path, like: &Layout) -> Result<Layout> {
+    /// A restored directory has its configuration inside, whatever layout the
+    /// original had.
+    pub(super) fn of_restored(root: &Path, data: &Path) -> Result<Layout> {
         let sockets = root.join("s");
         make_private_dir(&sockets)?;
-        let configuration = match like.kind {
-            LayoutKind::Plain => data.to_owned(),
-            LayoutKind::Debian => data.join("walpoint-config"),
-        };
-        let log = root.join("server.log");
-        Ok(Layout { kind: like.kind, data: data.to_owned(), configuration, sockets, log })
+        let (data, configuration) = (data.to_owned(), data.to_owned());
+        Ok(Layout { kind: LayoutKind::Plain, data, configuration, sockets, log: root.join("server.log") })
     }
 
     /// Turns what `initdb` wrote into the wanted layout, and adds the

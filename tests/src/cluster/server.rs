@@ -44,12 +44,6 @@ impl Server {
         // On the command line, so that a restored directory does not listen
         // where the cluster it came from listens.
         command.arg("-c").arg(format!("unix_socket_directories={}", layout.sockets.display()));
-        command.arg("-c").arg(format!("data_directory={}", layout.data.display()));
-        if layout.configuration != layout.data {
-            let etc = layout.configuration.display();
-            command.arg("-c").arg(format!("hba_file={etc}/pg_hba.conf"));
-            command.arg("-c").arg(format!("ident_file={etc}/pg_ident.conf"));
-        }
         command.envs(environment.iter().map(|(key, value)| (key, value)));
         let log =
             OpenOptions::new().create(true).append(true).open(&layout.log).context("open the server log")?;

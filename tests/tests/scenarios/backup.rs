@@ -1,74 +1,75 @@
-//! A base backup exists only when it is complete; what it holds is what the
-//! running cluster held, and what is damaged is named.
+//! A base backup exists only when it is complete, and holds what the running
+//! cluster held, whatever happens to files meanwhile.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use walpoint_tests::cluster::{Cluster, ClusterOptions, LayoutKind, Stop};
-use walpoint_tests::programs;
-use walpoint_tests::scratch::Scratch;
+use walpoint_tests::cluster::{Cluster, ClusterOptions, Stop};
+use walpoint_tests::scene::Scene;
 use walpoint_tests::walpoint::{ArchivePlace, Walpoint};
+use walpoint_tests::{programs, wait};
 
-const START: Duration = Duration::from_secs(60);
-
-/// A running cluster of the distribution's PostgreSQL that archives to a
-/// directory.
-fn archiving(options: ClusterOptions) -> Result<Option<(Cluster, Walpoint, Scratch)>> {
+fn scene() -> Result<Option<Scene>> {
     let Some(postgres) = programs::distribution_postgres()? else { return Ok(None) };
-    let scratch = Scratch::new("ba")?;
-    let mut cluster = Cluster::init(&postgres, options)?;
-    let walpoint = cluster.archive_to(&ArchivePlace::directory(&scratch)?)?;
-    cluster.start()?;
-    Ok(Some((cluster, walpoint, scratch)))
+    Scene::on_directory(&postgres, ClusterOptions::default()).map(Some)
 }
 
 fn backups(walpoint: &Walpoint) -> Result<Vec<serde_json::Value>> {
     let (_, list) = walpoint.json(&["list"])?;
-    list["backups"].as_array().cloned().context("no backups in the list")
+    list["backups"].as_array().cloned().with_context(|| format!("no backups in {list}"))
 }
 
-fn restored(cluster: &Cluster, walpoint: &Walpoint, scratch: &Scratch, more: &[&str]) -> Result<Cluster> {
-    let directory = scratch.path().join("restored");
-    let mut args = vec!["restore", "--latest", "--data-directory", directory.to_str().unwrap()];
-    args.extend_from_slice(more);
-    walpoint.ok(&args)?;
-    let mut restored = Cluster::restored(&directory, cluster)?;
-    restored.start_expect_ready(START)?;
-    Ok(restored)
+/// The archiver tries and fails from now on.
+fn break_archiving(cluster: &Cluster) -> Result<()> {
+    cluster.execute("alter system set archive_command = 'exit 1 # walpoint archive-push %p'")?;
+    reload(cluster)
+}
+
+/// The reload is a signal: waits until a new session sees the last setting.
+fn reload(cluster: &Cluster) -> Result<()> {
+    let wanted = cluster.value(
+        "select setting from pg_file_settings where name = 'archive_command' order by seqno desc limit 1",
+    )?;
+    cluster.execute("select pg_reload_conf()")?;
+    wait::until_true("the settings to be read", Duration::from_secs(10), || {
+        let shown = cluster.value("show archive_command")?;
+        Ok(shown == wanted || (wanted.is_empty() && shown == "(disabled)"))
+    })
 }
 
 #[test]
 fn a_backup_of_a_busy_cluster_comes_back_whole() -> Result<()> {
-    let Some((cluster, walpoint, scratch)) = archiving(ClusterOptions::default())? else { return Ok(()) };
-    cluster.execute("create table kept as select n, repeat('x', 500) as filler from generate_series(1, 20000) n")?;
+    let Some(mut scene) = scene()? else { return Ok(()) };
+    let cluster = &scene.cluster;
+    cluster.execute("create table kept as select n, repeat('x', 500) from generate_series(1, 20000) n")?;
     cluster.execute("create unlogged table passing as select n from generate_series(1, 1000) n")?;
     let is_done = Arc::new(AtomicBool::new(false));
-    let churn = churn(&cluster, is_done.clone())?;
-    let outcome = walpoint.ok(&["backup"])?;
+    let churn = churn(cluster, Arc::clone(&is_done))?;
+    let taken = scene.backup();
     is_done.store(true, Ordering::Relaxed);
     churn.join().expect("the churn panicked")?;
-    let id = outcome.last_line()?.to_owned();
-    assert!(id.contains("-full-"), "{outcome}");
-    cluster.switch_and_wait_archived(START)?;
-    let rounds = cluster.value("select count(*) from rounds")?;
+    assert!(taken?.contains("-full-"));
+    scene.archive_everything()?;
+    let rounds = scene.cluster.value("select count(*) from rounds")?;
+    scene.cluster.stop(Stop::Fast)?;
 
-    assert_eq!(backups(&walpoint)?[0]["id"], id);
-    let restored = restored(&cluster, &walpoint, &scratch, &[])?;
+    let restored = scene.recover(&["--latest"])?;
     assert_eq!(restored.value("select count(*) || '/' || sum(n) from kept")?, "20000/200010000");
     assert_eq!(restored.value("select count(*) from rounds")?, rounds);
-    assert_eq!(restored.value("select count(*) from passing")?, "0", "unlogged tables are empty");
-    restored.execute("select pg_advisory_lock(1)")?;
+    assert_eq!(restored.value("select count(*) from passing")?, "0", "an unlogged table is empty");
+    // Every index and every table can be read to its end.
+    restored.execute("vacuum (freeze)")?;
     Ok(())
 }
 
 /// Makes, cuts and drops tables until it is told to stop.
-fn churn(cluster: &Cluster, is_done: Arc<AtomicBool>) -> Result<std::thread::JoinHandle<Result<()>>> {
-    cluster.execute("create table rounds (n int); create table cut (filler text)")?;
+fn churn(cluster: &Cluster, is_done: Arc<AtomicBool>) -> Result<JoinHandle<Result<()>>> {
+    cluster.execute("create table rounds (n int primary key); create table cut (filler text)")?;
     let sql = cluster.sql()?;
     Ok(std::thread::spawn(move || {
         let mut round = 0;
@@ -86,78 +87,45 @@ fn churn(cluster: &Cluster, is_done: Arc<AtomicBool>) -> Result<std::thread::Joi
 }
 
 #[test]
-fn a_damaged_page_is_named_and_the_backup_is_kept() -> Result<()> {
-    let Some((mut cluster, walpoint, _scratch)) = archiving(ClusterOptions::default())? else { return Ok(()) };
-    cluster.execute("create table t as select n, repeat('x', 500) as filler from generate_series(1, 1000) n")?;
-    cluster.execute("checkpoint")?;
-    let path = cluster.value("select pg_relation_filepath('t')")?;
-    cluster.stop(Stop::Fast)?;
-    flip_byte(&cluster.data().join(&path), 3 * 8192 + 4000)?;
-    cluster.start()?;
-
-    let outcome = walpoint.run(&["backup"])?.expect(5)?;
-    assert!(outcome.stderr.contains(&path), "the file is not named\n{outcome}");
-    assert!(outcome.stderr.contains("block 3"), "the block is not named\n{outcome}");
-    assert!(!outcome.stderr.contains("block 2") && !outcome.stderr.contains("block 4"), "{outcome}");
-    let id = outcome.last_line()?.to_owned();
-    let kept = backups(&walpoint)?;
-    assert_eq!((&kept[0]["id"], &kept[0]["damaged_pages"]), (&id.into(), &1.into()));
-    let (status, json) = walpoint.json(&["backup"])?;
-    assert_eq!((status, json["damaged_pages"].as_u64()), (5, Some(1)), "{json}");
-    Ok(())
-}
-
-fn flip_byte(path: &Path, at: u64) -> Result<()> {
-    let mut file = File::options().read(true).write(true).open(path)?;
-    let mut byte = [0];
-    file.seek(SeekFrom::Start(at))?;
-    file.read_exact(&mut byte)?;
-    file.seek(SeekFrom::Start(at))?;
-    file.write_all(&[byte[0] ^ 0x10])?;
-    Ok(())
-}
-
-#[test]
 fn wal_that_never_arrives_leaves_no_backup() -> Result<()> {
-    let Some((cluster, walpoint, _scratch)) = archiving(ClusterOptions::default())? else { return Ok(()) };
-    cluster.execute("alter system set archive_command = 'exit 1 # walpoint archive-push %p'")?;
-    cluster.execute("select pg_reload_conf()")?;
-    walpoint.configure("[backup]\nwal_timeout = \"3s\"")?;
-    let outcome = walpoint.run(&["backup"])?.expect(1)?;
+    let Some(scene) = scene()? else { return Ok(()) };
+    break_archiving(&scene.cluster)?;
+    let hasty = scene.walpoint.with_config(|text| format!("{text}\n[backup]\nwal_timeout = \"3s\"\n"))?;
+    let outcome = hasty.run(&["backup"])?.expect(1)?;
     assert!(outcome.stderr.contains("not complete"), "{outcome}");
-    assert!(outcome.stderr.contains("00000001"), "the segment awaited is not named\n{outcome}");
-    assert_eq!(backups(&walpoint)?.len(), 0);
+    assert!(outcome.stderr.contains("segment 00000001"), "the segment awaited is not named\n{outcome}");
+    assert!(outcome.stderr.contains("archiver failed"), "{outcome}");
     assert_eq!(outcome.stdout, "");
+    assert_eq!(backups(&scene.walpoint)?.len(), 0);
     Ok(())
 }
 
 #[test]
 fn a_server_that_does_not_archive_is_refused_before_anything_is_read() -> Result<()> {
-    let Some((cluster, walpoint, scratch)) = archiving(ClusterOptions::default())? else { return Ok(()) };
-    cluster.execute("alter system set archive_command = ''")?;
-    cluster.execute("select pg_reload_conf()")?;
-    // The reload is a signal; the next session has seen it.
-    std::thread::sleep(Duration::from_millis(300));
-    let outcome = walpoint.run(&["backup"])?.expect(2)?;
+    let Some(scene) = scene()? else { return Ok(()) };
+    scene.cluster.execute("alter system set archive_command = ''")?;
+    reload(&scene.cluster)?;
+    let outcome = scene.walpoint.run(&["backup"])?.expect(2)?;
     assert!(outcome.stderr.contains("archive_command is empty"), "{outcome}");
 
-    let off = Cluster::init(&cluster.postgres, ClusterOptions::default())?;
-    let mut off = off;
+    let mut off = Cluster::init(&scene.cluster.postgres, ClusterOptions::default())?;
     off.start()?;
-    let walpoint = Walpoint::new(&scratch, &ArchivePlace::directory(&scratch)?, Some(&off))?;
+    let place = ArchivePlace::directory(off.scratch())?;
+    let walpoint = Walpoint::new(off.scratch(), &place, Some(&off))?;
     let outcome = walpoint.run(&["backup"])?.expect(2)?;
     assert!(outcome.stderr.contains("archive_mode is off"), "{outcome}");
-    assert_eq!(std::fs::read_dir(scratch.path().join("archive"))?.count(), 1, "only the first cluster's folder");
+    let ArchivePlace::Directory(directory) = place else { return Ok(()) };
+    assert_eq!(std::fs::read_dir(directory)?.count(), 0, "the archive knows a cluster that has no WAL in it");
     Ok(())
 }
 
 #[test]
 fn a_connection_to_another_cluster_is_status_4() -> Result<()> {
-    let Some((cluster, walpoint, _scratch)) = archiving(ClusterOptions::default())? else { return Ok(()) };
-    let mut other = Cluster::init(&cluster.postgres, ClusterOptions::default())?;
+    let Some(scene) = scene()? else { return Ok(()) };
+    let mut other = Cluster::init(&scene.cluster.postgres, ClusterOptions::default())?;
     other.start()?;
-    let crossed = walpoint.with_config(|text| {
-        text.replace(&cluster.connection("walpoint"), &other.connection("walpoint"))
+    let crossed = scene.walpoint.with_config(|text| {
+        text.replace(&scene.cluster.connection("walpoint"), &other.connection("walpoint"))
     })?;
     let outcome = crossed.run(&["backup"])?.expect(4)?;
     assert!(outcome.stderr.contains("system identifier"), "{outcome}");
@@ -166,84 +134,66 @@ fn a_connection_to_another_cluster_is_status_4() -> Result<()> {
 
 #[test]
 fn without_a_connection_the_data_directorys_own_server_is_found() -> Result<()> {
-    let Some((cluster, walpoint, _scratch)) = archiving(ClusterOptions::default())? else { return Ok(()) };
-    let line = format!("connection = \"{}\"\n", cluster.connection("walpoint"));
-    let without = walpoint.with_config(|text| text.replace(&line, ""))?;
+    let Some(scene) = scene()? else { return Ok(()) };
+    let line = format!("connection = \"{}\"\n", scene.cluster.connection("walpoint"));
+    let without = scene.walpoint.with_config(|text| text.replace(&line, ""))?;
     without.ok(&["backup"])?;
     Ok(())
 }
 
 #[test]
 fn two_backups_at_once_are_two_backups() -> Result<()> {
-    let Some((_cluster, walpoint, _scratch)) = archiving(ClusterOptions::default())? else { return Ok(()) };
-    let second = walpoint.clone();
+    let Some(scene) = scene()? else { return Ok(()) };
+    let second = scene.walpoint.clone();
     let other = std::thread::spawn(move || second.ok(&["backup"]));
-    let one = walpoint.ok(&["backup"])?.last_line()?.to_owned();
+    let one = scene.backup()?;
     let two = other.join().expect("the second backup panicked")?.last_line()?.to_owned();
     assert_ne!(one, two);
-    assert_eq!(backups(&walpoint)?.len(), 2);
+    assert_eq!(backups(&scene.walpoint)?.len(), 2);
     Ok(())
 }
 
 #[test]
-fn a_backup_that_is_interrupted_is_no_backup_and_leaves_the_server_alone() -> Result<()> {
-    let Some((cluster, walpoint, scratch)) = archiving(ClusterOptions::default())? else { return Ok(()) };
-    // Nothing arrives, so the backup waits when the signal comes.
-    cluster.execute("alter system set archive_command = 'exit 1 # walpoint archive-push %p'")?;
-    cluster.execute("select pg_reload_conf()")?;
-    let output = File::create(scratch.path().join("output"))?;
-    let mut child = walpoint.spawn(Path::new("/"), &["backup"], &output)?;
-    std::thread::sleep(Duration::from_secs(3));
-    let pid = child.id().to_string();
-    std::process::Command::new("kill").args(["-INT", &pid]).status()?;
-    let status = child.wait()?;
-    let said = std::fs::read_to_string(scratch.path().join("output"))?;
-    assert_eq!(status.code(), Some(1), "{said}");
-    assert!(said.contains("interrupted"), "{said}");
-    assert_eq!(backups(&walpoint)?.len(), 0);
+fn a_backup_that_is_interrupted_is_none_and_leaves_the_server_alone() -> Result<()> {
+    let Some(scene) = scene()? else { return Ok(()) };
+    // Nothing arrives, so the backup waits for WAL when the signal comes.
+    break_archiving(&scene.cluster)?;
+    let said = scene.cluster.scratch().path().join("said");
+    let mut child = scene.walpoint.spawn(Path::new("/"), &["backup"], &File::create(&said)?)?;
     let sessions = "select count(*) from pg_stat_activity where application_name = 'walpoint'";
-    assert_eq!(cluster.value(sessions)?, "0");
-    Ok(())
+    // Also the query of the moment after: the server shows the last one.
+    let stopped = "select count(*) from pg_stat_activity where application_name = 'walpoint' \
+                   and (query like '%pg_stat_archiver%' or query like '%backup%stop%')";
+    wait::until_true("the backup to wait for WAL", Duration::from_secs(60), || {
+        Ok(scene.cluster.value(stopped)? != "0")
+    })?;
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT)?;
+    let status = child.wait()?;
+    let said = std::fs::read_to_string(&said)?;
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("interrupted by SIGINT"), "{said}");
+    assert_eq!(backups(&scene.walpoint)?.len(), 0);
+    wait::until_true("the session to end", Duration::from_secs(10), || {
+        Ok(scene.cluster.value(sessions)? == "0")
+    })
 }
 
 #[test]
-fn a_tablespace_comes_back_elsewhere() -> Result<()> {
-    let Some((cluster, walpoint, scratch)) = archiving(ClusterOptions::default())? else { return Ok(()) };
-    let (old, new) = (scratch.make_dir("space")?, scratch.make_dir("elsewhere")?);
-    cluster.execute(&format!("create tablespace space location '{}'", old.display()))?;
-    cluster.execute("create table t tablespace space as select n from generate_series(1, 5000) n")?;
-    walpoint.ok(&["backup"])?;
-    cluster.switch_and_wait_archived(START)?;
-    let mapping = format!("{}={}", old.display(), new.display());
-    let restored = restored(&cluster, &walpoint, &scratch, &["--tablespace", &mapping])?;
-    assert_eq!(restored.value("select count(*) from t")?, "5000");
-    let location = restored.value("select pg_tablespace_location(oid) from pg_tablespace where spcname = 'space'")?;
-    assert_eq!(location, new.display().to_string());
+fn a_session_that_ends_ends_the_backup() -> Result<()> {
+    let Some(scene) = scene()? else { return Ok(()) };
+    break_archiving(&scene.cluster)?;
+    let said = scene.cluster.scratch().path().join("said");
+    let mut child = scene.walpoint.spawn(Path::new("/"), &["backup"], &File::create(&said)?)?;
+    wait::until_true("the backup's session to be ended", Duration::from_secs(60), || {
+        let ended = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
+                     where application_name = 'walpoint' and query like '%backup%'";
+        Ok(scene.cluster.value(ended)? != "0")
+    })?;
+    let status = child.wait()?;
+    let said = std::fs::read_to_string(&said)?;
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("the session with the server ended"), "{said}");
+    assert_eq!(backups(&scene.walpoint)?.len(), 0);
     Ok(())
-}
-
-#[test]
-fn configuration_outside_the_data_directory_comes_back_beside() -> Result<()> {
-    let options = ClusterOptions { layout: LayoutKind::Debian, ..ClusterOptions::default() };
-    let Some((cluster, walpoint, scratch)) = archiving(options)? else { return Ok(()) };
-    cluster.execute("create table t as select n from generate_series(1, 10) n")?;
-    walpoint.ok(&["backup"])?;
-    cluster.switch_and_wait_archived(START)?;
-    let restored = restored(&cluster, &walpoint, &scratch, &[])?;
-    assert_eq!(restored.value("select count(*) from t")?, "10");
-    let kept = restored.data().join("walpoint-config");
-    for name in ["postgresql.conf", "pg_hba.conf", "pg_ident.conf"] {
-        assert!(find(&kept, name)?, "{name} is not under {}", kept.display());
-    }
-    Ok(())
-}
-
-fn find(directory: &Path, name: &str) -> Result<bool> {
-    for entry in std::fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.file_name().is_some_and(|it| it == name) || (path.is_dir() && find(&path, name)?) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }

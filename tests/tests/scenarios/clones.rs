@@ -58,20 +58,18 @@ fn when_the_clone_was_first_the_operator_decides_for_the_primary() -> Result<()>
     scene.cluster.start()?;
     assert_eq!(write(&scene.cluster, "primary")?, segment, "the twins diverged elsewhere");
     scene.cluster.wait_log("walpoint resolve", walpoint_tests::scene::ARCHIVING_LIMIT)?;
-    let log = scene.cluster.log();
-    let line = log.lines().find(|line| line.contains("walpoint resolve")).context("no hint")?;
-    let keep = ours(line).with_context(|| format!("no content id of ours in: {line}"))?;
-    scene.walpoint.ok(&["resolve", &segment, "--keep", &keep])?;
+    // The refusal says what to do: look at both, then decide. Until then only
+    // the clone's is in use.
+    let (_, listing) = scene.walpoint.json(&["list", "--wal", &segment])?;
+    let contents = listing["contents"].as_array().context("no contents")?;
+    assert_eq!(contents.len(), 2, "{listing}");
+    let ours = contents.iter().find(|content| content["state"] == "refused");
+    let keep = ours.and_then(|ours| ours["content"].as_str()).context("ours is not listed as refused")?;
+    scene.walpoint.ok(&["resolve", &segment, "--keep", keep])?;
     scene.archive_everything()?;
     scene.cluster.stop(Stop::Fast)?;
 
     let mut restored = scene.recover(&["--latest"])?;
     assert_eq!(restored.value("select string_agg(who, ',') from t")?, "primary");
     restored.stop(Stop::Immediate)
-}
-
-/// The content id in the command that a refusal proposes.
-fn ours(line: &str) -> Option<String> {
-    let rest = line.split_once("--keep ")?.1;
-    Some(rest.chars().take_while(char::is_ascii_hexdigit).collect())
 }

@@ -123,8 +123,9 @@ fn another_clusters_segment_and_a_wrong_name_are_refused() -> Result<()> {
     let mut foreign = Cluster::init(&scene.cluster.postgres, ClusterOptions::default())?;
     foreign.start()?;
     foreign.stop(Stop::Fast)?;
-    let theirs = std::fs::read(foreign.data().join("pg_wal/000000010000000000000001"))?;
-    let path = clone.join("pg_wal/000000010000000000000001");
+    let name = archive_files::named(&foreign.data().join("pg_wal"), "00000001").swap_remove(0);
+    let theirs = std::fs::read(&name)?;
+    let path = clone.join("pg_wal").join(name.file_name().unwrap());
     write_bytes(&path, &theirs)?;
     push(&scene, &path)?.expect(4)?;
     scene.cluster.stop(Stop::Fast)
