@@ -49,6 +49,7 @@ pub struct Settings {
     /// `[agent]`
     pub agent: AgentSettings,
     /// `[retention]`
+    #[expect(dead_code, reason = "one configuration serves all; expiry reads its part of it")]
     pub retention: RetentionSettings,
 }
 
@@ -135,6 +136,7 @@ pub struct CheckSettings {
 
 /// `[agent]`
 #[derive(Clone, Debug)]
+#[expect(dead_code, reason = "one configuration serves all; the agent reads its part of it")]
 pub struct AgentSettings {
     /// Where the agent's socket lies.
     pub socket_directory: Option<PathBuf>,
@@ -144,14 +146,15 @@ pub struct AgentSettings {
     pub live_tail: bool,
     /// How often.
     pub live_tail_interval: Duration,
-    /// Where fetched segments wait for recovery.
-    pub spool: Option<PathBuf>,
+    /// How much fetched WAL may wait for recovery, in bytes.
+    pub spool: Option<u64>,
     /// How long the agent may finish its work when it is told to leave.
     pub drain: Option<Duration>,
 }
 
 /// `[retention]`: what is kept.
 #[derive(Clone, Debug, Default)]
+#[expect(dead_code, reason = "one configuration serves all; expiry reads its part of it")]
 pub struct RetentionSettings {
     /// This many of the newest backups.
     pub last: Option<u32>,

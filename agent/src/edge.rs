@@ -2,7 +2,7 @@
 //! panic, a parser's own exit or a log that cannot be written would choose a status that PostgreSQL takes
 //! for an answer.
 
-use crate::cli::{Called, Cli, Command, is_only_help};
+use crate::cli::{Called, Cli, Command, LogFormat, is_only_help};
 use crate::config::Settings;
 use crate::exit::{Ending, Failure, Role};
 use crate::output::{self, Manner};
@@ -31,7 +31,10 @@ pub fn run(words: &[OsString]) -> u8 {
 /// The standard panic hook prints with a macro that panics when standard error is full, which aborts.
 fn say_panics_without_panicking() {
     std::panic::set_hook(Box::new(|panic| {
-        let text = panic.payload_as_str().unwrap_or("no message");
+        let payload = panic.payload();
+        let text =
+            payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
+        let text = text.unwrap_or("no message");
         let place = panic.location().map(|place| format!(" at {}:{}", place.file(), place.line()));
         output::to_stderr(&format!("walpoint: internal error{}: {text}\n", place.unwrap_or_default()));
     }));
@@ -48,6 +51,10 @@ fn run_as(called: &Called, words: &[OsString], started: Instant) -> u8 {
     };
     let code = called.role.code(&ended);
     if let Err(failure) = &ended {
+        if called.json_log {
+            // A line that did not parse has not started the log.
+            logging::start(called.role, LogFormat::Json, None);
+        }
         let manner = Manner { json: called.json, json_log: called.json_log };
         output::failure(called.role, &called.name, failure, code, manner);
     }
@@ -74,6 +81,9 @@ fn parse(called: &Called, words: &[OsString]) -> Result<Parsed, Failure> {
     }
     if asked {
         return Err(Failure::usage("--help stands beside other arguments"));
+    }
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return Err(Failure::usage("no command is given").with_hint("walpoint --help shows the commands"));
     }
     Err(usage_failure(&text))
 }

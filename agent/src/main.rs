@@ -21,6 +21,6 @@ mod writer_id;
 
 fn main() {
     let words: Vec<std::ffi::OsString> = std::env::args_os().skip(1).collect();
-    // The only place where the process ends.
+    #[expect(clippy::disallowed_methods, reason = "the only place where the process ends")]
     std::process::exit(i32::from(edge::run(&words)));
 }

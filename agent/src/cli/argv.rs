@@ -35,6 +35,8 @@ impl Called {
 /// The first word that is a command's name and not an option's value. Where there is none, a hook's name
 /// anywhere counts: `--config $UNSET archive-get` swallows the name, and must not answer as a usage error.
 fn name<'a>(words: &[&'a str]) -> &'a str {
+    let commands = super::Cli::command();
+    let is_command = |word: &str| commands.get_subcommands().any(|command| command.get_name() == word);
     let mut is_value = false;
     for word in words {
         if !is_value && is_command(word) {
@@ -43,10 +45,6 @@ fn name<'a>(words: &[&'a str]) -> &'a str {
         is_value = !is_value && WITH_VALUE.contains(word);
     }
     words.iter().find(|word| role(word).is_hook()).copied().unwrap_or_default()
-}
-
-fn is_command(word: &str) -> bool {
-    super::Cli::command().get_subcommands().any(|command| command.get_name() == word)
 }
 
 fn role(name: &str) -> Role {

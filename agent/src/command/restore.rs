@@ -7,10 +7,11 @@ use crate::{command, output, postgres_command, progress_bar};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use walpoint_pitr::contract::CONTRACT_FILE;
+use walpoint_pitr::data_dir;
 use walpoint_pitr::plan::{PlanOutcome, RecoveryPlan};
 use walpoint_pitr::progress::Progress;
 use walpoint_pitr::recovery_settings;
-use walpoint_pitr::restore::{RestoreRequest, Restored, Standby, TablespaceMapping, restore};
+use walpoint_pitr::restore::{RestoreError, RestoreRequest, Restored, Standby, TablespaceMapping, restore};
 use walpoint_pitr::target::{Target, TargetRequest};
 
 mod owner;
@@ -19,6 +20,8 @@ mod owner;
 pub async fn run(settings: &Settings, args: &RestoreArgs, as_json: bool) -> Result<Ending, Failure> {
     let target = target(args)?;
     let request = request(settings, args)?;
+    // Where nothing may be written, nobody need wait for a plan.
+    data_dir::examine(&request.data_directory).map_err(RestoreError::Refused)?;
     let (chosen, outcome) = command::plan::make(settings, &args.target, &target).await?;
     let plan = match &outcome {
         PlanOutcome::Reachable(plan) if !args.dry_run => plan,
@@ -30,7 +33,7 @@ pub async fn run(settings: &Settings, args: &RestoreArgs, as_json: bool) -> Resu
     let restored = progress_bar::shown("restore", &progress, work).await?;
     // The cluster is there: that nobody could be told so does not make it less so.
     output::result_of_work(&if as_json {
-        json_text(plan, &restored)?
+        json_text(settings, plan, &restored)?
     } else {
         text(settings, args, &restored)
     });
@@ -90,7 +93,7 @@ fn mapping(text: &str) -> Result<TablespaceMapping, Failure> {
     Ok(TablespaceMapping { from: from.to_owned(), to: Path::new(to).to_owned() })
 }
 
-fn json_text(plan: &RecoveryPlan, restored: &Restored) -> Result<String, Failure> {
+fn json_text(settings: &Settings, plan: &RecoveryPlan, restored: &Restored) -> Result<String, Failure> {
     output::json_line(&json!({
         "data_directory": restored.data_directory,
         "start_command": restored.start_command,
@@ -99,6 +102,7 @@ fn json_text(plan: &RecoveryPlan, restored: &Restored) -> Result<String, Failure
         "bytes": restored.bytes,
         "files": restored.files,
         "warnings": restored.warnings,
+        "server_needs_environment": if settings.source.is_none() { environment_needed() } else { Vec::new() },
         "plan": command::plan::report::reachable_json(plan),
     }))
 }
@@ -118,14 +122,17 @@ fn text(settings: &Settings, args: &RestoreArgs, restored: &Restored) -> String 
         text += "the restored cluster does not archive; to let it, run walpoint take-over once it is up\n";
     }
     if settings.source.is_none() {
-        text += &environment_needed();
+        text += &format!(
+            "there is no configuration file: start the server with these variables set as they are now: {}\n",
+            environment_needed().join(", ")
+        );
     }
     text + &format!("start it with:\n{}\n", restored.start_command)
 }
 
-/// Without a configuration file the server's own environment must say where the archive is.
-fn environment_needed() -> String {
-    let ours = |name: &str| {
+/// Variables that say where the archive is when no file does: the server must have them too.
+fn environment_needed() -> Vec<String> {
+    let ours = |name: &String| {
         name.starts_with(crate::config::environment::PREFIX)
             || [
                 "AWS_ACCESS_KEY_ID",
@@ -134,12 +141,7 @@ fn environment_needed() -> String {
                 "AWS_PROFILE",
                 "AWS_REGION",
             ]
-            .contains(&name)
+            .contains(&name.as_str())
     };
-    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    let names: Vec<String> = names.filter(|name| ours(name)).collect();
-    format!(
-        "there is no configuration file: the server must be started with these variables set, as they are now: {}\n",
-        names.join(", ")
-    )
+    std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).filter(ours).collect()
 }

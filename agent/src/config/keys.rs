@@ -202,7 +202,7 @@ pub const KEYS: &[Key] = &[
     ),
     key("agent", "live_tail", Kind::Switch, "true", "Whether the open segment's tail is shipped."),
     key("agent", "live_tail_interval", Kind::Duration, "1s", "How often."),
-    key("agent", "spool", Kind::Text, "/var/spool/walpoint", "Where fetched segments wait for recovery."),
+    key("agent", "spool", Kind::Size, "1GiB", "How much fetched WAL may wait for recovery."),
     key(
         "agent",
         "drain",

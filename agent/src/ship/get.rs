@@ -2,7 +2,7 @@
 //! waiting can help, and turns what is left into the one answer that PostgreSQL must not misread.
 
 use crate::cli::GetArgs;
-use crate::config::{Settings, StandbyOnOutage};
+use crate::config::{Settings, StandbyOnOutage, durations};
 use crate::data_directory;
 use crate::exit::{Ending, Failure, Status};
 use crate::open::{self, Patience};
@@ -17,6 +17,9 @@ use walpoint_wal::WalFileName;
 
 /// Pause before the second try; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// A wait longer than this is said in the server's log, and again every [`FURTHER_WORDS_EVERY`].
+const FIRST_WORD_AFTER: Duration = Duration::from_secs(5);
+const FURTHER_WORDS_EVERY: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Carries out `archive-get` by the rules of `recovery.signal`.
@@ -29,7 +32,7 @@ pub async fn run(settings: &Settings, args: &GetArgs, started: Instant) -> Resul
         true => settings.archive_get.standby_retry_for,
         false => settings.archive_get.retry_for,
     };
-    match ask_again(settings, &request, patience, started).await? {
+    match saying_that_it_waits(&request, patience, ask_again(settings, &request, patience, started)).await? {
         GetOutcome::Delivered => Ok(Ending::DONE),
         GetOutcome::NoSuchFile { why } => {
             tracing::info!("\"{}\" is not in the archive: {why}", request.name);
@@ -92,6 +95,29 @@ fn read_contract(path: &Path) -> Result<Contract, Failure> {
     };
     let text = std::fs::read(path).map_err(|error| failure(error.to_string()))?;
     Contract::from_json(&text).map_err(|error| failure(error.to_string()))
+}
+
+/// Says now and then that recovery waits for the archive: without it the server's log shows nothing at all.
+async fn saying_that_it_waits<T>(
+    request: &GetRequest,
+    patience: Duration,
+    work: impl Future<Output = T>,
+) -> T {
+    let started = Instant::now();
+    tokio::pin!(work);
+    let mut next = FIRST_WORD_AFTER;
+    loop {
+        tokio::select! {
+            result = &mut work => return result,
+            () = tokio::time::sleep(next) => tracing::warn!(
+                "waiting for \"{}\" for {} s; a failing archive is tried again for up to {}",
+                request.name,
+                started.elapsed().as_secs(),
+                durations::render(patience)
+            ),
+        }
+        next = FURTHER_WORDS_EVERY;
+    }
 }
 
 async fn ask_again(

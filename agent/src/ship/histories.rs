@@ -44,14 +44,13 @@ async fn ensure_each(
 ) -> Result<(), Failure> {
     for timeline in timelines {
         let name = WalFileName::History(timeline);
-        if !archive.wal_variants(&name).await?.standing().is_empty() {
-            continue;
-        }
         match history_in(pg_wal, timeline) {
+            // Also when the archive has one: another content under this name is another timeline's WAL.
             Some((_, bytes)) => {
                 let outcome = archive.put_history(timeline, bytes.into(), writer).await?;
                 tracing::info!("\"{name}\" is in the archive: {outcome:?}");
             }
+            None if !archive.wal_variants(&name).await?.standing().is_empty() => {}
             None => tracing::warn!(
                 "the archive lacks \"{name}\", and pg_wal does not have it: nothing can be recovered along \
                  timeline {timeline} until it is pushed from the cluster that made it"

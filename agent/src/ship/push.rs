@@ -88,8 +88,9 @@ impl Push {
         let before = segment_before(segment, control.segment_size, history.as_ref());
         let (looked, previous) =
             futures::try_join!(self.look(segment, partial, before), self.previous_facts(before))?;
-        if previous.is_none() {
-            // The first file of its kind: what later ones can count on must be there before it.
+        let same_size = |facts: &WalFacts| facts.common.plain_size == self.source.size();
+        if !previous.as_ref().is_some_and(same_size) {
+            // The first file of its kind: what later ones count on must be there before it, and be true of it.
             self.archive.ensure_cluster(&self.cluster.as_cluster()?).await?;
         }
         let is_first_of_timeline = previous.as_ref().is_none_or(|facts| facts.timeline != segment.timeline);

@@ -157,7 +157,8 @@ mod tests {
         std::fs::write(&path, [1; 101]).unwrap();
         assert!(source.unchanged().is_err() && source.read().is_err());
         let source = Source::open(&path).unwrap();
-        std::fs::rename(&path, directory.path().join("away")).unwrap();
+        std::fs::hard_link(&path, directory.path().join("kept")).unwrap();
+        std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, [1; 101]).unwrap();
         assert!(source.unchanged().is_err(), "recycled under the same name");
     }
