@@ -27,10 +27,10 @@ use walpoint_wal::control_file::ControlFile;
 use crate::config::{Connection, Settings};
 use crate::data_directory::{self, DataDirectory};
 use crate::exit::Failure;
-use crate::session::{CheckpointPace, Position, Session, StoppedBackup};
+use crate::session::{Position, Session, StoppedBackup};
 use crate::{open, writer_id};
 use complete::Completion;
-pub use complete::{DamagedPage, Taken};
+pub use complete::Taken;
 use configuration::ConfigurationFile;
 use entries::Contents;
 use files::{CONTROL_FILE, Listing, Scope};
@@ -107,7 +107,7 @@ async fn carry_out(
     let Preparation { session, directory, archive, .. } = preparation;
     let id = BackupId::new(session.clock("name the base backup").await?, BackupKind::Full);
     tracing::info!(backup = %id, "base backup starts with a checkpoint");
-    let started = session.start_backup(&format!("walpoint {id}"), CheckpointPace::Fast).await?;
+    let started = session.start_backup(&format!("walpoint {id}")).await?;
     let control = control_file(&directory.path)?.0;
 
     let listing = list(preparation).await?;

@@ -16,7 +16,7 @@ use tokio_postgres::{Client, Config, NoTls, Row};
 
 pub use archiving::ArchiverStatistics;
 pub use error::SessionError;
-pub use online_backup::{CheckpointPace, Position, StoppedBackup};
+pub use online_backup::{Position, StoppedBackup};
 pub use server::Server;
 
 /// An open session. The backup that was started in it ends with it.

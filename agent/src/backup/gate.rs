@@ -59,7 +59,6 @@ mod tests {
     fn server() -> Server {
         Server {
             version_num: 150_020,
-            version: "15.20".into(),
             system_identifier: SystemIdentifier(7),
             data_directory: "/data".into(),
             config_file: None,
@@ -69,7 +68,6 @@ mod tests {
             archive_mode: "on".into(),
             archive_command: "/usr/bin/walpoint --config /etc/w.toml archive-push %p".into(),
             archive_library: String::new(),
-            wal_level: "replica".into(),
             wal_segment_size: 16 << 20,
             stats_temp_directory: None,
         }

@@ -6,15 +6,6 @@ use walpoint_wal::timestamp::Timestamp;
 
 use super::{Session, SessionError};
 
-/// How the server makes the checkpoint that a backup starts with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CheckpointPace {
-    /// At once, at the cost of a burst of writes.
-    Fast,
-    /// Over the time that `checkpoint_completion_target` gives it.
-    Spread,
-}
-
 /// A moment by the server's own clock and its place in the WAL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
@@ -33,19 +24,18 @@ pub struct StoppedBackup {
 }
 
 impl Session {
-    /// Begins a non-exclusive base backup and returns its start position.
-    /// `label` must hold no newline.
-    pub async fn start_backup(&self, label: &str, pace: CheckpointPace) -> Result<Position, SessionError> {
+    /// Begins a non-exclusive base backup with a checkpoint made at once, and
+    /// returns its start position. `label` must hold no newline.
+    pub async fn start_backup(&self, label: &str) -> Result<Position, SessionError> {
         let doing = "start the base backup";
         let time = self.clock(doing).await?;
-        let fast = pace == CheckpointPace::Fast;
         // PostgreSQL 15 renamed the functions and dropped the exclusive mode.
         let sql = if self.server.version_num >= 150_000 {
-            "SELECT pg_backup_start($1, $2)::text"
+            "SELECT pg_backup_start($1, true)::text"
         } else {
-            "SELECT pg_start_backup($1, $2, false)::text"
+            "SELECT pg_start_backup($1, true, false)::text"
         };
-        let row = self.row(doing, sql, &[&label, &fast]).await?;
+        let row = self.row(doing, sql, &[&label]).await?;
         Ok(Position { lsn: parse_lsn(doing, row.get(0))?, time })
     }
 

@@ -13,8 +13,6 @@ use super::SessionError;
 pub struct Server {
     /// `server_version_num`, for example 150020.
     pub version_num: i32,
-    /// `server_version`, for people.
-    pub version: String,
     pub system_identifier: SystemIdentifier,
     pub data_directory: PathBuf,
     pub config_file: Option<PathBuf>,
@@ -27,7 +25,6 @@ pub struct Server {
     pub archive_command: String,
     /// PostgreSQL 15 and later; takes the place of the command when set.
     pub archive_library: String,
-    pub wal_level: String,
     /// Bytes.
     pub wal_segment_size: u64,
     /// Where 13 and 14 keep their temporary statistics.
@@ -35,13 +32,11 @@ pub struct Server {
 }
 
 const QUESTION: &str = "SELECT current_setting('server_version_num')::int, \
-    current_setting('server_version'), \
     (SELECT system_identifier::text FROM pg_control_system()), \
     current_setting('data_directory'), current_setting('config_file'), \
     current_setting('hba_file'), current_setting('ident_file'), \
     pg_is_in_recovery(), current_setting('archive_mode'), \
     current_setting('archive_command'), current_setting('archive_library', true), \
-    current_setting('wal_level'), \
     (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size'), \
     current_setting('stats_temp_directory', true)";
 
@@ -52,29 +47,27 @@ impl Server {
             client.query_one(QUESTION, &[]).await.map_err(|error| SessionError::statement(doing, &error))?;
         let text = |column: usize| row.get::<_, Option<String>>(column).unwrap_or_default();
         let path = |column: usize| Some(text(column)).filter(|p| !p.is_empty()).map(PathBuf::from);
-        let identifier = text(2);
+        let identifier = text(1);
         // The server prints the identifier as a signed number.
         let signed: i64 = identifier.parse().map_err(|_| SessionError::Statement {
             doing: doing.to_owned(),
             error: format!("the server says that its system identifier is \"{identifier}\""),
             code: None,
         })?;
-        let command = text(9);
+        let command = text(8);
         Ok(Server {
             version_num: row.get(0),
-            version: text(1),
             system_identifier: SystemIdentifier(signed.cast_unsigned()),
-            data_directory: PathBuf::from(text(3)),
-            config_file: path(4),
-            hba_file: path(5),
-            ident_file: path(6),
-            is_in_recovery: row.get(7),
-            archive_mode: text(8),
+            data_directory: PathBuf::from(text(2)),
+            config_file: path(3),
+            hba_file: path(4),
+            ident_file: path(5),
+            is_in_recovery: row.get(6),
+            archive_mode: text(7),
             archive_command: if command == "(disabled)" { String::new() } else { command },
-            archive_library: text(10),
-            wal_level: text(11),
-            wal_segment_size: row.get::<_, i64>(12).cast_unsigned(),
-            stats_temp_directory: path(13),
+            archive_library: text(9),
+            wal_segment_size: row.get::<_, i64>(10).cast_unsigned(),
+            stats_temp_directory: path(11),
         })
     }
 

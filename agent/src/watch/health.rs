@@ -25,13 +25,13 @@ use crate::session::ArchiverStatistics;
 pub use findings::{Finding, judge};
 pub use report::{Report, level, text};
 
-/// What monitoring plugins say, in the order of their exit statuses.
+/// What monitoring plugins say, in the order of their exit statuses. The
+/// fourth, UNKNOWN, is that of a failure: nothing was judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     Ok,
     Warning,
     Critical,
-    Unknown,
 }
 
 impl Level {
@@ -40,7 +40,6 @@ impl Level {
             Level::Ok => 0,
             Level::Warning => 1,
             Level::Critical => 2,
-            Level::Unknown => 3,
         }
     }
 
@@ -49,7 +48,6 @@ impl Level {
             Level::Ok => "OK",
             Level::Warning => "WARNING",
             Level::Critical => "CRITICAL",
-            Level::Unknown => "UNKNOWN",
         }
     }
 }
