@@ -262,3 +262,6 @@ fn first_unserved(stretch: &Stretch<'_>) -> u64 {
     let cut = stretch.links.last().is_some_and(|link| link.cut.is_some());
     if cut { stretch.last() } else { stretch.last().saturating_add(1) }
 }
+
+#[cfg(test)]
+mod tests;

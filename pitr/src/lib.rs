@@ -11,3 +11,6 @@ pub mod progress;
 pub mod recovery_settings;
 pub mod target;
 pub mod window;
+
+#[cfg(test)]
+mod testing;

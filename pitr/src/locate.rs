@@ -6,8 +6,25 @@
 //! They are applied to the WAL of the path as it is, not to what one backup would replay,
 //! so that a target means the same record whichever backup serves.
 
+mod chain;
+mod name;
+mod scan;
+mod search;
+mod source;
+mod steps;
+mod targets;
+mod xid;
+
 use serde::Serialize;
 use walpoint_wal::{Lsn, TimelineId, Timestamp};
+
+use crate::plan::Candidate;
+
+pub(crate) use chain::{ChainEnd, chains};
+pub(crate) use scan::{EventAt, PathWal, Scan};
+pub(crate) use search::Search;
+pub(crate) use source::WalSource;
+pub(crate) use targets::{Finder, find};
 
 /// A transaction's end in the WAL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -44,4 +61,51 @@ pub struct Located {
     pub last_included: Option<CommitPoint>,
     /// The first commit that will not, as far as the WAL goes on without a break.
     pub first_excluded: Option<CommitPoint>,
+}
+
+/// Which commits and aborts a target time leaves out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Past {
+    /// The target time.
+    pub target: Timestamp,
+    /// Those at exactly that time too.
+    pub exclusive: bool,
+}
+
+impl Past {
+    /// Whether a commit or abort at `time` is left out.
+    pub fn excludes(&self, time: Timestamp) -> bool {
+        time > self.target || (self.exclusive && time == self.target)
+    }
+}
+
+/// What looking for a target came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Sought {
+    /// The last record to replay.
+    Found(Hit),
+    /// There is no such record, or there are several.
+    Missing(Missing),
+}
+
+/// The last record to replay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Hit {
+    /// Number of the chain that it lies in.
+    pub chain: usize,
+    /// Where it lies.
+    pub last: scan::Spot,
+}
+
+/// Why there is no record to recover to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Missing {
+    /// One sentence without a full stop.
+    pub reason: String,
+    /// Where the target would lie, as far as that can be said.
+    pub near: Option<Lsn>,
+    /// The next step.
+    pub hint: Option<String>,
+    /// What it can mean.
+    pub candidates: Vec<Candidate>,
 }

@@ -1,5 +1,118 @@
 //! From a target to a plan, or to the reason why there is none.
+//!
+//! The catalog says what there is, [`crate::locate`] finds the record that the target
+//! means, and what is left is decided here without further reading: which backup serves,
+//! which timeline PostgreSQL is told, what to warn of.
 
+mod backup;
+mod build;
 mod outcome;
+mod reach;
+mod replay;
+mod report;
+pub(crate) mod words;
+
+use walpoint_archive::{Archive, ArchiveError, BackupSummary, Catalog};
+use walpoint_wal::Lsn;
+
+use crate::coverage::Coverage;
+use crate::locate::{Finder, Missing, PathWal, Sought, WalSource, chains, find};
+use crate::path::{NoPath, choose, known};
+use crate::target::TargetRequest;
+use build::Builder;
 
 pub use outcome::{Candidate, Moment, Nearest, PlanError, PlanOutcome, RecoveryPlan, Segments, Unreachable};
+pub(crate) use reach::{Reachable, nearest, reachable};
+pub use report::{BackupReport, PlanReport, explain};
+
+/// Plans a recovery.
+///
+/// Reads metadata of the objects that lie on the way, and the content of the few segments
+/// that hold the records in question. What cannot be reached is an answer, not an error.
+pub async fn plan(
+    archive: &Archive,
+    catalog: &Catalog,
+    request: &TargetRequest,
+) -> Result<PlanOutcome, PlanError> {
+    request.check()?;
+    let allowed = allowed_backups(catalog, request)?;
+    let chosen = match choose(catalog, request.timeline, &allowed) {
+        Ok(chosen) => chosen,
+        Err(NoPath::Unknown(timeline)) => {
+            return Err(PlanError::UnknownTimeline { timeline, there: known_timelines(catalog) });
+        }
+        Err(why) => return Ok(PlanOutcome::Unreachable(no_path(&why, request))),
+    };
+    let backups = on_path(&allowed, &chosen.path);
+    let coverage = Coverage::of(catalog, chosen.path.clone());
+    let source = WalSource::new(archive, catalog.cluster.system_identifier, coverage.size);
+    let wal = PathWal::new(&source, &coverage);
+    let chains = chains(&wal).await?;
+    let finder = Finder { wal: &wal, chains: &chains, backups: &backups };
+    match find(finder, &request.target, request.exclusive).await? {
+        Sought::Found(hit) => {
+            let builder = Builder { catalog, request, chosen: &chosen, finder };
+            Ok(builder.build(hit).await?)
+        }
+        Sought::Missing(missing) => {
+            let reason = format!("could not recover to {}: {}", request.target, missing.reason);
+            Ok(refuse(finder, Missing { reason, ..missing }).await?)
+        }
+    }
+}
+
+/// The backups that the request lets be used.
+fn allowed_backups<'c>(
+    catalog: &'c Catalog,
+    request: &TargetRequest,
+) -> Result<Vec<&'c BackupSummary>, PlanError> {
+    let Some(wanted) = &request.backup else { return Ok(catalog.backups.iter().collect()) };
+    let found: Vec<_> = catalog.backups.iter().filter(|backup| backup.id == *wanted).collect();
+    if found.is_empty() {
+        let ids: Vec<_> = catalog.backups.iter().rev().take(5).map(|backup| backup.id.to_string()).collect();
+        let there = match ids.as_slice() {
+            [] => "it has none".to_owned(),
+            ids => format!("the newest it has are {}", ids.join(", ")),
+        };
+        return Err(PlanError::UnknownBackup { backup: wanted.clone(), there });
+    }
+    Ok(found)
+}
+
+/// Those that lie on a path, in the order of their ends.
+pub(crate) fn on_path<'c>(
+    backups: &[&'c BackupSummary],
+    path: &crate::path::TimelinePath,
+) -> Vec<&'c BackupSummary> {
+    let mut backups: Vec<_> = backups.iter().copied().filter(|backup| path.holds(backup)).collect();
+    backups.sort_by_key(|backup| (backup.stop.lsn, backup.id.clone()));
+    backups
+}
+
+fn known_timelines(catalog: &Catalog) -> String {
+    let known: Vec<_> = known(catalog).iter().map(ToString::to_string).collect();
+    match known.as_slice() {
+        [] => "it knows none".to_owned(),
+        known => format!("it knows {}", known.join(", ")),
+    }
+}
+
+fn no_path(why: &NoPath, request: &TargetRequest) -> Unreachable {
+    let (reason, hint) = words::no_path(why);
+    let reason = format!("could not recover to {}: {reason}", request.target);
+    Unreachable { reason, nearest: Nearest::default(), hint, candidates: Vec::new() }
+}
+
+/// Says no, with what can be reached instead.
+async fn refuse(finder: Finder<'_>, missing: Missing) -> Result<PlanOutcome, ArchiveError> {
+    let nearest = match missing.near {
+        Some(Lsn(place)) => nearest(&reachable(finder).await?, Lsn(place)),
+        None => Nearest::default(),
+    };
+    let Missing { reason, hint, candidates, .. } = missing;
+    let hint = hint.or_else(|| words::instead(&nearest));
+    Ok(PlanOutcome::Unreachable(Unreachable { reason, nearest, hint, candidates }))
+}
+
+#[cfg(test)]
+mod tests;

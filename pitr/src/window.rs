@@ -1,10 +1,13 @@
 //! All that can be reached: ranges of moments, and the gaps between them.
 
 use serde::Serialize;
-use walpoint_archive::BackupId;
-use walpoint_wal::{SegmentName, TimelineId};
+use walpoint_archive::{Archive, ArchiveError, BackupId, Catalog, SegmentState, Usable};
+use walpoint_wal::{Lsn, SegmentName, TimelineId, Timestamp};
 
-use crate::plan::Moment;
+use crate::coverage::{Coverage, Gap};
+use crate::locate::{Finder, PathWal, Search, WalSource, chains};
+use crate::path::{TimelinePath, known};
+use crate::plan::{Moment, Reachable, on_path, reachable, words};
 
 /// What can be reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -39,4 +42,92 @@ pub struct WindowGap {
     pub last: SegmentName,
     /// Why, in words.
     pub reason: String,
+}
+
+/// Everything that can be reached, on every timeline. Reads metadata of the segments where
+/// runs of WAL end, and the segments where they do not meet.
+pub async fn window(archive: &Archive, catalog: &Catalog) -> Result<Window, ArchiveError> {
+    let source = WalSource::new(archive, catalog.cluster.system_identifier, catalog.cluster.segment_size);
+    let mut window = Window { ranges: Vec::new(), gaps: Vec::new() };
+    for timeline in known(catalog) {
+        // A timeline that nothing leads to has no window; `list --wal` shows it.
+        if let Ok(path) = TimelinePath::to(catalog, timeline) {
+            add_timeline(&mut window, &source, catalog, path).await?;
+        }
+    }
+    Ok(window)
+}
+
+async fn add_timeline(
+    window: &mut Window,
+    source: &WalSource<'_>,
+    catalog: &Catalog,
+    path: TimelinePath,
+) -> Result<(), ArchiveError> {
+    let backups: Vec<_> = catalog.backups.iter().collect();
+    let backups = on_path(&backups, &path);
+    let coverage = Coverage::of(catalog, path);
+    let wal = PathWal::new(source, &coverage);
+    let chains = chains(&wal).await?;
+    let finder = Finder { wal: &wal, chains: &chains, backups: &backups };
+    for range in reachable(finder).await? {
+        window.ranges.extend(own_part(finder, catalog, range).await?);
+    }
+    window.gaps.extend(coverage.gaps.iter().filter_map(|gap| named_gap(&coverage, gap)));
+    window.gaps.extend((0..chains.len()).filter_map(|at| broken(finder, at)));
+    Ok(())
+}
+
+/// What of a range lies on the newest timeline of the path; the rest is that of older ones.
+async fn own_part(
+    finder: Finder<'_>,
+    catalog: &Catalog,
+    range: Reachable<'_>,
+) -> Result<Option<Range>, ArchiveError> {
+    let path = &finder.wal.coverage.path;
+    let begin = own_begin(finder.wal, catalog);
+    if range.to.lsn <= begin {
+        return Ok(None);
+    }
+    let from = match range.from.lsn < begin {
+        true => Moment { lsn: begin, time: time_at(finder, begin).await? },
+        false => range.from,
+    };
+    Ok(Some(Range { timeline: path.timeline, from, to: range.to, backup: range.backup.id.clone() }))
+}
+
+/// Where the newest timeline of the path begins: at its fork, or with the segment that the
+/// fork is in when the parent's own file of it is not there.
+fn own_begin(wal: &PathWal<'_>, catalog: &Catalog) -> Lsn {
+    let mut steps = wal.coverage.path.steps.iter().rev();
+    let begin = steps.next().map_or(Lsn::ZERO, |step| step.begin);
+    let number = begin.segment_number(wal.size());
+    let Some(parent) = steps.next() else { return begin };
+    let own = catalog.wal.get(&parent.timeline).and_then(|segments| segments.get(&number));
+    match own.map(SegmentState::usable) {
+        Some(Usable::One(_)) => begin,
+        _ => wal.start_of(number).max(parent.begin),
+    }
+}
+
+/// The first time that the WAL shows from here on, near by.
+async fn time_at(finder: Finder<'_>, lsn: Lsn) -> Result<Option<Timestamp>, ArchiveError> {
+    let number = lsn.segment_number(finder.wal.size());
+    let Some(chain) = finder.chains.iter().find(|chain| chain.contains(number)) else { return Ok(None) };
+    let scanned = Search { wal: finder.wal, chain }.scanned(number).await?;
+    let mut events = scanned.events.iter().filter(|event| event.spot.lsn >= lsn);
+    Ok(events.find_map(|event| event.event.time()))
+}
+
+fn named_gap(coverage: &Coverage<'_>, gap: &Gap) -> Option<WindowGap> {
+    let own = gap.timeline == coverage.path.timeline;
+    let reason = words::gap(gap).0;
+    own.then(|| WindowGap { timeline: gap.timeline, first: gap.first, last: gap.last, reason })
+}
+
+fn broken(finder: Finder<'_>, at: usize) -> Option<WindowGap> {
+    let name = finder.chains.get(at)?.ends.segment()?;
+    let (reason, _) = finder.break_after(at)?;
+    let own = name.timeline == finder.wal.coverage.path.timeline;
+    own.then(|| WindowGap { timeline: name.timeline, first: name, last: name, reason })
 }

@@ -1,0 +1,81 @@
+//! Reads what planning needs of stored WAL: an object's facts, and now and then a segment
+//! itself. Everything read once is remembered for the rest of the planning.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+use walpoint_archive::{Archive, ArchiveError, ObjectKey, Variant, WalFacts};
+use walpoint_wal::{SegmentSize, SystemIdentifier};
+
+/// Requests for facts that are under way at a time.
+const PARALLEL: usize = 16;
+/// Plain bytes of segments that are kept; two segments are kept in any case.
+const KEPT_BYTES: u64 = 128 << 20;
+
+/// The WAL of one archive, as planning reads it.
+#[derive(Debug)]
+pub(crate) struct WalSource<'a> {
+    archive: &'a Archive,
+    /// The cluster.
+    pub system_identifier: SystemIdentifier,
+    /// Size of its segments.
+    pub size: SegmentSize,
+    facts: Mutex<HashMap<ObjectKey, Arc<WalFacts>>>,
+    segments: Mutex<VecDeque<(ObjectKey, Arc<Vec<u8>>)>>,
+}
+
+impl<'a> WalSource<'a> {
+    pub fn new(
+        archive: &'a Archive,
+        system_identifier: SystemIdentifier,
+        size: SegmentSize,
+    ) -> WalSource<'a> {
+        let (facts, segments) = Default::default();
+        WalSource { archive, system_identifier, size, facts, segments }
+    }
+
+    /// What the object's metadata says.
+    pub async fn facts(&self, variant: &Variant) -> Result<Arc<WalFacts>, ArchiveError> {
+        if let Some(facts) = lock(&self.facts).get(&variant.key) {
+            return Ok(Arc::clone(facts));
+        }
+        let facts = Arc::new(self.archive.wal_facts(variant).await?);
+        lock(&self.facts).insert(variant.key.clone(), Arc::clone(&facts));
+        Ok(facts)
+    }
+
+    /// The same of many, in their order.
+    pub async fn facts_of(&self, variants: &[&Variant]) -> Result<Vec<Arc<WalFacts>>, ArchiveError> {
+        stream::iter(variants.iter().map(|variant| self.facts(variant)))
+            .buffered(PARALLEL)
+            .try_collect()
+            .await
+    }
+
+    /// The segment's content, verified.
+    pub async fn segment(&self, variant: &Variant) -> Result<Arc<Vec<u8>>, ArchiveError> {
+        let kept = lock(&self.segments)
+            .iter()
+            .find(|(key, _)| *key == variant.key)
+            .map(|(_, bytes)| Arc::clone(bytes));
+        if let Some(bytes) = kept {
+            return Ok(bytes);
+        }
+        let mut bytes = Vec::new();
+        self.archive.fetch_wal(variant, &mut bytes, self.size.bytes()).await?;
+        let bytes = Arc::new(bytes);
+        let mut segments = lock(&self.segments);
+        let most = usize::try_from(KEPT_BYTES / self.size.bytes()).unwrap_or(2).max(2);
+        while segments.len() >= most {
+            segments.pop_front();
+        }
+        segments.push_back((variant.key.clone(), Arc::clone(&bytes)));
+        Ok(bytes)
+    }
+}
+
+/// Nothing is left half done under these locks, so a panic elsewhere spoils nothing.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

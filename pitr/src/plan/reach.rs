@@ -1,0 +1,51 @@
+//! Everything that can be reached on a path, and what of it is nearest to a place.
+
+use walpoint_archive::{ArchiveError, BackupSummary};
+use walpoint_wal::Lsn;
+
+use super::backup::{Fit, Need, fit};
+use super::{Moment, Nearest};
+use crate::locate::{Finder, Search};
+
+/// Every record between two moments can be recovered to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reachable<'a> {
+    /// The end of the first backup.
+    pub from: Moment,
+    /// The end of the unbroken WAL.
+    pub to: Moment,
+    /// The first backup.
+    pub backup: &'a BackupSummary,
+}
+
+/// What can be reached with the backups of `finder`, in order of address.
+pub(crate) async fn reachable<'a>(finder: Finder<'a>) -> Result<Vec<Reachable<'a>>, ArchiveError> {
+    let mut ranges = Vec::new();
+    for chain in finder.chains {
+        let search = Search { wal: finder.wal, chain };
+        let size = finder.wal.size();
+        if !finder.backups.iter().any(|backup| chain.contains(backup.redo.segment_number(size))) {
+            continue;
+        }
+        let (Some(chain_start), Some(last)) = (search.first_record().await?, search.last_record().await?)
+        else {
+            continue;
+        };
+        let need = Need { chain_start, last_record_end: last.end, time: None, last_included: None };
+        let serving = finder.backups.iter().filter(|backup| fit(backup, &need) == Fit::Serves);
+        let Some(backup) = serving.min_by_key(|backup| (backup.stop.lsn, &backup.id)) else { continue };
+        let from = Moment { lsn: backup.stop.lsn, time: Some(backup.stop.time) };
+        let to = Moment { lsn: last.end, time: finder.known_time(search, last).await? };
+        ranges.push(Reachable { from, to, backup });
+    }
+    Ok(ranges)
+}
+
+/// The last moment at or before `place`, and the first one after it.
+pub(crate) fn nearest(ranges: &[Reachable<'_>], place: Lsn) -> Nearest {
+    let before = ranges.iter().rev().find(|range| range.from.lsn <= place);
+    let before =
+        before.map(|range| if range.to.lsn <= place { range.to } else { Moment { lsn: place, time: None } });
+    let after = ranges.iter().map(|range| range.from).find(|from| from.lsn > place);
+    Nearest { before, after }
+}

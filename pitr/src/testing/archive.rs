@@ -1,0 +1,127 @@
+//! An archive in a temporary directory, filled as pushes and backups fill one.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tempfile::TempDir;
+use walpoint_archive::compress::CompressionLevel;
+use walpoint_archive::store::ObjectStore;
+use walpoint_archive::store::dir::DirStore;
+use walpoint_archive::{
+    Archive, BackupSummary, Catalog, CatalogScope, Common, ContentHash, FileFacts, KeyRing, PutSource,
+    PutWal, RunFacts, Sealer, WalFacts, WriterId,
+};
+use walpoint_wal::{Carry, SegmentName, Survey, SurveyOf, Surveyor, TimelineId, WalFileName};
+
+use super::wal::WalWriter;
+use super::{SYSTEM, cluster, history, size, tli};
+
+/// What a push knows of the segment before its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Knows {
+    /// Its content and its metadata.
+    All,
+    /// Its metadata only: a record that spans in goes unchecked.
+    Metadata,
+    /// Nothing: a new run begins.
+    Nothing,
+}
+
+#[derive(Debug)]
+pub(crate) struct TestArchive {
+    pub archive: Archive,
+    pub root: TempDir,
+    writer: WriterId,
+    pushed: HashMap<SegmentName, (WalFacts, Survey)>,
+    parents: HashMap<TimelineId, TimelineId>,
+}
+
+impl TestArchive {
+    pub async fn new() -> TestArchive {
+        let root = TempDir::new().unwrap();
+        let store: Arc<dyn ObjectStore> = Arc::new(DirStore::open(root.path()).await.unwrap());
+        let sealer = Sealer::new(CompressionLevel::default(), Arc::new(KeyRing::default()));
+        let archive = Archive::new(store, SYSTEM, sealer);
+        archive.ensure_cluster(&cluster()).await.unwrap();
+        TestArchive {
+            archive,
+            root,
+            writer: WriterId::random(),
+            pushed: HashMap::new(),
+            parents: HashMap::new(),
+        }
+    }
+
+    /// Archives a history: `(parent, fork)`, oldest first.
+    pub async fn history(&mut self, timeline: u32, forks: &[(u32, u64)]) {
+        let history = history(timeline, forks);
+        let lines =
+            history.ancestors.iter().map(|it| format!("{}\t{}\t{}\n", it.timeline, it.fork, it.reason));
+        let text: String = lines.collect();
+        let put = self.archive.put_history(tli(timeline), Bytes::from(text), self.writer).await;
+        let _ = put.unwrap();
+        self.parent(timeline, forks.last().unwrap().0);
+    }
+
+    /// Says where a timeline comes from without archiving that.
+    pub fn parent(&mut self, timeline: u32, parent: u32) {
+        self.parents.insert(tli(timeline), tli(parent));
+    }
+
+    /// Archives all of a writer's segments with numbers that `wanted` takes.
+    pub async fn push_all(&mut self, writer: &WalWriter, wanted: impl Fn(u64) -> Option<Knows>) {
+        let segments: Vec<_> = writer.segments().map(|(name, bytes)| (name, bytes.to_vec())).collect();
+        for (name, bytes) in segments {
+            if let Some(knows) = wanted(name.number(size()).unwrap()) {
+                self.push(name, bytes, knows).await;
+            }
+        }
+    }
+
+    pub async fn push(&mut self, name: SegmentName, bytes: Vec<u8>, knows: Knows) {
+        let facts = self.survey(name, &bytes, knows);
+        self.store(WalFileName::Segment(name), facts, bytes).await;
+    }
+
+    /// Archives content with metadata that need not be true.
+    pub async fn store(&mut self, name: WalFileName, facts: WalFacts, bytes: Vec<u8>) {
+        let source = PutSource::Bytes(Bytes::from(bytes));
+        let put = PutWal { name, facts: FileFacts::Wal(Box::new(facts)), source };
+        let _ = self.archive.put_wal(&put).await.unwrap();
+    }
+
+    pub fn survey(&mut self, name: SegmentName, bytes: &[u8], knows: Knows) -> WalFacts {
+        let before = self.before(name).filter(|_| knows != Knows::Nothing);
+        let carry = before.and_then(|(_, survey)| survey.carry_out.clone()).filter(|_| knows == Knows::All);
+        let mut surveyor = Surveyor::new(SurveyOf {
+            name,
+            partial: false,
+            file_size: bytes.len() as u64,
+            expected: Some(SYSTEM),
+            carry: carry.map_or(Carry::Unknown, Carry::Known),
+        });
+        surveyor.feed(bytes);
+        let survey = surveyor.finish().unwrap();
+        let run = RunFacts::continue_from(before.map(|(facts, _)| facts), &survey);
+        let common = Common::new(ContentHash::of(bytes), bytes.len() as u64, self.writer, SYSTEM);
+        let facts = WalFacts::of_survey(common, &survey, run);
+        self.pushed.insert(name, (facts.clone(), survey));
+        facts
+    }
+
+    fn before(&self, name: SegmentName) -> Option<&(WalFacts, Survey)> {
+        let previous = name.previous(size())?;
+        let parents =
+            std::iter::successors(Some(name.timeline), |timeline| self.parents.get(timeline).copied());
+        parents.map(|timeline| SegmentName { timeline, ..previous }).find_map(|name| self.pushed.get(&name))
+    }
+
+    pub async fn backup(&self, summary: &BackupSummary) {
+        self.archive.put_summary(summary).await.unwrap();
+    }
+
+    pub async fn catalog(&self) -> Catalog {
+        self.archive.catalog(CatalogScope::All).await.unwrap()
+    }
+}
