@@ -23,18 +23,27 @@ pub fn assignment(name: &str, value: &str) -> Result<String, UnwritableValue> {
 /// The value that this file alone gives to a setting: its last assignment, as
 /// PostgreSQL takes it. Included files are not followed.
 pub fn value_of(text: &[u8], name: &str) -> Option<String> {
-    String::from_utf8_lossy(text)
-        .lines()
-        .filter_map(parse_line)
-        .filter(|(it, _)| it == name)
-        .last()
-        .map(|it| it.1)
+    String::from_utf8_lossy(text).lines().filter_map(parse_line).rfind(|(it, _)| it == name).map(|it| it.1)
 }
 
-/// The directories that `include_dir` lines of this file name, as written.
-pub fn included_directories(text: &[u8]) -> Vec<String> {
-    let text = String::from_utf8_lossy(text);
-    text.lines().filter_map(parse_line).filter(|(name, _)| name == "include_dir").map(|it| it.1).collect()
+/// Another place that this file sends the reader to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Inclusion {
+    /// A file, which must be there.
+    File(String),
+    /// A directory, which must be there too, though it may be empty.
+    Directory(String),
+}
+
+/// What `include` and `include_dir` lines of this file name, as written.
+/// `include_if_exists` is left out: it cannot keep a server from starting.
+pub fn inclusions(text: &[u8]) -> Vec<Inclusion> {
+    let inclusion = |(name, value): (String, String)| match name.as_str() {
+        "include" => Some(Inclusion::File(value)),
+        "include_dir" => Some(Inclusion::Directory(value)),
+        _ => None,
+    };
+    String::from_utf8_lossy(text).lines().filter_map(parse_line).filter_map(inclusion).collect()
 }
 
 /// Name in lower case and value of a line that assigns something.
@@ -97,9 +106,10 @@ mod tests {
     }
 
     #[test]
-    fn included_directories_are_found() {
-        let text = b"include_dir = 'conf.d'\n#include_dir 'no'\ninclude_dir '/etc/pg/more'\n";
-        assert_eq!(included_directories(text), ["conf.d", "/etc/pg/more"]);
+    fn inclusions_are_found() {
+        let text = b"include_dir = 'conf.d'\n#include_dir 'no'\ninclude '/etc/pg/more.conf'\ninclude_if_exists 'x'\n";
+        let expected = [Inclusion::Directory("conf.d".into()), Inclusion::File("/etc/pg/more.conf".into())];
+        assert_eq!(inclusions(text), expected);
     }
 
     proptest! {
@@ -113,7 +123,7 @@ mod tests {
         #[test]
         fn any_bytes_are_read_without_a_panic(text in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = value_of(&text, "a");
-            let _ = included_directories(&text);
+            let _ = inclusions(&text);
         }
     }
 }

@@ -30,9 +30,8 @@ pub const STANDBY_SIGNAL: &str = "standby.signal";
 const BEGIN: &str = "# walpoint restore: begin";
 const END: &str = "# walpoint restore: end";
 
-/// Settings that are emptied whatever the recovery is. What a backup had set here
-/// is named to the operator.
-pub const EMPTIED: [&str; 6] = [
+/// Settings that are emptied whatever the recovery is.
+const EMPTIED: [&str; 6] = [
     "archive_cleanup_command",
     "recovery_end_command",
     "recovery_min_apply_delay",
@@ -40,6 +39,29 @@ pub const EMPTIED: [&str; 6] = [
     "primary_slot_name",
     "synchronous_standby_names",
 ];
+
+/// Settings of a target; only one may be set.
+const TARGETS: [&str; 5] = [
+    "recovery_target",
+    "recovery_target_time",
+    "recovery_target_xid",
+    "recovery_target_name",
+    "recovery_target_lsn",
+];
+
+/// Settings whose former value, when they had one, does not hold in the copy.
+pub fn overridden() -> impl Iterator<Item = &'static str> {
+    TARGETS.into_iter().chain(EMPTIED)
+}
+
+/// Whether a setting's former value would have done something.
+pub fn interferes(name: &str, value: &str) -> bool {
+    match name {
+        "recovery_min_apply_delay" => !matches!(value, "" | "0"),
+        "archive_mode" => !matches!(value.to_ascii_lowercase().as_str(), "off" | "false" | "no" | "0"),
+        _ => !value.is_empty(),
+    }
+}
 
 /// What PostgreSQL does when it has reached the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,6 +246,9 @@ pub struct RestoredConfiguration<'a> {
     /// Whether the old configuration had a second pid file: a copy on the same
     /// machine must not write over it.
     pub external_pid_file: bool,
+    /// Whether the data directory's own `postgresql.conf` says where the data
+    /// directory is: the old one.
+    pub names_data_directory: bool,
 }
 
 impl RestoredConfiguration<'_> {
@@ -241,6 +266,8 @@ impl RestoredConfiguration<'_> {
             );
             lines.push_str("# put the copy from the backup here and overrides the paths that it names.\n");
             lines.push_str(&assignment("include", file)?.replacen(" = ", " ", 1));
+        }
+        if self.config_file.is_some() || self.names_data_directory {
             lines.push_str(&assignment("data_directory", &self.data_directory.to_string_lossy())?);
         }
         for (name, file) in [("hba_file", self.hba_file), ("ident_file", self.ident_file)] {

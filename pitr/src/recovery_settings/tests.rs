@@ -91,6 +91,7 @@ fn debian() -> RestoredConfiguration<'static> {
         hba_file: Some("walpoint-config/pg_hba.conf"),
         ident_file: Some("walpoint-config/pg_ident.conf"),
         external_pid_file: true,
+        names_data_directory: true,
     }
 }
 
@@ -122,7 +123,11 @@ fn a_bare_cluster_needs_no_lines() {
         hba_file: None,
         ident_file: None,
         external_pid_file: false,
+        names_data_directory: false,
         ..debian()
     };
     assert_eq!(bare.lines().unwrap(), "");
+    // The old directory may still hold the old cluster: pg_ctl -D would start that one.
+    let elsewhere = RestoredConfiguration { names_data_directory: true, ..bare };
+    assert_eq!(elsewhere.lines().unwrap(), "data_directory = '/srv/it''s'\n");
 }

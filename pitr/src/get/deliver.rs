@@ -1,0 +1,137 @@
+//! Fetches an object, makes sure that it is what was asked for, and puts it where
+//! PostgreSQL will look.
+
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::os::unix::fs::FileExt;
+
+use walpoint_archive::store::StoreErrorKind;
+use walpoint_archive::{Archive, ArchiveError, Variant};
+use walpoint_wal::{SegmentName, WalFileName};
+
+use super::header::{self, Foreign, HEADER_BYTES};
+use super::temporary::Temporary;
+use super::{GetError, GetRequest};
+
+/// History files are a few lines; whatever is larger is none.
+const SMALL_FILE: u64 = 1024 * 1024;
+
+/// Bytes zeroed at a time.
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+
+/// Hands over the first of these objects that is sound. All have the same content.
+pub(super) async fn deliver(
+    archive: &Archive,
+    request: &GetRequest,
+    copies: &[&Variant],
+) -> Result<(), GetError> {
+    let mut first_failure = None;
+    for variant in copies {
+        match deliver_one(archive, request, variant).await {
+            Ok(()) => return Ok(()),
+            Err(error) if another_may_do(&error) => {
+                tracing::warn!("{error}");
+                first_failure.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    match first_failure {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
+
+/// Whether the failure is this object's own, so that another with the same content
+/// may be sound.
+fn another_may_do(error: &GetError) -> bool {
+    match error {
+        GetError::Archive(ArchiveError::Store(error)) => {
+            matches!(error.kind, StoreErrorKind::NotFound | StoreErrorKind::Damaged)
+        }
+        GetError::Archive(error) => matches!(
+            error,
+            ArchiveError::Damaged { .. } | ArchiveError::WrongKey { .. } | ArchiveError::NoKey { .. }
+        ),
+        _ => false,
+    }
+}
+
+async fn deliver_one(archive: &Archive, request: &GetRequest, variant: &Variant) -> Result<(), GetError> {
+    let mut temporary = Temporary::beside(&request.destination)?;
+    let limit = match segment_of(&request.name) {
+        Some(_) => request.segment_size.bytes(),
+        None => SMALL_FILE,
+    };
+    archive.fetch_wal(variant, temporary.file(), limit).await?;
+    if let Some(segment) = segment_of(&request.name) {
+        check_segment(request, segment, variant, &mut temporary)?;
+        cut_at_fork(request, segment, &mut temporary)?;
+    }
+    temporary.place(&request.destination)
+}
+
+fn segment_of(name: &WalFileName) -> Option<SegmentName> {
+    match name {
+        WalFileName::Segment(segment) | WalFileName::Partial(segment) => Some(*segment),
+        WalFileName::History(_) | WalFileName::BackupHistory { .. } => None,
+    }
+}
+
+fn check_segment(
+    request: &GetRequest,
+    segment: SegmentName,
+    variant: &Variant,
+    temporary: &mut Temporary,
+) -> Result<(), GetError> {
+    let contradicted = |what| GetError::Contradicted { name: request.name, key: variant.key.clone(), what };
+    let (length, head) = beginning(temporary.file()).map_err(|error| temporary.error("read", error))?;
+    if length != request.segment_size.bytes() {
+        let what = format!("has {length} bytes, and a segment {}", request.segment_size.bytes());
+        return Err(contradicted(what));
+    }
+    match header::compare(segment, request.segment_size, request.system_identifier, &head) {
+        Ok(()) => Ok(()),
+        Err(Foreign::Contradicts(what)) => Err(contradicted(what)),
+        Err(Foreign::Cluster(found)) => Err(GetError::WrongCluster {
+            what: format!("object \"{}\"", variant.key),
+            expected: request.system_identifier,
+            found,
+        }),
+    }
+}
+
+fn beginning(file: &File) -> io::Result<(u64, [u8; HEADER_BYTES])> {
+    let mut head = [0; HEADER_BYTES];
+    let length = file.metadata()?.len();
+    if length >= HEADER_BYTES as u64 {
+        file.read_exact_at(&mut head, 0)?;
+    }
+    Ok((length, head))
+}
+
+/// What lies past the fork in a parent's segment is WAL of an abandoned branch, and
+/// PostgreSQL would replay it.
+fn cut_at_fork(
+    request: &GetRequest,
+    segment: SegmentName,
+    temporary: &mut Temporary,
+) -> Result<(), GetError> {
+    let contract = request.contract.as_ref();
+    let Some(fork) = contract.and_then(|contract| contract.fork_cut(&segment)) else {
+        return Ok(());
+    };
+    let (begin, end) = (fork.offset_in_segment(request.segment_size), request.segment_size.bytes());
+    zero(temporary.file(), begin, end).map_err(|error| temporary.error("write", error))
+}
+
+fn zero(file: &mut File, begin: u64, end: u64) -> io::Result<()> {
+    let mut at = begin;
+    file.seek(io::SeekFrom::Start(at))?;
+    while at < end {
+        let length = usize::try_from(end - at).unwrap_or(usize::MAX).min(ZEROS.len());
+        file.write_all(ZEROS.get(..length).unwrap_or_default())?;
+        at += length as u64;
+    }
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! The configuration that came with a backup: which file is which, what it sets, and
+//! what the server needs besides to start with it in its new place.
+
+use std::path::{Component, Path, PathBuf};
+
+use walpoint_wal::Major;
+
+use super::error::RestoreError;
+use super::inventory::Inventory;
+use super::site::Site;
+use crate::postgresql_conf::{Inclusion, inclusions, value_of};
+use crate::recovery_settings::{RestoredConfiguration, without_block};
+
+const MAIN: &str = "postgresql.conf";
+const AUTO: &str = "postgresql.auto.conf";
+
+/// Larger than any configuration file, and small enough to be held.
+const LARGEST: u64 = 16 * 1024 * 1024;
+
+/// Configuration files with their content, those first that PostgreSQL reads last.
+#[derive(Debug)]
+pub(super) struct Configuration {
+    texts: Vec<Text>,
+    /// Files from outside the data directory: where they are now, and where they were.
+    outside: Vec<(PathBuf, PathBuf)>,
+}
+
+#[derive(Debug)]
+struct Text {
+    path: PathBuf,
+    content: Vec<u8>,
+}
+
+impl Configuration {
+    /// Reads what was restored. Files that are too large to be configuration are left
+    /// as they are.
+    pub(super) fn read(site: &Site, inventory: &Inventory) -> Result<Configuration, RestoreError> {
+        let outside = inventory.configuration.clone();
+        let mut texts = Vec::new();
+        let inside = [AUTO, MAIN].map(PathBuf::from);
+        for path in inside.iter().chain(outside.iter().map(|(place, _)| place)) {
+            match site.read(path, LARGEST + 1)? {
+                Some(content) if content.len() as u64 <= LARGEST => {
+                    texts.push(Text { path: path.clone(), content });
+                }
+                Some(_) | None => {}
+            }
+        }
+        Ok(Configuration { texts, outside })
+    }
+
+    /// The content of a file in the data directory.
+    pub(super) fn text_of(&self, name: &str) -> Option<&[u8]> {
+        self.texts.iter().find(|text| text.path == Path::new(name)).map(|text| text.content.as_slice())
+    }
+
+    /// The value that the backup's configuration gives to a setting, and the file. What
+    /// an earlier restore wrote is not counted.
+    pub(super) fn setting(&self, name: &str) -> Option<(String, String)> {
+        self.texts.iter().find_map(|text| {
+            let value = value_of(&without_block(&text.content), name)?;
+            Some((value, text.path.display().to_string()))
+        })
+    }
+
+    /// Writes what makes the server find its files here and not where they were.
+    pub(super) fn complete(&self, site: &Site, major: Option<Major>) -> Result<(), RestoreError> {
+        let own = self.text_of(MAIN);
+        let lines = RestoredConfiguration {
+            data_directory: site.data().path(),
+            major,
+            config_file: self.outside_file("config_file", MAIN).filter(|_| own.is_none()),
+            hba_file: self.outside_file("hba_file", "pg_hba.conf"),
+            ident_file: self.outside_file("ident_file", "pg_ident.conf"),
+            external_pid_file: self.setting("external_pid_file").is_some_and(|(value, _)| !value.is_empty()),
+            names_data_directory: own.is_some_and(|text| value_of(text, "data_directory").is_some()),
+        }
+        .lines()?;
+        match own {
+            _ if lines.is_empty() => {}
+            Some(text) => {
+                let text =
+                    [text, b"\n# walpoint restore: files of the restored copy\n", lines.as_bytes()].concat();
+                site.data().rewrite(Path::new(MAIN), &text)?;
+            }
+            None => {
+                site.data().write_new(Path::new(MAIN), site.group().file_mode(0o640), lines.as_bytes())?
+            }
+        }
+        self.make_included_directories(site)
+    }
+
+    /// What may keep the server from starting on this machine.
+    pub(super) fn warnings(&self, site: &Site) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.text_of(MAIN).is_none() && self.outside_file("config_file", MAIN).is_none() {
+            warnings.push("the backup holds no postgresql.conf: the server needs one to start".to_owned());
+        }
+        for text in &self.texts {
+            for inclusion in inclusions(&text.content) {
+                let (Inclusion::File(named) | Inclusion::Directory(named)) = inclusion;
+                let path = site.data().path().join(text.path.parent().unwrap_or(Path::new(""))).join(&named);
+                if !path.exists() {
+                    warnings.push(format!("{} includes \"{named}\", which is not here", text.path.display()));
+                }
+            }
+        }
+        warnings
+    }
+
+    /// The file from outside that a setting named, else the one with its usual name,
+    /// the highest up when there are several.
+    fn outside_file(&self, setting: &str, usual: &str) -> Option<&str> {
+        let named = self.setting(setting).and_then(|(value, _)| {
+            self.outside.iter().find(|(_, original)| original == Path::new(&value)).map(|(place, _)| place)
+        });
+        let called = self.outside.iter().map(|(place, _)| place);
+        let called = called.filter(|place| place.file_name().is_some_and(|it| it == usual));
+        named.or_else(|| called.min_by_key(|place| place.components().count()))?.to_str()
+    }
+
+    /// An included directory may have been empty, and then no file of the backup makes it.
+    fn make_included_directories(&self, site: &Site) -> Result<(), RestoreError> {
+        for (place, _) in &self.outside {
+            let text = self.texts.iter().find(|text| text.path == *place);
+            for inclusion in text.map(|text| inclusions(&text.content)).unwrap_or_default() {
+                let Inclusion::Directory(named) = inclusion else { continue };
+                let below = |step| matches!(step, Component::Normal(_));
+                if Path::new(&named).components().all(below) {
+                    let beside = place.parent().unwrap_or(Path::new(""));
+                    create_all(site, beside, Path::new(&named))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn create_all(site: &Site, beside: &Path, below: &Path) -> Result<(), RestoreError> {
+    let mut path = beside.to_owned();
+    for step in below.components() {
+        path.push(step);
+        site.data().create_directory(&path, site.group().directory_mode(0o750))?;
+    }
+    Ok(())
+}

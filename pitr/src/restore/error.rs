@@ -1,0 +1,81 @@
+//! Why a restore did not come about.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use walpoint_archive::ArchiveError;
+
+use crate::data_dir::Refusal;
+use crate::postgresql_conf::UnwritableValue;
+
+/// What went wrong, as far as somebody decides by it.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// Nothing was written, since it would not be safe to.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// A tablespace was mapped that the backup does not have, or that cannot be mapped so.
+    #[error("could not map the tablespace \"{from}\": {why}")]
+    TablespaceMapping {
+        /// What was asked for: the path or the object identifier.
+        from: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A setting cannot be written.
+    #[error(transparent)]
+    Setting(#[from] UnwritableValue),
+    /// The archive could not give what is needed.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// What the archive holds is not what was backed up.
+    #[error("could not restore from \"{object}\": {what}")]
+    Damaged {
+        /// The object, by its key.
+        object: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The file system refused.
+    #[error("could not {verb} \"{}\": {source}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What was to be done with it.
+        verb: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A part of the work ended without an answer.
+    #[error("could not restore: {0}")]
+    Interrupted(String),
+}
+
+impl RestoreError {
+    pub(super) fn io(path: &Path, verb: &'static str, source: io::Error) -> RestoreError {
+        RestoreError::Io { path: path.to_owned(), verb, source }
+    }
+
+    pub(super) fn damaged(object: impl ToString, what: impl Into<String>) -> RestoreError {
+        RestoreError::Damaged { object: object.to_string(), what: what.into() }
+    }
+
+    /// What to do next, when that can be said here.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            RestoreError::Refused(refusal) => Some(refusal.hint.clone()),
+            RestoreError::TablespaceMapping { .. } => Some(
+                "--tablespace takes OLD=NEW, OLD being the path in the backup or the object identifier"
+                    .to_owned(),
+            ),
+            RestoreError::Damaged { .. } => Some("restore from another backup with --backup".to_owned()),
+            RestoreError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                Some("remove what was restored, make room, and restore again".to_owned())
+            }
+            RestoreError::Io { .. } | RestoreError::Interrupted(_) => {
+                Some("what was restored so far cannot start: remove it and restore again".to_owned())
+            }
+            RestoreError::Setting(_) | RestoreError::Archive(_) => None,
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! The last files of a restored cluster: what tells PostgreSQL where to recover to,
+//! and from where, and what of its former life must not go on.
+
+use std::path::Path;
+
+use walpoint_archive::WriterId;
+use walpoint_wal::{
+    BackupLabel, ControlFile, ControlFileError, Major, SystemIdentifier, Timestamp, tablespace_map,
+};
+
+use super::RestoreRequest;
+use super::configuration::Configuration;
+use super::error::RestoreError;
+use super::inventory::{BACKUP_LABEL, Inventory, TABLESPACE_MAP, WRITER_FILE};
+use super::site::Site;
+use super::tablespaces::Tablespace;
+use crate::contract::{CONTRACT_FILE, CONTRACT_FORMAT, Contract};
+use crate::data_dir::CONTROL_FILE;
+use crate::plan::RecoveryPlan;
+use crate::recovery_settings::{
+    Archiving, Purpose, RECOVERY_SIGNAL, RecoverySettings, STANDBY_SIGNAL, interferes, overridden, with_block,
+};
+
+const AUTO_CONF: &str = "postgresql.auto.conf";
+
+/// What there is to tell the operator.
+#[derive(Debug, Default)]
+pub(super) struct HandedOver {
+    pub(super) neutralised: Vec<String>,
+    pub(super) warnings: Vec<String>,
+}
+
+/// Writes everything but `pg_control`'s name.
+pub(super) fn hand_over(
+    site: &Site,
+    inventory: &Inventory,
+    tablespaces: &[Tablespace],
+    plan: &RecoveryPlan,
+    request: &RestoreRequest,
+    now: Timestamp,
+) -> Result<HandedOver, RestoreError> {
+    check_label(site, plan)?;
+    check_control_file(site, plan)?;
+    link_tablespaces(site, tablespaces)?;
+    let configuration = Configuration::read(site, inventory)?;
+    configuration.complete(site, Major::from_number(plan.backup.server.major))?;
+    write_settings(site, &configuration, plan, request)?;
+    let writer = WriterId::random();
+    write(site, WRITER_FILE, format!("{writer}\n").as_bytes())?;
+    if request.standby.is_none() {
+        write(site, CONTRACT_FILE, contract(plan, writer, now).to_json().as_bytes())?;
+    }
+    write(site, purpose(plan, request).signal(), b"")?;
+    Ok(HandedOver {
+        neutralised: neutralised(&configuration, inventory, request),
+        warnings: configuration.warnings(site),
+    })
+}
+
+/// What the contract of this plan says.
+fn contract(plan: &RecoveryPlan, writer: WriterId, now: Timestamp) -> Contract {
+    Contract {
+        format: CONTRACT_FORMAT,
+        system_identifier: plan.system_identifier,
+        segment_size: plan.segment_size,
+        path: plan.path.clone(),
+        first_segment: plan.segments.first,
+        last_segment: plan.segments.last,
+        last_record: plan.last_record,
+        target: plan.target.to_string(),
+        restored_at: now,
+        writer: writer.to_string(),
+    }
+}
+
+/// Without its label, or with another backup's, PostgreSQL would begin at the wrong
+/// place and say nothing.
+fn check_label(site: &Site, plan: &RecoveryPlan) -> Result<(), RestoreError> {
+    let damaged = |what: String| RestoreError::damaged(&plan.backup.manifest.key, what);
+    let bytes = site.read(Path::new(BACKUP_LABEL), u64::MAX)?.unwrap_or_default();
+    let label =
+        BackupLabel::parse(&String::from_utf8_lossy(&bytes)).map_err(|error| damaged(error.to_string()))?;
+    if label.start != plan.backup.redo {
+        let what =
+            format!("its backup_label begins at {}, and the backup at {}", label.start, plan.backup.redo);
+        return Err(damaged(what));
+    }
+    if label.start_timeline.is_some_and(|timeline| timeline != plan.backup.timeline) {
+        return Err(damaged("its backup_label is of another timeline".to_owned()));
+    }
+    if label.incremental_from.is_some() {
+        return Err(damaged(
+            "its backup_label is that of an incremental backup of PostgreSQL's own".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+fn check_control_file(site: &Site, plan: &RecoveryPlan) -> Result<(), RestoreError> {
+    let damaged = |what: String| RestoreError::damaged(&plan.backup.manifest.key, what);
+    let bytes = site.read(Path::new(CONTROL_FILE), u64::MAX)?.unwrap_or_default();
+    // The identifier comes first on every version.
+    let found = bytes.first_chunk().map(|bytes| SystemIdentifier(u64::from_le_bytes(*bytes)));
+    if found != Some(plan.system_identifier) {
+        return Err(damaged("its pg_control is of another cluster".to_owned()));
+    }
+    match ControlFile::parse(&bytes) {
+        Ok(_) | Err(ControlFileError::UnknownVersion(_)) => Ok(()),
+        Err(error) => Err(damaged(format!("its pg_control is not sound: {error}"))),
+    }
+}
+
+/// Links each tablespace, and writes the map from which PostgreSQL makes the links
+/// again at its start.
+fn link_tablespaces(site: &Site, tablespaces: &[Tablespace]) -> Result<(), RestoreError> {
+    if tablespaces.is_empty() {
+        return Ok(());
+    }
+    let mut map = Vec::new();
+    for tablespace in tablespaces {
+        let link = Path::new("pg_tblspc").join(tablespace.oid.to_string());
+        site.data().link(&link, &tablespace.directory)?;
+        map.push((tablespace.oid, tablespace.directory.to_string_lossy().into_owned()));
+    }
+    write(site, TABLESPACE_MAP, &tablespace_map::render(&map))
+}
+
+fn write_settings(
+    site: &Site,
+    configuration: &Configuration,
+    plan: &RecoveryPlan,
+    request: &RestoreRequest,
+) -> Result<(), RestoreError> {
+    let settings = RecoverySettings {
+        purpose: purpose(plan, request),
+        restore_command: &request.restore_command,
+        archiving: archiving(configuration, request),
+    };
+    let block = settings.block()?;
+    match configuration.text_of(AUTO_CONF) {
+        Some(text) => site.data().rewrite(Path::new(AUTO_CONF), &with_block(text, &block)),
+        None => write(site, AUTO_CONF, block.as_bytes()),
+    }
+}
+
+fn purpose<'a>(plan: &RecoveryPlan, request: &'a RestoreRequest) -> Purpose<'a> {
+    match &request.standby {
+        Some(standby) => Purpose::Standby { primary_conninfo: standby.primary_conninfo.as_deref() },
+        None => {
+            Purpose::Target { last_record: plan.last_record, timeline: plan.timeline, action: request.action }
+        }
+    }
+}
+
+fn archiving(configuration: &Configuration, request: &RestoreRequest) -> Archiving {
+    match configuration.setting("archive_mode") {
+        _ if !request.take_over => Archiving::Off,
+        Some((value, _)) if value.eq_ignore_ascii_case("always") => Archiving::NotAlways,
+        _ => Archiving::AsInBackup,
+    }
+}
+
+/// What the backup's own settings would have done, by name and file. Values are left
+/// out: a connection string may hold a password.
+fn neutralised(
+    configuration: &Configuration,
+    inventory: &Inventory,
+    request: &RestoreRequest,
+) -> Vec<String> {
+    let signals =
+        inventory.left_out.iter().filter(|name| *name == STANDBY_SIGNAL || *name == RECOVERY_SIGNAL);
+    let mut neutralised: Vec<String> = signals.cloned().collect();
+    let archive_mode = (!request.take_over).then_some("archive_mode");
+    for name in overridden().chain(archive_mode) {
+        if let Some((value, file)) = configuration.setting(name)
+            && interferes(name, &value)
+        {
+            neutralised.push(format!("{name} in {file}"));
+        }
+    }
+    neutralised
+}
+
+fn write(site: &Site, name: &str, content: &[u8]) -> Result<(), RestoreError> {
+    site.data().write_new(Path::new(name), site.group().file_mode(0o640), content)
+}

@@ -1,0 +1,234 @@
+//! The restored cluster while it is being built: the data directory, the directories
+//! of its tablespaces, and the order in which it comes into being. `pg_control`
+//! appears last, so that PostgreSQL cannot start on anything less than the whole.
+//!
+//! Everything here blocks.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::error::RestoreError;
+use super::sync;
+use super::tree::{Owner, Tree};
+use crate::data_dir::{CONTROL_FILE, UNFINISHED_MARKER};
+
+/// Where `pg_control` waits until everything else is durable.
+const HIDDEN_CONTROL_FILE: &str = "global/.walpoint.pg_control";
+
+/// What the marker says to whoever finds it.
+const MARKER_TEXT: &[u8] =
+    b"walpoint is restoring a cluster to this directory, or was when it was stopped.\n\
+      Without global/pg_control no server can start here. Remove the directory and restore again.\n";
+
+/// A path in one of the site's trees: 0 is the data directory, the tablespaces follow.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) tree: usize,
+    pub(super) path: PathBuf,
+}
+
+impl Place {
+    /// A path in the data directory.
+    pub(super) fn in_data_directory(path: impl Into<PathBuf>) -> Place {
+        Place { tree: 0, path: path.into() }
+    }
+}
+
+/// A directory to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NewDirectory {
+    pub(super) place: Place,
+    pub(super) mode: u32,
+}
+
+/// A file to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NewFile {
+    pub(super) place: Place,
+    pub(super) mode: u32,
+    pub(super) size: u64,
+}
+
+/// The trees that a cluster is restored into.
+#[derive(Debug)]
+pub(super) struct Site {
+    data: Tree,
+    tablespaces: Vec<Tree>,
+    /// Bits that directories and files may have beyond the owner's.
+    group: GroupAccess,
+}
+
+/// Whether the group may read the cluster (`initdb --allow-group-access`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum GroupAccess {
+    /// 0700 and 0600.
+    Denied,
+    /// Up to 0750 and 0640.
+    Allowed,
+}
+
+impl GroupAccess {
+    /// The mode of a directory. Nothing else of a recorded mode is taken over: set-id
+    /// bits and others' rights have no place in a cluster.
+    pub(super) fn directory_mode(self, recorded: u32) -> u32 {
+        0o700 | if self == GroupAccess::Allowed { recorded & 0o050 } else { 0 }
+    }
+
+    /// The mode of a file.
+    pub(super) fn file_mode(self, recorded: u32) -> u32 {
+        0o600 | if self == GroupAccess::Allowed { recorded & 0o040 } else { 0 }
+    }
+}
+
+impl Site {
+    /// Takes possession of the directories, which are absent or empty.
+    pub(super) fn claim(
+        data_directory: &Path,
+        tablespaces: &[PathBuf],
+        group: GroupAccess,
+        owner: Option<Owner>,
+    ) -> Result<Site, RestoreError> {
+        let mode = group.directory_mode(0o750);
+        let data = Tree::claim(data_directory, mode, owner)?;
+        // Create-only: of two restores that found the directory empty, one stops here.
+        data.write_new(Path::new(UNFINISHED_MARKER), 0o600, MARKER_TEXT)?;
+        data.sync_root()?;
+        let claim = |directory: &PathBuf| Tree::claim(directory, mode, owner);
+        let tablespaces = tablespaces.iter().map(claim).collect::<Result<_, _>>()?;
+        Ok(Site { data, tablespaces, group })
+    }
+
+    /// The data directory.
+    pub(super) fn data(&self) -> &Tree {
+        &self.data
+    }
+
+    /// Who may read.
+    pub(super) fn group(&self) -> GroupAccess {
+        self.group
+    }
+
+    /// Makes all directories, those above others first, and all files at their length.
+    pub(super) fn build(&self, directories: &[NewDirectory], files: &[NewFile]) -> Result<(), RestoreError> {
+        for directory in directories {
+            let mode = self.group.directory_mode(directory.mode);
+            self.tree(&directory.place)?.create_directory(&directory.place.path, mode)?;
+        }
+        for file in files {
+            let tree = self.tree(&file.place)?;
+            let path = on_disk(&file.place);
+            let made = tree.create_file(path, self.group.file_mode(file.mode))?;
+            made.set_len(file.size).map_err(|error| self.error(&file.place, "set length of", error))?;
+        }
+        Ok(())
+    }
+
+    /// Opens a file to write pieces of it.
+    pub(super) fn open(&self, place: &Place) -> Result<File, RestoreError> {
+        self.tree(place)?.open_file(on_disk(place))
+    }
+
+    /// Writes a piece at its place.
+    pub(super) fn write(
+        &self,
+        place: &Place,
+        file: &File,
+        offset: u64,
+        piece: &[u8],
+    ) -> Result<(), RestoreError> {
+        file.write_all_at(piece, offset).map_err(|error| self.error(place, "write", error))
+    }
+
+    /// The first bytes of a file in the data directory, at most `limit`; `None` when
+    /// there is none.
+    pub(super) fn read(&self, path: &Path, limit: u64) -> Result<Option<Vec<u8>>, RestoreError> {
+        let place = Place::in_data_directory(path);
+        if !self.data().has_file(on_disk(&place))? {
+            return Ok(None);
+        }
+        let file = self.data().open_to_read(on_disk(&place))?;
+        let mut content = Vec::new();
+        std::io::Read::read_to_end(&mut std::io::Read::take(file, limit), &mut content)
+            .map_err(|error| self.error(&place, "read", error))?;
+        Ok(Some(content))
+    }
+
+    /// Makes everything durable and then lets the cluster be one.
+    pub(super) fn finish(&self) -> Result<(), RestoreError> {
+        for tree in self.tablespaces.iter().chain([&self.data]) {
+            sync::everything(tree)?;
+        }
+        let data = &self.data;
+        data.remove(Path::new(UNFINISHED_MARKER))?;
+        data.sync_root()?;
+        data.rename(Path::new(HIDDEN_CONTROL_FILE), "pg_control")?;
+        sync::directory(data, Path::new("global"))
+    }
+
+    fn tree(&self, place: &Place) -> Result<&Tree, RestoreError> {
+        let tree = match place.tree.checked_sub(1) {
+            None => Some(&self.data),
+            Some(tablespace) => self.tablespaces.get(tablespace),
+        };
+        tree.ok_or_else(|| RestoreError::Interrupted("a tablespace has no directory".to_owned()))
+    }
+
+    fn error(&self, place: &Place, verb: &'static str, source: std::io::Error) -> RestoreError {
+        let root = self.tree(place).map(Tree::path).unwrap_or(Path::new(""));
+        RestoreError::io(&root.join(&place.path), verb, source)
+    }
+}
+
+/// The name that a file has while the cluster is being built.
+fn on_disk(place: &Place) -> &Path {
+    let control_file = place.tree == 0 && place.path == Path::new(CONTROL_FILE);
+    if control_file { Path::new(HIDDEN_CONTROL_FILE) } else { &place.path }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn file(path: &str, size: u64) -> NewFile {
+        NewFile { place: Place::in_data_directory(path), mode: 0o666, size }
+    }
+
+    fn directory(path: &str) -> NewDirectory {
+        NewDirectory { place: Place::in_data_directory(path), mode: 0o777 }
+    }
+
+    #[test]
+    fn the_control_file_appears_only_at_the_end() {
+        let scratch = tempfile::tempdir().unwrap();
+        let root = scratch.path().join("data");
+        let site = Site::claim(&root, &[], GroupAccess::Denied, None).unwrap();
+        assert!(root.join(UNFINISHED_MARKER).exists());
+        let control = file(CONTROL_FILE, 4);
+        site.build(&[directory("global")], &[control.clone(), file("PG_VERSION", 0)]).unwrap();
+        let open = site.open(&control.place).unwrap();
+        site.write(&control.place, &open, 0, b"1234").unwrap();
+        assert!(!root.join(CONTROL_FILE).exists());
+        assert_eq!(site.read(Path::new(CONTROL_FILE), 100).unwrap().unwrap(), b"1234");
+        site.finish().unwrap();
+        assert_eq!(std::fs::read(root.join(CONTROL_FILE)).unwrap(), b"1234");
+        assert!(!root.join(UNFINISHED_MARKER).exists());
+        assert!(!root.join(HIDDEN_CONTROL_FILE).exists());
+    }
+
+    #[test]
+    fn only_one_restore_takes_a_directory() {
+        let scratch = tempfile::tempdir().unwrap();
+        let _first = Site::claim(scratch.path(), &[], GroupAccess::Denied, None).unwrap();
+        assert!(Site::claim(scratch.path(), &[], GroupAccess::Denied, None).is_err());
+    }
+
+    #[test]
+    fn a_recorded_mode_gives_no_more_than_a_cluster_may_have() {
+        let (denied, allowed) = (GroupAccess::Denied, GroupAccess::Allowed);
+        assert_eq!((denied.directory_mode(0o7777), denied.file_mode(0o7777)), (0o700, 0o600));
+        assert_eq!((allowed.directory_mode(0o7777), allowed.file_mode(0o7777)), (0o750, 0o640));
+        assert_eq!((allowed.directory_mode(0o700), allowed.file_mode(0o600)), (0o700, 0o600));
+    }
+}
