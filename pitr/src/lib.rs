@@ -3,12 +3,14 @@
 pub mod contract;
 pub mod coverage;
 pub mod data_dir;
+pub mod get;
 pub mod locate;
 pub mod path;
 pub mod plan;
 pub mod postgresql_conf;
 pub mod progress;
 pub mod recovery_settings;
+pub mod restore;
 pub mod target;
 pub mod window;
 
