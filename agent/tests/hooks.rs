@@ -132,6 +132,21 @@ fn an_unknown_version_is_shipped_with_a_warning() {
 }
 
 #[test]
+fn pages_of_another_size_are_shipped_with_a_warning_and_come_back() {
+    let stage = Stage::new();
+    let mut bytes = fixture(SMALL);
+    bytes[36..40].copy_from_slice(&16384u32.to_le_bytes());
+    std::fs::write(stage.wal(SMALL), &bytes).unwrap();
+    stage.push(SMALL).expect(0).says("without being validated").says("16384");
+    stage.get(SMALL).expect(0);
+    assert!(stage.delivered() == bytes);
+    // No server has pages of this size: then it is no WAL.
+    bytes[36..40].copy_from_slice(&16383u32.to_le_bytes());
+    std::fs::write(stage.wal(FULL), &bytes).unwrap();
+    stage.push(FULL).expect(2);
+}
+
+#[test]
 fn other_files_are_kept_by_the_same_rule() {
     let stage = Stage::new();
     let backup = format!("{SMALL}.00000028.backup");

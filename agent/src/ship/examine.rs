@@ -15,8 +15,14 @@ use walpoint_wal::{
 pub enum Examined {
     /// Its WAL was read. It may be damaged: then it is shipped all the same, for it is the only copy.
     Read(Box<Survey>),
-    /// WAL of a PostgreSQL version that this program does not know.
-    UnknownMagic(u16),
+    /// WAL that this program cannot read: of an unknown PostgreSQL version, or in pages of an unusual size.
+    /// It is shipped as it is, for a server whose WAL is not taken stops when its disk is full.
+    Unreadable {
+        /// Magic of the first page.
+        magic: u16,
+        /// Why it cannot be read.
+        why: SurveyError,
+    },
 }
 
 /// A segment or partial segment with its bytes, when they fit in memory.
@@ -102,7 +108,9 @@ fn carry_out(name: SegmentName, path: &Path, control: &ControlFile) -> Option<Ca
 fn judge(survey: Result<Survey, SurveyError>, partial: bool) -> Result<Examined, Failure> {
     let survey = match survey {
         Ok(survey) => survey,
-        Err(SurveyError::UnknownMagic(magic)) => return Ok(Examined::UnknownMagic(magic)),
+        Err(why @ (SurveyError::UnknownMagic(magic) | SurveyError::UnknownPageSize { magic, .. })) => {
+            return Ok(Examined::Unreadable { magic, why });
+        }
         Err(error) => return Err(refusal(&error)),
     };
     match &survey.ending {
@@ -125,7 +133,10 @@ fn refusal(error: &SurveyError) -> Failure {
         SurveyError::NameContradicted { .. } => {
             (Status::Usage, "was the file renamed, or copied from another timeline?")
         }
-        SurveyError::WrongSize { .. } | SurveyError::NotWal { .. } | SurveyError::UnknownMagic(_) => {
+        SurveyError::WrongSize { .. }
+        | SurveyError::NotWal { .. }
+        | SurveyError::UnknownMagic(_)
+        | SurveyError::UnknownPageSize { .. } => {
             (Status::Usage, "archive-push takes finished WAL files from pg_wal, as %p in archive_command")
         }
     };

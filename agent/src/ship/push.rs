@@ -8,7 +8,7 @@ use super::examine::{Examined, Looked, look};
 use super::histories;
 use super::source::Source;
 use crate::cli::PushArgs;
-use crate::config::Settings;
+use crate::config::{Settings, durations};
 use crate::data_directory::{self, DataDirectory};
 use crate::exit::{Ending, Failure};
 use crate::open::{self, Patience};
@@ -31,13 +31,22 @@ const SLOWEST_BYTES_PER_SECOND: u64 = 1 << 20;
 /// Status 1 to 4. Whatever it is, the file stays where it is and PostgreSQL offers it again.
 pub async fn run(settings: &Settings, args: &PushArgs, started: Instant) -> Result<Ending, Failure> {
     let name = file_name(&args.path)?;
-    let source = Arc::new(Source::open(&args.path)?);
-    let deadline =
-        settings.archive_push.deadline + Duration::from_secs(source.size() / SLOWEST_BYTES_PER_SECOND);
+    let base = settings.archive_push.deadline;
+    let ground = within(name, base, started, look_at_the_ground(settings, &args.path)).await?;
+    let deadline = base + Duration::from_secs(ground.source.size() / SLOWEST_BYTES_PER_SECOND);
     let left = deadline.saturating_sub(started.elapsed());
-    let pushed = tokio::time::timeout(left, push(settings, name, source, left)).await;
-    pushed.unwrap_or_else(|_| {
-        Err(Failure::failed(format!("could not archive \"{name}\" within {} s", deadline.as_secs()))
+    within(name, deadline, started, push(settings, name, ground, left)).await
+}
+
+async fn within<T>(
+    name: WalFileName,
+    deadline: Duration,
+    started: Instant,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let done = tokio::time::timeout(deadline.saturating_sub(started.elapsed()), work).await;
+    done.unwrap_or_else(|_| {
+        Err(Failure::failed(format!("could not archive \"{name}\" within {}", durations::render(deadline)))
             .with_hint("is the archive reachable and fast enough? see deadline in section [archive_push]"))
     })
 }
@@ -50,18 +59,37 @@ fn file_name(path: &Path) -> Result<WalFileName, Failure> {
     })
 }
 
+/// What a push finds on this host.
+struct Ground {
+    source: Source,
+    cluster: DataDirectory,
+    writer: WriterId,
+}
+
+/// Reads what a push needs to know of its host, on a thread of its own: a disk that hangs must not outlast
+/// the deadline.
+async fn look_at_the_ground(settings: &Settings, path: &Path) -> Result<Ground, Failure> {
+    let (settings, path) = (settings.clone(), path.to_owned());
+    let looking = tokio::task::spawn_blocking(move || {
+        let source = Source::open(&path)?;
+        let cluster = data_directory::of_hook(&path, &settings)?;
+        let writer = writer_id::of(&cluster.path);
+        Ok(Ground { source, cluster, writer })
+    });
+    looking.await.unwrap_or_else(|error| Err(Failure::failed(format!("could not look at the file: {error}"))))
+}
+
 async fn push(
     settings: &Settings,
     name: WalFileName,
-    source: Arc<Source>,
+    ground: Ground,
     left: Duration,
 ) -> Result<Ending, Failure> {
-    let cluster = data_directory::of_hook(source.path(), settings)?;
+    let Ground { source, cluster, writer } = ground;
     let identifier = cluster.control.system_identifier;
     let archive = open::archive_to_write(settings, identifier, Patience::For(left)).await?;
-    let writer = writer_id::of(&cluster.path);
     let pg_wal = source.path().parent().unwrap_or(Path::new("")).to_owned();
-    let push = Push { name, source, cluster, pg_wal, archive, writer };
+    let push = Push { name, source: Arc::new(source), cluster, pg_wal, archive, writer };
     match name {
         WalFileName::Segment(segment) => push.segment(segment, false).await?,
         WalFileName::Partial(segment) => push.segment(segment, true).await?,
@@ -162,12 +190,8 @@ impl Push {
                 }
                 Ok(facts)
             }
-            Examined::UnknownMagic(magic) => {
-                tracing::warn!(
-                    "\"{}\" is WAL of an unknown PostgreSQL version (page magic {magic:04X}); it is archived \
-                     without being validated",
-                    self.name
-                );
+            Examined::Unreadable { magic, why } => {
+                tracing::warn!("\"{}\" is archived without being validated: {why}", self.name);
                 let start = segment
                     .start(self.cluster.control.segment_size)
                     .map_err(|error| Failure::usage(format!("could not archive \"{segment}\": {error}")))?;

@@ -8,6 +8,9 @@ use crate::system_identifier::SystemIdentifier;
 use crate::timeline::TimelineId;
 use crate::version::Major;
 
+/// What a server can be built with: `configure --with-wal-blocksize` (13–18), in bytes.
+const PAGE_SIZES: [u32; 7] = [1 << 10, 1 << 11, 1 << 12, 1 << 13, 1 << 14, 1 << 15, 1 << 16];
+
 /// Which segment of which cluster is being read.
 #[derive(Debug, Clone)]
 pub(crate) struct SegmentPlace {
@@ -33,8 +36,8 @@ impl SegmentPlace {
         let not_wal = |reason: String| SurveyError::NotWal { reason };
         let header = PageHeader::parse(page).map_err(|error| not_wal(error.to_string()))?;
         let long = header.long.ok_or_else(|| not_wal("its first page header is a short one".to_owned()))?;
-        if long.block_size as usize != PAGE_SIZE {
-            return Err(not_wal(format!("its pages have {} bytes, not {PAGE_SIZE}", long.block_size)));
+        if !PAGE_SIZES.contains(&long.block_size) {
+            return Err(not_wal(format!("its pages have {} bytes, which no server's do", long.block_size)));
         }
         let size = SegmentSize::new(u64::from(long.segment_size)).map_err(|e| not_wal(e.to_string()))?;
         let system_identifier = SystemIdentifier(long.system_identifier);
@@ -51,6 +54,10 @@ impl SegmentPlace {
         };
         if header.address != start || header.timeline > name.timeline {
             return Err(contradicted);
+        }
+        // Last of all: what the header says is sound, whatever the size of the pages.
+        if long.block_size as usize != PAGE_SIZE {
+            return Err(SurveyError::UnknownPageSize { bytes: long.block_size, magic: header.magic });
         }
         // The very last segment that addresses can name has no end address; PostgreSQL
         // cannot use it either.

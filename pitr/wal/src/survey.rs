@@ -174,4 +174,12 @@ pub enum SurveyError {
     /// WAL of a PostgreSQL version that this program does not know.
     #[error("the file is WAL of an unknown PostgreSQL version (page magic {0:04X})")]
     UnknownMagic(u16),
+    /// Its header is right and its pages have another size than those this program reads.
+    #[error("the file is WAL in pages of {bytes} bytes, not of 8192")]
+    UnknownPageSize {
+        /// Bytes in a page, as the header says.
+        bytes: u32,
+        /// Magic of the first page.
+        magic: u16,
+    },
 }

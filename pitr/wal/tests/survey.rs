@@ -331,6 +331,34 @@ fn a_file_that_is_not_what_it_is_named_is_refused() {
 }
 
 #[test]
+fn pages_of_another_size_are_told_from_what_is_no_wal() {
+    let mut writer = Writer::new(Major::V15);
+    writer.switch();
+    let (name, sound) = only(&writer);
+    let survey = |name, expected, block_size: u32| {
+        let mut bytes = sound.clone();
+        bytes[36..40].copy_from_slice(&block_size.to_le_bytes());
+        let file_size = bytes.len() as u64;
+        let of = SurveyOf { name, partial: false, file_size, expected, carry: Carry::Unknown };
+        let mut surveyor = Surveyor::new(of);
+        surveyor.feed(&bytes);
+        surveyor.finish()
+    };
+    let magic = Major::V15.page_magic();
+    for bytes in [1024, 4096, 16384, 65536] {
+        assert_eq!(survey(name, None, bytes), Err(SurveyError::UnknownPageSize { bytes, magic }));
+    }
+    for bytes in [0, 512, 8191, 12288, 131_072] {
+        assert!(matches!(survey(name, None, bytes), Err(SurveyError::NotWal { .. })), "{bytes}");
+    }
+    // Whatever the size of its pages: another cluster's, or another name's, it must not be archived.
+    let wrong = survey(name, Some(SystemIdentifier(1)), 16384);
+    assert!(matches!(wrong, Err(SurveyError::WrongCluster { .. })));
+    let other = SegmentName { seg: name.seg + 1, ..name };
+    assert!(matches!(survey(other, None, 16384), Err(SurveyError::NameContradicted { .. })));
+}
+
+#[test]
 fn prepared_forms_name_the_prepared_transaction_in_every_version() {
     for major in Major::ALL {
         let stats_item: usize = match major {
