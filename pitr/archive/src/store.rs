@@ -86,6 +86,10 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
     /// at the end counted). A folder is there when an object is below it.
     async fn list_folders(&self, prefix: &Prefix) -> Result<Vec<String>, StoreError>;
 
+    /// Makes sure that an object which a listing showed is durable. Whoever put it may have been killed
+    /// after the object appeared and before that was settled; acknowledging it on sight would be too soon.
+    async fn settle(&self, key: &ObjectKey) -> Result<(), StoreError>;
+
     /// Removes an object. One that is absent is no error.
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError>;
 }

@@ -29,7 +29,8 @@ pub struct WalFacts {
     pub page_magic: Option<u16>,
     /// Address of the first byte.
     pub start: Lsn,
-    /// End of the last complete record, or of the segment.
+    /// How far the WAL in it reaches: the end of the segment or, when it is open or
+    /// damaged, the end of the last complete record.
     pub end: Lsn,
     /// The first record that starts here.
     pub first_record: Option<Lsn>,
@@ -79,17 +80,17 @@ pub enum WalEnding {
     Full,
     /// `XLOG_SWITCH`; the rest is zero.
     Switched {
-        /// Where the rest begins.
+        /// Start of the switch record.
         at: Lsn,
     },
     /// Zeros without a switch: still being written when it was read.
     Open {
-        /// Where they begin.
+        /// Where the WAL ends.
         at: Lsn,
     },
     /// A record that is not valid.
     Damaged {
-        /// Where it starts.
+        /// Where.
         at: Lsn,
     },
     /// Nobody looked: the page magic is unknown.

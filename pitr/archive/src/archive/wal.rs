@@ -157,6 +157,7 @@ impl Archive {
         if head.size == 0 || head.size != variant.stored_size {
             return damaged(format!("it has {} bytes, listed were {}", head.size, variant.stored_size));
         }
+        self.store.settle(&variant.key).await?;
         Ok(())
     }
 

@@ -166,6 +166,14 @@ impl ObjectStore for DirStore {
         .await
     }
 
+    async fn settle(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        let owned_key = key.clone();
+        self.blocking(Attempt::on("settle", key), move |root, attempt| {
+            write::settle(root, &owned_key, attempt)
+        })
+        .await
+    }
+
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         let owned_key = key.clone();
         self.blocking(Attempt::on("delete", key), move |root, attempt| {

@@ -35,6 +35,8 @@ pub enum Verb {
     Head,
     /// [`ObjectStore::list`] and [`ObjectStore::list_folders`]
     List,
+    /// [`ObjectStore::settle`]
+    Settle,
     /// [`ObjectStore::delete`]
     Delete,
 }
@@ -141,6 +143,7 @@ fn scripted(verb: Verb, at: &str, kind: StoreErrorKind, detail: &str) -> StoreEr
         Verb::Get => "get",
         Verb::Head => "head",
         Verb::List => "list",
+        Verb::Settle => "settle",
         Verb::Delete => "delete",
     };
     StoreError::new(verb, at, kind, detail)
@@ -223,6 +226,10 @@ impl ObjectStore for Faulty {
 
     async fn list_folders(&self, prefix: &Prefix) -> Result<Vec<String>, StoreError> {
         self.call(Verb::List, prefix.as_str(), self.inner.list_folders(prefix)).await
+    }
+
+    async fn settle(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.call(Verb::Settle, key.as_str(), self.inner.settle(key)).await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {

@@ -196,6 +196,10 @@ impl ObjectStore for Retry {
         run(Tries::new(self.policy, "list", prefix), || self.inner.list_folders(prefix)).await
     }
 
+    async fn settle(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        run(Tries::new(self.policy, "settle", key), || self.inner.settle(key)).await
+    }
+
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         run(Tries::new(self.policy, "delete", key), || self.inner.delete(key)).await
     }

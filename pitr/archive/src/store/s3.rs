@@ -173,6 +173,11 @@ impl ObjectStore for S3Store {
         listing::list_folders(&self.inner, prefix).await
     }
 
+    async fn settle(&self, _key: &ObjectKey) -> Result<(), StoreError> {
+        // S3 shows an object only once it is durable.
+        Ok(())
+    }
+
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         put::delete(&self.inner, key).await
     }

@@ -94,6 +94,11 @@ impl ObjectStore for Gated {
         self.inner.list_folders(prefix).await
     }
 
+    async fn settle(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        let _done = self.wait().await;
+        self.inner.settle(key).await
+    }
+
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         let _done = self.wait().await;
         self.inner.delete(key).await

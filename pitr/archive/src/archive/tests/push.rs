@@ -67,6 +67,17 @@ async fn later_content_is_refused_kept_aside_once_and_its_rival_named() {
 }
 
 #[tokio::test]
+async fn what_a_killed_push_left_is_not_acknowledged_before_it_is_settled() {
+    let place = Place::new().await;
+    let _ = place.archive().put_wal(&put("content")).await.unwrap();
+    let faulty = Faulty::new(Arc::clone(&place.store));
+    faulty.fail(Verb::Settle, 0, Fault::Before(StoreErrorKind::Transient));
+    let archive = archive_on(Arc::new(faulty));
+    assert!(archive.put_wal(&put("content")).await.is_err());
+    assert_eq!(archive.put_wal(&put("content")).await.unwrap(), PutWalOutcome::AlreadyThere);
+}
+
+#[tokio::test]
 async fn one_content_with_and_without_encryption_is_one() {
     let place = Place::new().await;
     let (sealing, opening) = place.encrypted();

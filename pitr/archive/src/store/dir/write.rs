@@ -47,6 +47,14 @@ fn is_there_durably(root: &Path, key: &ObjectKey, attempt: &Attempt) -> Result<b
     Ok(true)
 }
 
+/// Makes an object that is there durable: its bytes were before it appeared, its name may not be.
+pub(super) fn settle(root: &Path, key: &ObjectKey, attempt: &Attempt) -> Result<(), StoreError> {
+    match is_there_durably(root, key, attempt)? {
+        true => Ok(()),
+        false => Err(attempt.error(StoreErrorKind::NotFound, "it is not there")),
+    }
+}
+
 /// An object being written: its temporary file, beside its later name.
 #[derive(Debug)]
 pub(super) struct Pending {
