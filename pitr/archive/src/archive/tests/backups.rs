@@ -26,7 +26,7 @@ async fn a_backup_exists_when_its_summary_does_and_not_before() {
 
     let summary = summary_of(vec![pack.clone()], manifest);
     sealing.put_summary(&summary).await.unwrap();
-    assert_eq!(sealing.backups().await.unwrap().sound, [summary.clone()]);
+    assert_eq!(sealing.backups().await.unwrap().sound, std::slice::from_ref(&summary));
     assert_eq!(sealing.summary(&id).await.unwrap(), summary);
 
     let mut found = Vec::new();
