@@ -9,7 +9,7 @@ use super::error::RestoreError;
 use super::inventory::Inventory;
 use super::site::Site;
 use crate::postgresql_conf::{Inclusion, inclusions, value_of};
-use crate::recovery_settings::{RestoredConfiguration, without_block};
+use crate::recovery_settings::{CONFIGURATION_DIRECTORY, RestoredConfiguration, without_block};
 
 const MAIN: &str = "postgresql.conf";
 const AUTO: &str = "postgresql.auto.conf";
@@ -136,6 +136,29 @@ impl Configuration {
     }
 }
 
+/// Places for files that lay at these absolute paths, within the data directory: below
+/// the directory that they have in common, so that what they include of each other by
+/// relative paths is found.
+pub(super) fn place(originals: &[PathBuf]) -> Vec<PathBuf> {
+    let common = common_directory(originals);
+    let place = |original: &PathBuf| {
+        let below = original.strip_prefix(&common).unwrap_or(original);
+        Path::new(CONFIGURATION_DIRECTORY).join(below.strip_prefix("/").unwrap_or(below))
+    };
+    originals.iter().map(place).collect()
+}
+
+fn common_directory(originals: &[PathBuf]) -> PathBuf {
+    let mut directories = originals.iter().filter_map(|original| original.parent());
+    let Some(first) = directories.next() else {
+        return PathBuf::new();
+    };
+    directories.fold(first.to_owned(), |common, directory| {
+        let shared = common.components().zip(directory.components()).take_while(|(one, other)| one == other);
+        shared.map(|(step, _)| step).collect()
+    })
+}
+
 fn create_all(site: &Site, beside: &Path, below: &Path) -> Result<(), RestoreError> {
     let mut path = beside.to_owned();
     for step in below.components() {
@@ -143,4 +166,35 @@ fn create_all(site: &Site, beside: &Path, below: &Path) -> Result<(), RestoreErr
         site.data().create_directory(&path, site.group().directory_mode(0o750))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn placed(originals: &[&str]) -> Vec<String> {
+        let originals: Vec<PathBuf> = originals.iter().map(PathBuf::from).collect();
+        place(&originals).iter().map(|it| it.display().to_string()).collect()
+    }
+
+    #[test]
+    fn files_from_outside_keep_their_places_among_each_other() {
+        let debian = [
+            "/etc/postgresql/15/main/conf.d/more.conf",
+            "/etc/postgresql/15/main/pg_hba.conf",
+            "/etc/postgresql/15/main/postgresql.conf",
+        ];
+        let expected = [
+            "walpoint-config/conf.d/more.conf",
+            "walpoint-config/pg_hba.conf",
+            "walpoint-config/postgresql.conf",
+        ];
+        assert_eq!(placed(&debian), expected);
+        assert_eq!(
+            placed(&["/etc/pg/main/postgresql.conf", "/srv/hba/pg_hba.conf"]),
+            ["walpoint-config/etc/pg/main/postgresql.conf", "walpoint-config/srv/hba/pg_hba.conf"]
+        );
+        assert_eq!(placed(&["/etc/pg_hba.conf"]), ["walpoint-config/pg_hba.conf"]);
+        assert_eq!(placed(&[]), Vec::<String>::new());
+    }
 }

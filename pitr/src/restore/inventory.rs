@@ -16,6 +16,7 @@ use walpoint_archive::pack::MAX_PACK_BYTES;
 use walpoint_archive::summary::{BackupSummary, StoredObject};
 use walpoint_archive::{ArchiveError, BackupId, Entry, Layout, RelativePath};
 
+use super::configuration;
 use super::error::RestoreError;
 use super::packs::{PackWork, PieceWork};
 use super::site::{GroupAccess, NewDirectory, NewFile, Place};
@@ -113,6 +114,8 @@ struct Reading<'a> {
     packs: BTreeMap<(BackupId, u32), PackWork>,
     trees: BTreeMap<u32, usize>,
     made: BTreeSet<Place>,
+    /// Index and old path of each configuration file from outside.
+    configuration: Vec<(usize, PathBuf)>,
     inventory: Inventory,
 }
 
@@ -132,7 +135,8 @@ impl<'a> Reading<'a> {
             group: GroupAccess::Denied,
             bytes: 0,
         };
-        Ok(Reading { summary, packs, trees: BTreeMap::new(), made: BTreeSet::new(), inventory })
+        let (trees, made, configuration) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
+        Ok(Reading { summary, packs, trees, made, configuration, inventory })
     }
 
     fn take(&mut self, entry: &ManifestEntry) -> Result<(), String> {
@@ -152,8 +156,7 @@ impl<'a> Reading<'a> {
             }
             EntryKind::File => self.take_file(entry),
             EntryKind::Config { original } => {
-                self.add_directories_above(&entry.path);
-                self.inventory.configuration.push((entry.path.as_path().to_owned(), original.clone()));
+                self.configuration.push((self.inventory.files.len(), original.clone()));
                 self.add_file(entry)
             }
         }
@@ -217,9 +220,30 @@ impl<'a> Reading<'a> {
         }
     }
 
-    fn add_directories_above(&mut self, path: &RelativePath) {
-        let mut above: Vec<&Path> =
-            path.as_path().ancestors().skip(1).filter(|it| *it != Path::new("")).collect();
+    /// Files from outside get the places that they had among each other. Where the data
+    /// directory has a file of its own there, they keep the paths of the manifest.
+    fn place_configuration(&mut self) {
+        let originals: Vec<PathBuf> =
+            self.configuration.iter().map(|(_, original)| original.clone()).collect();
+        let places = configuration::place(&originals);
+        let taken = |path: &PathBuf| {
+            let place = Place::in_data_directory(path);
+            self.made.contains(&place) || self.inventory.files.iter().any(|file| file.place == place)
+        };
+        let as_in_manifest = places.iter().any(taken);
+        for ((index, original), place) in std::mem::take(&mut self.configuration).into_iter().zip(places) {
+            let Some(file) = self.inventory.files.get_mut(index) else { continue };
+            if !as_in_manifest {
+                file.place = Place::in_data_directory(place);
+            }
+            let path = file.place.path.clone();
+            self.add_directories_above(&path);
+            self.inventory.configuration.push((path, original));
+        }
+    }
+
+    fn add_directories_above(&mut self, path: &Path) {
+        let mut above: Vec<&Path> = path.ancestors().skip(1).filter(|it| *it != Path::new("")).collect();
         above.reverse();
         for directory in above {
             self.add_directory(Place::in_data_directory(directory), 0o750);
@@ -227,6 +251,7 @@ impl<'a> Reading<'a> {
     }
 
     fn finish(mut self) -> Result<Inventory, RestoreError> {
+        self.place_configuration();
         // PostgreSQL starts with an empty pg_wal, but not without one.
         for directory in ["pg_wal", "pg_wal/archive_status"] {
             self.add_directory(Place::in_data_directory(directory), 0o750);

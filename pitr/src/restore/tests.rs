@@ -199,9 +199,9 @@ async fn configuration_from_outside_comes_back_beside_and_is_used() {
                  external_pid_file = '/run/old.pid'\ninclude_dir = 'conf.d'\n";
     contents
         .without("postgresql.conf")
-        .config("walpoint-config/postgresql.conf", "/etc/pg/postgresql.conf", main)
-        .config("walpoint-config/pg_hba.conf", "/etc/pg/pg_hba.conf", b"local all all peer\n")
-        .config("walpoint-config/pg_ident.conf", "/etc/pg/pg_ident.conf", b"");
+        .config("walpoint-config/etc/pg/postgresql.conf", "/etc/pg/postgresql.conf", main)
+        .config("walpoint-config/etc/pg/pg_hba.conf", "/etc/pg/pg_hba.conf", b"local all all peer\n")
+        .config("walpoint-config/etc/pg/pg_ident.conf", "/etc/pg/pg_ident.conf", b"");
     let restored = stage.restore(&contents).await.unwrap();
     let own = stage.read("postgresql.conf");
     let path = |name: &str| stage.target().join(name).display().to_string();

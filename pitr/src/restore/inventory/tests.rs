@@ -209,18 +209,33 @@ fn the_group_may_read_only_where_it_could() {
     assert_eq!(read_lines(&cluster(&[])).unwrap().group, GroupAccess::Denied);
 }
 
+fn config(original: &str) -> String {
+    format!(
+        "{{\"path\":\"walpoint-config{original}\",\"kind\":\"config\",\"original\":\"{original}\",\
+         \"mode\":\"0644\",\"size\":0,\"pieces\":[]}}"
+    )
+}
+
 #[test]
 fn configuration_from_outside_brings_its_directories() {
-    let config = |path: &str| {
-        format!(
-            "{{\"path\":\"{path}\",\"kind\":\"config\",\"original\":\"/etc/pg/{path}\",\"mode\":\"0644\",\
-             \"size\":0,\"pieces\":[]}}"
-        )
-    };
-    let inventory = read_lines(&cluster(&[config("walpoint-config/conf.d/a.conf")])).unwrap();
+    let lines = [config("/etc/pg/conf.d/a.conf"), config("/etc/pg/postgresql.conf")];
+    let inventory = read_lines(&cluster(&lines)).unwrap();
+    let places: Vec<&str> =
+        inventory.configuration.iter().map(|(place, _)| place.to_str().unwrap()).collect();
+    assert_eq!(places, ["walpoint-config/conf.d/a.conf", "walpoint-config/postgresql.conf"]);
     let made: Vec<&Path> = inventory.directories.iter().map(|it| it.place.path.as_path()).collect();
     let folder = made.iter().position(|it| *it == Path::new("walpoint-config")).unwrap();
     let below = made.iter().position(|it| *it == Path::new("walpoint-config/conf.d")).unwrap();
     assert!(folder < below);
-    assert!(read_lines(&cluster(&[config("postgresql.conf")])).is_err());
+    let misplaced = config("/postgresql.conf").replace("walpoint-config/postgresql.conf", "postgresql.conf");
+    assert!(read_lines(&cluster(&[misplaced])).is_err());
+}
+
+#[test]
+fn configuration_from_outside_takes_no_place_that_the_data_directory_has_filled() {
+    let lines =
+        [config("/etc/pg/pg_hba.conf"), dir("walpoint-config"), file("walpoint-config/pg_hba.conf", 10)];
+    let inventory = read_lines(&cluster(&lines)).unwrap();
+    let place = Path::new("walpoint-config/etc/pg/pg_hba.conf");
+    assert_eq!(inventory.configuration, [(place.to_owned(), PathBuf::from("/etc/pg/pg_hba.conf"))]);
 }
