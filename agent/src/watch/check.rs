@@ -172,6 +172,8 @@ fn unless_absent<T>(answer: Result<T, Failure>) -> Result<Result<T, String>, Fai
     }
 }
 
+/// The clock of this machine, where the server's cannot be asked.
+#[expect(clippy::disallowed_methods, reason = "the snapshot is where the time is read")]
 fn clock() -> Timestamp {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let micros = i64::try_from(since_1970.as_micros()).ok();

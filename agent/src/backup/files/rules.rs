@@ -262,16 +262,18 @@ mod tests {
 
     #[test]
     fn database_directories_are_known_by_where_they_lie() {
-        let table: &[(&[&[u8]], &[u8], bool)] = &[
-            (&[b"base"], b"5", true),
-            (&[b"base"], b"pgsql_tmp", false),
-            (&[b"pg_tblspc", b"16384", b"PG_15_202209061"], b"5", true),
-            (&[b"pg_tblspc"], b"16384", false),
-            (&[], b"5", false),
-            (&[b"log"], b"5", false),
-        ];
-        for (parents, name, expected) in table {
-            assert_eq!(is_database_directory(parents, name), *expected, "{parents:?} {name:?}");
+        for (path, expected) in [
+            ("base/5", true),
+            ("base/pgsql_tmp", false),
+            ("pg_tblspc/16384/PG_15_202209061/5", true),
+            ("pg_tblspc/16384/elsewhere/5", false),
+            ("pg_tblspc/16384", false),
+            ("5", false),
+            ("log/5", false),
+        ] {
+            let mut parts: Vec<&[u8]> = path.split('/').map(str::as_bytes).collect();
+            let name = parts.pop().unwrap_or_default();
+            assert_eq!(is_database_directory(&parts, name), expected, "{path}");
         }
     }
 

@@ -30,7 +30,7 @@ pub fn judge(snapshot: &Snapshot, thresholds: &Thresholds) -> Vec<Finding> {
     judge_lag(snapshot, thresholds, &mut findings);
     findings.retain(|finding| finding.level > Level::Ok);
     // Stable: what was found first stands first among equals.
-    findings.sort_by(|a, b| b.level.cmp(&a.level));
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));
     findings
 }
 
