@@ -24,7 +24,7 @@ pub struct Chosen {
 /// the data directory holds, is not in the archive; status 1 when the archive is empty or away.
 pub async fn open(settings: &Settings, named: Option<SystemIdentifier>) -> Result<Chosen, Failure> {
     let keys = KeyRing::from_config(&settings.encryption)?;
-    let store = open::store(settings, Patience::Command).await?;
+    let store = open::store(settings, Patience::Question).await?;
     let there = Archive::clusters(store.as_ref()).await?;
     let here = match named {
         Some(_) => None,

@@ -23,7 +23,11 @@ pub fn run(words: &[OsString]) -> u8 {
         Err(payload) => {
             // Its destructor is somebody's code too.
             std::mem::forget(payload);
-            called.role.default_code()
+            let code = called.role.default_code();
+            let failure = Failure::failed("an internal error ended the command");
+            let manner = Manner { json: called.json, json_log: called.json_log };
+            output::failure(called.role, &called.name, &failure, code, manner);
+            code
         }
     }
 }

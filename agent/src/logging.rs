@@ -15,7 +15,12 @@ pub fn start(role: Role, format: LogFormat, level: Option<LogLevel>) {
     let level = level.map_or_else(|| default_level(role), level_filter);
     // Other crates speak of their own affairs: only at the operator's own wish below `warn`.
     let others = if level >= LevelFilter::DEBUG { level } else { level.min(LevelFilter::WARN) };
-    let filter = Targets::new().with_default(others).with_target("walpoint", level);
+    // It warns of every profile file that a server's user cannot read, also where none is needed.
+    let profiles = if level >= LevelFilter::DEBUG { level } else { LevelFilter::ERROR };
+    let filter = Targets::new()
+        .with_default(others)
+        .with_target("aws_config", profiles)
+        .with_target("walpoint", level);
     let layer = tracing_subscriber::fmt::layer().with_writer(lossy_stderr).log_internal_errors(false);
     let layer = match format {
         LogFormat::Json => layer.json().flatten_event(true).with_current_span(false).boxed(),

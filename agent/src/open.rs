@@ -10,14 +10,22 @@ use walpoint_archive::store::{ObjectStore, RetryPolicy};
 use walpoint_archive::{Archive, KeyRing, Sealer};
 use walpoint_wal::SystemIdentifier;
 
-/// How long a command tries again before it tells the operator.
+/// How long a person waits for an answer before the command says that there is none.
+const QUESTION_PATIENCE: Duration = Duration::from_secs(20);
+/// How long a command that changes something tries again.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(60);
+/// How long work of hours waits for the store to come back rather than be lost.
+const WORK_PATIENCE: Duration = Duration::from_secs(600);
 
 /// How long a request is tried again while the store is away.
 #[derive(Clone, Copy, Debug)]
 pub enum Patience {
-    /// As long as a person waits.
+    /// As long as a person waits for an answer.
+    Question,
+    /// As long as a short command may take.
     Command,
+    /// As long as hours of work are worth.
+    Work,
     /// This long.
     For(Duration),
 }
@@ -25,7 +33,9 @@ pub enum Patience {
 impl Patience {
     fn policy(self) -> RetryPolicy {
         match self {
+            Self::Question => RetryPolicy::for_at_most(QUESTION_PATIENCE),
             Self::Command => RetryPolicy::for_at_most(COMMAND_PATIENCE),
+            Self::Work => RetryPolicy::for_at_most(WORK_PATIENCE),
             Self::For(time) => RetryPolicy::for_at_most(time),
         }
     }

@@ -52,7 +52,8 @@ pub fn failure(role: Role, name: &str, failure: &Failure, code: u8, manner: Mann
     if manner.json_log {
         tracing::error!(status = code, hint = failure.hint.as_deref(), "{}", failure.error);
     } else {
-        let mut text = format!("walpoint {name}: error: {}\n", failure.error);
+        let name = if name.is_empty() { "walpoint".to_owned() } else { format!("walpoint {name}") };
+        let mut text = format!("{name}: error: {}\n", failure.error);
         if let Some(hint) = &failure.hint {
             text += &format!("hint: {hint}\n");
         }

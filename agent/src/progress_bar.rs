@@ -37,9 +37,9 @@ enum Display {
 
 impl Display {
     fn bar(name: &str) -> Self {
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        bar.set_prefix(name.to_owned());
-        Self::Bar(bar)
+        let bar =
+            ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_prefix(name.to_owned());
+        Self::Bar(bar.with_style(style(UNKNOWN_SIZE)))
     }
 
     fn lines(name: &str) -> Self {
@@ -71,19 +71,19 @@ impl Display {
 }
 
 fn draw(bar: &ProgressBar, now: &ProgressNow) {
-    let template = if now.total_bytes > 0 {
-        "{prefix} {msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}"
-    } else {
-        "{prefix} {msg} {spinner} {bytes} {bytes_per_sec}"
-    };
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
-    }
     if now.total_bytes > 0 {
+        bar.set_style(style(KNOWN_SIZE));
         bar.set_length(now.total_bytes);
     }
     bar.set_message(word(now.phase));
     bar.set_position(now.done_bytes);
+}
+
+const KNOWN_SIZE: &str = "{prefix}: {msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+const UNKNOWN_SIZE: &str = "{prefix}: {msg} {spinner} {bytes}";
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 fn word(phase: Phase) -> &'static str {

@@ -26,16 +26,28 @@ fn place() -> (Stage, String, String) {
 #[test]
 fn init_writes_a_configuration_that_the_hooks_work_with() {
     let (stage, url, data) = place();
-    let said = ran(&mut init(&stage.config(), &["--url", &url, "--data-directory", &data, "--json"])).expect(0).json();
-    assert_eq!((said["written"].as_bool(), said["archive"]["create_only"].as_bool()), (Some(true), Some(true)));
+    let said = ran(&mut init(&stage.config(), &["--url", &url, "--data-directory", &data, "--json"]))
+        .expect(0)
+        .json();
+    assert_eq!(
+        (said["written"].as_bool(), said["archive"]["create_only"].as_bool()),
+        (Some(true), Some(true))
+    );
     let command = said["postgresql"]["archive_command"].as_str().unwrap();
     let config = stage.config().display().to_string();
     assert_eq!(command, format!("{} --config {config} archive-push %p", env!("CARGO_BIN_EXE_walpoint")));
     let mode = std::fs::metadata(stage.config()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    assert_eq!(std::fs::read_dir(stage.path("new/archive")).unwrap().count(), 0, "the trial left something behind");
+    assert_eq!(
+        std::fs::read_dir(stage.path("new/archive")).unwrap().count(),
+        0,
+        "the trial left something behind"
+    );
 
-    let pushed = Command::new("sh").args(["-c", &command.replace("%p", &format!("pg_wal/{SMALL}"))]).current_dir(&data).status();
+    let pushed = Command::new("sh")
+        .args(["-c", &command.replace("%p", &format!("pg_wal/{SMALL}"))])
+        .current_dir(&data)
+        .status();
     assert!(pushed.unwrap().success());
     stage.get(SMALL).expect(0);
     assert!(stage.delivered() == fixture(SMALL));

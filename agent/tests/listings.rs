@@ -30,7 +30,10 @@ fn wal_is_listed_by_timeline_with_its_gaps() {
     let listed = stage.run(&["list", "--wal", "--json"]).expect(0).json();
     let timelines = listed["timelines"].as_array().unwrap();
     for timeline in timelines {
-        has(timeline, &["timeline", "parent", "fork_lsn", "first", "last", "count", "gaps", "conflicts", "damaged"]);
+        has(
+            timeline,
+            &["timeline", "parent", "fork_lsn", "first", "last", "count", "gaps", "conflicts", "damaged"],
+        );
     }
     let (first, second) = (&timelines[0], &timelines[1]);
     assert_eq!((&first["first"], &first["last"], &first["count"]), (&FULL.into(), &LAST.into(), &3.into()));

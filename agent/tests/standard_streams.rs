@@ -107,3 +107,11 @@ fn a_listing_that_nobody_reads_ends_quietly() {
     let status = stage.command(&["list", "--wal"]).stdout(full).stderr(Stdio::null()).status().unwrap();
     assert_eq!(status.code(), Some(1), "a listing that was cut off is not done");
 }
+
+#[test]
+fn a_panic_is_an_error_object_with_json() {
+    let stage = Stage::new();
+    let mut command = stage.command(&["list", "--json"]);
+    let error = stage::ran(command.env("WALPOINT_TEST_PANIC", "command")).expect(1).json();
+    assert_eq!(error["status"], 1);
+}

@@ -24,7 +24,7 @@ pub async fn run(global: &GlobalArgs, args: &InitArgs) -> Result<Ending, Failure
     let file = configuration_file(global)?;
     let (settings, text) = configuration(&file, args)?;
     make_directory(&settings)?;
-    let store = open::store(&settings, open::Patience::Command).await?;
+    let store = open::store(&settings, open::Patience::Question).await?;
     let ability = trial::run(store.as_ref()).await?;
     if let Some(text) = &text {
         write(&file, text)?;

@@ -3,6 +3,7 @@
 use crate::cli::{RestoreArgs, TargetAction, TargetArgs};
 use crate::config::Settings;
 use crate::exit::{Ending, Failure};
+use crate::open::{self, Patience};
 use crate::{command, output, postgres_command, progress_bar};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -29,7 +30,9 @@ pub async fn run(settings: &Settings, args: &RestoreArgs, as_json: bool) -> Resu
     };
     output::to_stderr(&command::plan::report::reachable_text(plan));
     let progress = Progress::new();
-    let work = restore(&chosen.archive, plan, &request, &progress);
+    // The answer came; from here on the store may be away for a while without all being lost.
+    let archive = open::archive(settings, chosen.cluster.system_identifier, Patience::Work).await?;
+    let work = restore(&archive, plan, &request, &progress);
     let restored = progress_bar::shown("restore", &progress, work).await?;
     // The cluster is there: that nobody could be told so does not make it less so.
     output::result_of_work(&if as_json {
