@@ -292,3 +292,81 @@ fn an_absolute_path_finds_its_data_directory() {
     let mut command = stage.command(&["archive-push", source.to_str().unwrap()]);
     ran(command.current_dir("/")).expect(0);
 }
+
+/// What the one object whose key contains `name` says of itself.
+fn metadata(stage: &Stage, name: &str) -> String {
+    let mut path = object(stage, name).into_os_string();
+    path.push(".meta");
+    std::fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn the_record_that_spans_in_is_checked_when_its_beginning_is_at_hand() {
+    let with = Stage::new();
+    with.push(SPANNED).expect(0);
+    assert!(
+        metadata(&with, SPANNED).replace(' ', "").contains("\"edge-checked\":\"yes\""),
+        "{}",
+        metadata(&with, SPANNED)
+    );
+    let without = Stage::new();
+    std::fs::remove_file(without.wal(FULL)).unwrap();
+    without.push(SPANNED).expect(0);
+    assert!(metadata(&without, SPANNED).replace(' ', "").contains("\"edge-checked\":\"no\""));
+}
+
+#[test]
+fn damage_in_the_record_that_spans_in_is_seen() {
+    let stage = Stage::new();
+    // Within the part of the first record that lies in this segment.
+    flip(&stage.wal(SPANNED), 60);
+    stage.push(SPANNED).expect(0).says("damaged");
+}
+
+#[test]
+fn a_run_of_wal_goes_on_from_segment_to_segment() {
+    let stage = Stage::archived();
+    for name in [FULL, SPANNED, SMALL, LAST] {
+        let text = metadata(&stage, name);
+        assert!(text.contains("0/800000"), "{name} does not say where its run began: {text}");
+    }
+}
+
+/// `…0A` as the first segment of timeline 2: the page header alone says so, and has no checksum.
+fn on_timeline_2(stage: &Stage) -> &'static str {
+    let name = "00000002000000000000000A";
+    let mut bytes = fixture(SMALL);
+    bytes[4] = 2;
+    std::fs::write(stage.wal(name), bytes).unwrap();
+    name
+}
+
+#[test]
+fn a_segment_brings_the_history_of_its_timeline() {
+    let stage = Stage::archived();
+    let name = on_timeline_2(&stage);
+    std::fs::write(stage.wal("00000002.history"), "1\t0/A00028\tno reason\n").unwrap();
+    stage.push(name).expect(0);
+    assert!(stage.keys().iter().any(|key| key.contains("timeline/00000002.history")), "{:?}", stage.keys());
+    // The run goes on from the parent's last segment.
+    assert!(metadata(&stage, name).contains("0/800000"), "{}", metadata(&stage, name));
+}
+
+#[test]
+fn a_history_that_is_nowhere_is_missed_aloud() {
+    let stage = Stage::archived();
+    let name = on_timeline_2(&stage);
+    stage.push(name).expect(0).says("00000002.history");
+    // PostgreSQL would take the number 2 for free.
+    stage.get("00000002.history").expect(255).says("archive-push");
+}
+
+#[test]
+fn another_history_of_the_timeline_is_a_conflict() {
+    let stage = Stage::archived();
+    let name = on_timeline_2(&stage);
+    std::fs::write(stage.wal("00000002.history"), "1\t0/A00028\tours\n").unwrap();
+    stage.push("00000002.history").expect(0);
+    std::fs::write(stage.wal("00000002.history"), "1\t0/A00028\tof a clone\n").unwrap();
+    stage.push(name).expect(3);
+}
