@@ -59,8 +59,13 @@ impl Archive {
         let metadata = self
             .object_metadata(ContentHash::of(&json), json.len() as u64)
             .map_err(|error| undescribable(error.to_string()))?;
-        let there = self.put_new(&key, json, &metadata).await?;
-        if there { Ok(()) } else { Err(ArchiveError::damaged(&key, "a summary with other content is there")) }
+        // Asked first: a store that ignores the condition of a put would replace it.
+        let same = match self.stored_hash(&key).await {
+            Ok(there) => there == StoredHash::of(&json),
+            Err(error) if error.is_not_found() => self.put_new(&key, json, &metadata).await?,
+            Err(error) => return Err(error),
+        };
+        if same { Ok(()) } else { Err(ArchiveError::damaged(&key, "a summary with other content is there")) }
     }
 
     /// A backup's summary.

@@ -1,0 +1,166 @@
+//! The archive that the first version made is read by every later one, to the
+//! last byte.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use sha2::Digest;
+use walpoint_archive::compress::CompressionLevel;
+use walpoint_archive::config::EncryptionConfig;
+use walpoint_archive::pack::{open_pack, read_piece};
+use walpoint_archive::store::ObjectStore;
+use walpoint_archive::store::dir::DirStore;
+use walpoint_archive::{
+    Archive, BackupSummary, CatalogScope, EntryKind, KeyRing, ManifestReader, Sealer, StoredHash, Usable,
+};
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/v1").join(name)
+}
+
+async fn archive() -> Archive {
+    let store: Arc<dyn ObjectStore> = Arc::new(DirStore::open(&golden("archive")).await.unwrap());
+    let clusters = Archive::clusters(store.as_ref()).await.unwrap();
+    let [cluster] = clusters.as_slice() else { panic!("{clusters:?}") };
+    let config = EncryptionConfig { recipients: Vec::new(), identity_file: Some(golden("identity")) };
+    let keys = KeyRing::from_config(&config).unwrap();
+    let sealer = Sealer::new(CompressionLevel::default(), Arc::new(keys));
+    Archive::new(store, cluster.system_identifier, sealer)
+}
+
+/// `sha256sum`'s lines: file to digest.
+fn digests(name: &str) -> BTreeMap<String, String> {
+    let text = std::fs::read_to_string(golden(name)).unwrap();
+    let line = |line: &str| line.split_once("  ").map(|(digest, file)| (file.to_owned(), digest.to_owned()));
+    text.lines().map(|text| line(text).unwrap()).collect()
+}
+
+fn digest(bytes: &[u8]) -> String {
+    sha2::Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
+}
+
+async fn stored(archive: &Archive, key: &walpoint_archive::ObjectKey) -> Vec<u8> {
+    let mut body = archive.store().get(key, None).await.unwrap().body;
+    let mut bytes = Vec::new();
+    while let Some(piece) = body.next().await {
+        bytes.extend_from_slice(&piece.unwrap());
+    }
+    bytes
+}
+
+/// Every file of the backup, put together from its pieces.
+async fn files(archive: &Archive, summary: &BackupSummary) -> BTreeMap<String, Vec<u8>> {
+    let mut packs = BTreeMap::new();
+    for (name, pack) in summary.packs_by_number(archive.layout()) {
+        let bytes = stored(archive, &pack.key).await;
+        assert_eq!((StoredHash::of(&bytes), bytes.len() as u64), (pack.sha256, pack.size));
+        packs.insert(name, open_pack(archive.keys(), bytes, pack.key.as_str().ends_with(".age")).unwrap());
+    }
+    let mut manifest = Vec::new();
+    archive.fetch_manifest(summary, &mut manifest).await.unwrap();
+    let mut reader = ManifestReader::new(manifest.as_slice()).unwrap();
+    let mut files = BTreeMap::new();
+    while let Some(entry) = reader.next_entry().unwrap() {
+        if entry.kind != EntryKind::File {
+            continue;
+        }
+        let piece = |piece: &walpoint_archive::Piece| {
+            read_piece(&packs[&piece.pack_of(&summary.id)], &piece.place()).unwrap()
+        };
+        files.insert(entry.path.to_string(), entry.pieces.iter().flat_map(piece).collect());
+    }
+    files
+}
+
+#[tokio::test]
+async fn every_file_of_the_backup_comes_back() {
+    let archive = archive().await;
+    let catalog = archive.catalog(CatalogScope::All).await.unwrap();
+    assert_eq!(
+        (&catalog.damaged[..], &catalog.unknown[..], &catalog.unfinished[..]),
+        (&[][..], &[][..], &[][..])
+    );
+    let [summary] = catalog.backups.as_slice() else { panic!("{:?}", catalog.backups) };
+    let id = std::fs::read_to_string(golden("backup_id")).unwrap();
+    assert_eq!(summary.id.as_str(), id.trim());
+
+    let mut files = files(&archive, summary).await;
+    assert_eq!(files.len() as u64, summary.files);
+    files.remove("tablespace_map").unwrap();
+    let tablespace = "pg_tblspc/16384/";
+    for (file, expected) in digests("data.sha256") {
+        assert_eq!(digest(&files.remove(&file).unwrap()), expected, "{file}");
+    }
+    for (file, expected) in digests("tablespace.sha256") {
+        assert_eq!(digest(&files.remove(&format!("{tablespace}{file}")).unwrap()), expected, "{file}");
+    }
+    assert!(files.is_empty(), "{:?}", files.keys());
+}
+
+#[tokio::test]
+async fn every_segment_and_what_is_known_of_it_comes_back() {
+    let archive = archive().await;
+    let catalog = archive.catalog(CatalogScope::All).await.unwrap();
+    let segments: Vec<_> = catalog.wal.values().flatten().collect();
+    assert_eq!(segments.iter().map(|(number, _)| **number).collect::<Vec<_>>(), [8, 9, 10, 11, 12]);
+    let mut expected = digests("wal.sha256");
+    let (mut encrypted, mut commits) = (0, Vec::new());
+    for (_, state) in &segments {
+        let Usable::One(variant) = state.usable() else { panic!("{state:?}") };
+        let mut content = Vec::new();
+        archive.fetch_wal(variant, &mut content, 1 << 20).await.unwrap();
+        // The segment before the backup is not among those that were rescued.
+        if let Some(expected) = expected.remove(&variant.name.to_string()) {
+            assert_eq!(digest(&content), expected, "{}", variant.name);
+        }
+        encrypted += u32::from(variant.encrypted);
+        let run = archive.wal_facts(variant).await.unwrap().run.unwrap();
+        assert_eq!(run.run_start.to_string(), "0/800000");
+        commits.push(run.run_commits);
+    }
+    assert!(expected.is_empty(), "{expected:?}");
+    assert_eq!(encrypted, 1);
+    assert!(commits.is_sorted() && commits.last() == Some(&16), "{commits:?}");
+    let Usable::One(variant) = segments[2].1.usable() else { panic!() };
+    let points = archive.wal_facts(variant).await.unwrap().restore_points.unwrap();
+    assert_eq!(points[0].name, "two hundred");
+}
+
+#[test]
+fn the_stock_tools_rebuild_the_same() {
+    let tools = ["python3", "zstd", "age"];
+    if tools.iter().any(|tool| Command::new(tool).arg("--version").output().is_err()) {
+        assert!(std::env::var_os("WALPOINT_TEST_STRICT").is_none(), "not all installed: {tools:?}");
+        eprintln!("skipped: not all installed: {tools:?}");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (data, tablespace) = (dir.path().join("data"), dir.path().join("tablespace"));
+    let output = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/rescue"))
+        .arg(golden("archive"))
+        .arg(std::fs::read_to_string(golden("backup_id")).unwrap().trim())
+        .arg(&data)
+        .arg("--identity")
+        .arg(golden("identity"))
+        .arg("--tablespace")
+        .arg(format!("16384={}", tablespace.display()))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for (folder, list) in
+        [(&data, "data.sha256"), (&tablespace, "tablespace.sha256"), (&dir.path().join("wal"), "wal.sha256")]
+    {
+        for (file, expected) in digests(list) {
+            assert_eq!(digest(&std::fs::read(folder.join(&file)).unwrap()), expected, "{file}");
+        }
+    }
+}
