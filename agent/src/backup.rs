@@ -9,106 +9,77 @@ mod files;
 mod gate;
 mod late;
 mod packs;
+mod prepare;
 mod read;
 mod store;
 pub mod wal_wait;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use walpoint_archive::config::ArchiveUrl;
-use walpoint_archive::manifest::CONFIG_FOLDER;
-use walpoint_archive::{Archive, BackupId, BackupKind, WriterId};
+use walpoint_archive::{BackupId, BackupKind};
 use walpoint_pitr::progress::{Phase, Progress};
 use walpoint_wal::backup_label::BackupLabel;
-use walpoint_wal::control_file::ControlFile;
+use walpoint_wal::control_file::{ControlFile, DbState};
 
-use crate::config::{Connection, Settings};
-use crate::data_directory::{self, DataDirectory};
-use crate::exit::Failure;
-use crate::session::{Position, Session, StoppedBackup};
-use crate::{open, writer_id};
+use crate::config::Settings;
+use crate::exit::{Failure, Status};
+use crate::session::{Position, StoppedBackup};
 use complete::Completion;
 pub use complete::Taken;
-use configuration::ConfigurationFile;
 use entries::Contents;
-use files::{CONTROL_FILE, Listing, Scope};
+use files::{CONTROL_FILE, Listing};
 use late::LateFile;
+use prepare::{Preparation, prepare};
+use read::ReadFile;
 use store::Reading;
-
-/// Everything that is known before the backup starts.
-struct Preparation {
-    session: Session,
-    directory: DataDirectory,
-    archive: Arc<Archive>,
-    writer: WriterId,
-    configuration: Vec<ConfigurationFile>,
-}
 
 /// Takes a full base backup. Returns when it is complete; every other way out
 /// leaves no backup behind.
 ///
 /// # Errors
 /// Status 2 when the server does not archive, 4 when it is not the data
-/// directory's, 5 when WAL that the backup needs is damaged in the archive, 1
-/// for everything that may go better another time.
+/// directory's, 1 for everything that may go better another time.
 pub async fn take(settings: &Settings, progress: &Arc<Progress>) -> Result<Taken, Failure> {
     progress.enter(Phase::Preparing);
     let preparation = prepare(settings).await?;
     let session = &preparation.session;
-    tokio::select! {
-        taken = carry_out(settings, &preparation, progress) => taken,
-        why = session.ended() => Err(Failure::failed(format!(
+    let copied = tokio::select! {
+        copied = copy(settings, &preparation, progress) => copied?,
+        why = session.ended() => return Err(Failure::failed(format!(
             "could not go on with the base backup: the session with the server ended: {why}"
         )).with_hint("the backup was given up; start it again")),
-    }
+    };
+    // From here on the server may come and go.
+    copied.complete(settings, &preparation, progress).await
 }
 
-async fn prepare(settings: &Settings) -> Result<Preparation, Failure> {
-    let directory = data_directory::configured(settings)?;
-    let connection = settings.postgres.connection.as_ref().map(Connection::reveal);
-    let session = Session::open(connection, Some(&directory.path)).await?;
-    session.server.must_own(&directory.path, &directory.control)?;
-    for doubt in gate::pass(&session.server)? {
-        tracing::warn!("{doubt}");
-    }
-    must_not_hold_the_archive(settings, &directory.path)?;
-    let archive =
-        open::archive_to_write(settings, directory.control.system_identifier, open::Patience::Command)
-            .await?;
-    archive.ensure_cluster(&directory.as_cluster()?).await?;
-    let server = &session.server;
-    let roots: Vec<PathBuf> =
-        [&server.config_file, &server.hba_file, &server.ident_file].into_iter().flatten().cloned().collect();
-    let configuration = configuration::outside(&directory.path, &roots)
-        .map_err(|error| Failure::failed(error.to_string()))?;
-    let writer = writer_id::of(&directory.path);
-    Ok(Preparation { session, directory, archive: Arc::new(archive), writer, configuration })
+/// A backup all of whose files are in packs, stored or on their way.
+struct Copied {
+    id: BackupId,
+    control: ControlFile,
+    label: BackupLabel,
+    started: Position,
+    stopped: StoppedBackup,
+    listing: Listing,
+    files: Vec<ReadFile>,
+    late: Vec<LateFile>,
+    reading: Reading,
 }
 
-/// A backup that holds the archive it goes to would never end.
-fn must_not_hold_the_archive(settings: &Settings, data_directory: &Path) -> Result<(), Failure> {
-    match &settings.archive()?.url {
-        ArchiveUrl::Dir(path) if path.starts_with(data_directory) => Err(Failure::usage(format!(
-            "could not back up into \"{}\": it lies in the data directory",
-            path.display()
-        ))
-        .with_hint("set [archive] url to a place outside, best on another machine")),
-        _ => Ok(()),
-    }
-}
-
-async fn carry_out(
+/// Everything between start and stop, for which the session must stay open.
+async fn copy(
     settings: &Settings,
     preparation: &Preparation,
     progress: &Arc<Progress>,
-) -> Result<Taken, Failure> {
+) -> Result<Copied, Failure> {
     let Preparation { session, directory, archive, .. } = preparation;
     let id = BackupId::new(session.clock("name the base backup").await?, BackupKind::Full);
     tracing::info!(backup = %id, "base backup starts with a checkpoint");
     let started = session.start_backup(&format!("walpoint {id}")).await?;
-    let control = control_file(&directory.path)?.0;
+    let (control, _) = control_file(&directory.path)?;
+    must_be_where_it_started(&control, started, &directory.path)?;
 
     let listing = list(preparation).await?;
     progress.expect(listing.bytes, listing.files);
@@ -118,71 +89,60 @@ async fn carry_out(
     // After all other files: it must not be older than they are.
     let (control_at_end, control_bytes) = control_file(&directory.path)?;
 
-    progress.enter(Phase::Waiting);
     let stopped = session.stop_backup().await?;
     let label = must_agree(&stopped, started, [&control, &control_at_end])?;
     let late = LateFile::all(&stopped, &control_bytes, &preparation.configuration);
-    let (late, packs) = reading.finish(late.map_err(|error| broken(error.to_string()))?).await?;
-    let range = wal_wait::Range {
-        purpose: "the base backup is not complete",
-        timeline: label.start_segment.timeline,
-        start: started.lsn,
-        stop: stopped.position.lsn,
-        size: control.segment_size,
-    };
-    wal_wait::wait(archive, session, &range, settings.backup.wal_timeout).await?;
-
-    progress.enter(Phase::Finishing);
-    let tablespaces = complete::tablespaces(&stopped)?;
-    let contents = Contents { listing, files, late, tablespaces };
-    let completion = Completion {
-        id,
-        writer: preparation.writer,
-        control: &control,
-        version_num: session.server.version_num,
-        label: &label,
-        started,
-        stopped: &stopped,
-        contents: &contents,
-        packs,
-    };
-    completion.store(archive).await
+    let late = late.map_err(|error| broken(error.to_string()))?;
+    Ok(Copied { id, control, label, started, stopped, listing, files, late, reading })
 }
 
-async fn list(preparation: &Preparation) -> Result<Listing, Failure> {
-    let scope = scope(preparation);
-    let walked = tokio::task::spawn_blocking(move || files::walk(&scope)).await;
-    let walked = walked.map_err(|error| Failure::failed(format!("could not list files: {error}")))?;
-    walked.map_err(|error| Failure::failed(error.to_string()).with_hint(error.hint()))
-}
+impl Copied {
+    /// Stores what is left to store, the summary last of all.
+    async fn complete(
+        self,
+        settings: &Settings,
+        preparation: &Preparation,
+        progress: &Progress,
+    ) -> Result<Taken, Failure> {
+        let Preparation { session, archive, .. } = preparation;
+        progress.enter(Phase::Waiting);
+        let range = self.wal();
+        let (late, packs) = self.reading.finish(self.late).await?;
+        wal_wait::wait(archive, session, &range, settings.backup.wal_timeout).await?;
+        progress.enter(Phase::Finishing);
+        let tablespaces = complete::tablespaces(&self.stopped)?;
+        let contents = Contents { listing: self.listing, files: self.files, late, tablespaces };
+        let completion = Completion {
+            id: self.id,
+            writer: preparation.writer,
+            control: &self.control,
+            version_num: session.server.version_num,
+            label: &self.label,
+            started: self.started,
+            stopped: &self.stopped,
+            contents: &contents,
+            packs,
+        };
+        completion.store(archive).await
+    }
 
-fn scope(preparation: &Preparation) -> Scope {
-    let Preparation { session, directory, configuration, .. } = preparation;
-    let control = &directory.control;
-    let major = control.major.map_or(0, |major| major.number());
-    let inside = |path: &PathBuf| path.strip_prefix(&directory.path).map(Path::to_path_buf).ok();
-    let temporary_statistics = session.server.stats_temp_directory.as_ref();
-    let emptied = temporary_statistics.map(|path| directory.path.join(path)).as_ref().and_then(inside);
-    // What an earlier restore put there has its successor in what is kept
-    // from outside now.
-    let is_replaced = !configuration.is_empty() && !uses_restored_configuration(preparation);
-    Scope {
-        data_directory: directory.path.clone(),
-        tablespace_version: format!("PG_{major}_{}", control.catalog_version),
-        major,
-        emptied: emptied.into_iter().collect(),
-        left: if is_replaced { vec![CONFIG_FOLDER.into()] } else { Vec::new() },
+    /// The WAL without which the files are not consistent.
+    fn wal(&self) -> wal_wait::Range {
+        wal_wait::Range {
+            purpose: "the base backup is not complete",
+            timeline: self.label.start_segment.timeline,
+            start: self.started.lsn,
+            stop: self.stopped.position.lsn,
+            size: self.control.segment_size,
+        }
     }
 }
 
-fn uses_restored_configuration(preparation: &Preparation) -> bool {
-    let Preparation { session, directory, .. } = preparation;
-    let restored = directory.path.join(CONFIG_FOLDER);
-    let server = &session.server;
-    [&server.config_file, &server.hba_file, &server.ident_file]
-        .into_iter()
-        .flatten()
-        .any(|file| file.starts_with(&restored))
+async fn list(preparation: &Preparation) -> Result<Listing, Failure> {
+    let scope = preparation.scope();
+    let walked = tokio::task::spawn_blocking(move || files::walk(&scope)).await;
+    let walked = walked.map_err(|error| Failure::failed(format!("could not list files: {error}")))?;
+    walked.map_err(|error| Failure::failed(error.to_string()).with_hint(error.hint()))
 }
 
 /// The control file, and the bytes it was read from. The server may be
@@ -202,6 +162,27 @@ fn control_file(data_directory: &Path) -> Result<(ControlFile, Vec<u8>), Failure
         std::thread::sleep(Duration::from_millis(10));
     }
     Err(unreadable(why))
+}
+
+/// A copy of the cluster elsewhere has its system identifier too. Only in the
+/// directory of the server that made it is the checkpoint which the backup
+/// started with.
+fn must_be_where_it_started(
+    control: &ControlFile,
+    started: Position,
+    data_directory: &Path,
+) -> Result<(), Failure> {
+    if control.state == DbState::InProduction && control.redo >= started.lsn {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Status::WrongCluster,
+        format!(
+            "could not back up \"{}\": the server that answered runs in another directory, a copy of this one",
+            data_directory.display()
+        ),
+    )
+    .with_hint("do [postgres] connection and [postgres] data_directory name the same server?"))
 }
 
 fn broken(what: String) -> Failure {

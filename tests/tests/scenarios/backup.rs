@@ -153,6 +153,17 @@ fn two_backups_at_once_are_two_backups() -> Result<()> {
     Ok(())
 }
 
+/// Waits until a backup has been stopped and only WAL is missing: the server
+/// has made its backup history file, and nothing archives that either.
+fn wait_for_wal(cluster: &Cluster) -> Result<()> {
+    let waiting = cluster.data().join("pg_wal/archive_status");
+    wait::until_true("the backup to wait for WAL", Duration::from_secs(60), || {
+        let names =
+            std::fs::read_dir(&waiting)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        Ok(names.into_iter().any(|name| name.ends_with(".backup.ready")))
+    })
+}
+
 #[test]
 fn a_backup_that_is_interrupted_is_none_and_leaves_the_server_alone() -> Result<()> {
     let Some(scene) = scene()? else { return Ok(()) };
@@ -161,12 +172,7 @@ fn a_backup_that_is_interrupted_is_none_and_leaves_the_server_alone() -> Result<
     let said = scene.cluster.scratch().path().join("said");
     let mut child = scene.walpoint.spawn(Path::new("/"), &["backup"], &File::create(&said)?)?;
     let sessions = "select count(*) from pg_stat_activity where application_name = 'walpoint'";
-    // Also the query of the moment after: the server shows the last one.
-    let stopped = "select count(*) from pg_stat_activity where application_name = 'walpoint' \
-                   and (query like '%pg_stat_archiver%' or query like '%backup%stop%')";
-    wait::until_true("the backup to wait for WAL", Duration::from_secs(60), || {
-        Ok(scene.cluster.value(stopped)? != "0")
-    })?;
+    wait_for_wal(&scene.cluster)?;
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::INT)?;
     let status = child.wait()?;
@@ -180,23 +186,58 @@ fn a_backup_that_is_interrupted_is_none_and_leaves_the_server_alone() -> Result<
 }
 
 #[test]
-fn a_session_that_ends_ends_the_backup() -> Result<()> {
+fn a_session_that_ends_while_files_are_read_ends_the_backup() -> Result<()> {
     let Some(scene) = scene()? else { return Ok(()) };
-    break_archiving(&scene.cluster)?;
+    // Enough to read for the session to be found and ended meanwhile.
+    scene
+        .cluster
+        .execute("create table t as select n, repeat('x', 900) from generate_series(1, 200000) n")?;
     let said = scene.cluster.scratch().path().join("said");
     let mut child = scene.walpoint.spawn(Path::new("/"), &["backup"], &File::create(&said)?)?;
+    let sql = scene.cluster.sql()?;
     wait::until_true("the backup's session to be ended", Duration::from_secs(60), || {
         let ended = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
-                     where application_name = 'walpoint' and query like '%backup%'";
-        Ok(scene.cluster.value(ended)? != "0")
+                     where application_name = 'walpoint' and state = 'idle' and query like '%backup%start%'";
+        Ok(sql.value(ended)? != "0")
     })?;
     let status = child.wait()?;
     let said = std::fs::read_to_string(&said)?;
     assert_eq!(status.code(), Some(1), "{said}");
-    // In the middle of a statement, the statement's own error.
-    let is_said =
-        said.contains("the session with the server ended") || said.contains("terminating connection");
-    assert!(is_said, "{said}");
+    assert!(said.contains("the session with the server ended"), "{said}");
     assert_eq!(backups(&scene.walpoint)?.len(), 0);
+    Ok(())
+}
+
+#[test]
+fn a_server_that_restarts_while_wal_is_awaited_does_not_end_the_backup() -> Result<()> {
+    let Some(mut scene) = scene()? else { return Ok(()) };
+    break_archiving(&scene.cluster)?;
+    let said = scene.cluster.scratch().path().join("said");
+    let mut child = scene.walpoint.spawn(Path::new("/"), &["backup"], &File::create(&said)?)?;
+    wait_for_wal(&scene.cluster)?;
+    scene.cluster.execute("alter system reset archive_command")?;
+    scene.cluster.kill()?;
+    scene.cluster.start()?;
+    let status = child.wait()?;
+    assert_eq!(status.code(), Some(0), "{}", std::fs::read_to_string(&said)?);
+    assert_eq!(backups(&scene.walpoint)?.len(), 1);
+    let restored = scene.recover(&["--target-immediate"])?;
+    assert_eq!(restored.value("select count(*) > 0 from pg_class")?, "t");
+    Ok(())
+}
+
+#[test]
+fn a_copy_of_the_cluster_is_not_backed_up_in_its_place() -> Result<()> {
+    let Some(mut scene) = scene()? else { return Ok(()) };
+    scene.backup()?;
+    scene.archive_everything()?;
+    let copy = scene.restore(&["--latest"])?;
+    // The original's server, the copy's directory.
+    let crossed = scene.walpoint.with_config(|text| {
+        text.replace(&scene.cluster.data().display().to_string(), &copy.data().display().to_string())
+    })?;
+    let outcome = crossed.run(&["backup"])?.expect(4)?;
+    assert!(outcome.stderr.contains("a copy of this one"), "{outcome}");
+    assert_eq!(backups(&scene.walpoint)?.len(), 1);
     Ok(())
 }
