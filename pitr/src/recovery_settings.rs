@@ -27,6 +27,12 @@ pub const RECOVERY_SIGNAL: &str = "recovery.signal";
 /// Makes PostgreSQL a standby; it wins when both signals are there.
 pub const STANDBY_SIGNAL: &str = "standby.signal";
 
+/// What stands above `archive_mode = 'off'`.
+pub const ARCHIVING_OFF_COMMENT: [&str; 2] = [
+    "# Off, so that this copy cannot archive into the history it came from. When it is",
+    "# to be the primary from now on: walpoint take-over.",
+];
+
 const BEGIN: &str = "# walpoint restore: begin";
 const END: &str = "# walpoint restore: end";
 
@@ -188,11 +194,9 @@ impl RecoverySettings<'_> {
 
     fn archiving_lines(&self) -> Result<String, UnwritableValue> {
         match self.archiving {
-            Archiving::Off => Ok(format!(
-                "# Off, so that this copy cannot archive into the history it came from. When it is\n\
-                 # to be the primary from now on: walpoint take-over.\n{}",
-                assignment("archive_mode", "off")?
-            )),
+            Archiving::Off => {
+                Ok(format!("{}\n{}", ARCHIVING_OFF_COMMENT.join("\n"), assignment("archive_mode", "off")?))
+            }
             Archiving::NotAlways => assignment("archive_mode", "on"),
             Archiving::AsInBackup => Ok(String::new()),
         }

@@ -2,12 +2,12 @@
 //! PostgreSQL will look.
 
 use std::fs::File;
-use std::io::{self, Seek, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::FileExt;
 
 use walpoint_archive::store::StoreErrorKind;
 use walpoint_archive::{Archive, ArchiveError, Variant};
-use walpoint_wal::{SegmentName, WalFileName};
+use walpoint_wal::{SegmentName, TimelineHistory, TimelineId, WalFileName};
 
 use super::header::{self, Foreign, HEADER_BYTES};
 use super::temporary::Temporary;
@@ -68,6 +68,9 @@ async fn deliver_one(archive: &Archive, request: &GetRequest, variant: &Variant)
         check_segment(request, segment, variant, &mut temporary)?;
         cut_at_fork(request, segment, &mut temporary)?;
     }
+    if let WalFileName::History(timeline) = request.name {
+        check_history(request, timeline, variant, &mut temporary)?;
+    }
     temporary.place(&request.destination)
 }
 
@@ -99,6 +102,32 @@ fn check_segment(
             found,
         }),
     }
+}
+
+/// PostgreSQL takes the path from this file, and we take it from the contract: if the
+/// archive's history was exchanged since the restore, segments would be cut or withheld
+/// at the wrong places.
+fn check_history(
+    request: &GetRequest,
+    timeline: TimelineId,
+    variant: &Variant,
+    temporary: &mut Temporary,
+) -> Result<(), GetError> {
+    let path = request.contract.as_ref().map(|contract| contract.path.as_slice()).unwrap_or_default();
+    if path.last().is_none_or(|step| step.timeline != timeline) {
+        return Ok(());
+    }
+    let mut text = Vec::new();
+    let file = temporary.file();
+    file.rewind()
+        .and_then(|()| file.read_to_end(&mut text))
+        .map_err(|error| temporary.error("read", error))?;
+    let what = match TimelineHistory::parse(timeline, &text) {
+        Ok(history) if history.path() == path => return Ok(()),
+        Ok(_) => "names other forks than the recovery contract".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Err(GetError::Contradicted { name: request.name, key: variant.key.clone(), what })
 }
 
 fn beginning(file: &File) -> io::Result<(u64, [u8; HEADER_BYTES])> {

@@ -283,6 +283,22 @@ async fn past_the_fork_a_parents_segment_is_zeros() {
 }
 
 #[tokio::test]
+async fn a_history_that_contradicts_the_contract_stops_recovery() {
+    let stage = Stage::new().await.with(contract());
+    stage.put("00000002.history", b"1\t0/800098\tx\n").await;
+    assert_eq!(stage.get("00000002.history").await.unwrap(), GetOutcome::Delivered);
+    for other in [&b"1\t0/800100\tx\n"[..], b"rubbish\n"] {
+        let stage = Stage::new().await.with(contract());
+        stage.put("00000002.history", other).await;
+        let outcome = stage.get("00000002.history").await;
+        assert!(matches!(outcome, Err(GetError::Contradicted { .. })), "{outcome:?}");
+    }
+    // One that the path does not end with is none of the contract's business.
+    stage.put("00000003.history", b"2\t0/A00098\tx\n").await;
+    assert_eq!(stage.get("00000003.history").await.unwrap(), GetOutcome::Delivered);
+}
+
+#[tokio::test]
 async fn a_contract_of_another_cluster_stops_recovery() {
     let mut foreign = contract();
     foreign.system_identifier = SystemIdentifier(8);
