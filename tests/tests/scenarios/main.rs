@@ -6,17 +6,25 @@
 
 mod backup;
 mod check;
+mod check_archive;
 mod clones;
 mod damaged_pages;
 mod debian_layout;
 mod encryption;
 mod exit_status;
 mod failover;
+mod golden;
 mod harness;
 mod hooks;
+mod idle_wal;
 mod inherited_settings;
+mod newer_majors;
 mod outage;
 mod recovery_oracle;
+mod rescue;
+mod segment_sizes;
+mod spanning_records;
 mod tablespaces;
 mod take_over;
+mod torn_records;
 mod wal_decoding;
