@@ -182,9 +182,7 @@ impl Settings {
     /// # Errors
     /// Status 2, naming the key or variable and the nearest known one.
     pub fn load(config: Option<&Path>) -> Result<Self, Failure> {
-        let named = config
-            .map(Path::to_owned)
-            .or_else(|| std::env::var_os(environment::CONFIG_VARIABLE).map(PathBuf::from));
+        let named = config.map(Path::to_owned).or_else(environment::config_file);
         Self::read(named.as_deref(), std::env::vars_os())
     }
 

@@ -2,7 +2,7 @@
 
 use crate::config::Settings;
 use crate::exit::Failure;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 use walpoint_archive::compress::CompressionLevel;
 use walpoint_archive::config::{EncryptionConfig, open_store};
@@ -48,7 +48,9 @@ impl Patience {
 pub async fn store(settings: &Settings, patience: Patience) -> Result<Arc<dyn ObjectStore>, Failure> {
     let config = settings.archive()?;
     if let Some(warning) = config.plain_http_warning() {
-        tracing::warn!("{warning}");
+        // Once per command, however often it opens the store.
+        static SAID: Once = Once::new();
+        SAID.call_once(|| tracing::warn!("{warning}"));
     }
     Ok(open_store(config, &patience.policy()).await?)
 }
@@ -81,6 +83,15 @@ pub async fn archive_to_write(
     let keys = KeyRing::from_config(&public)?;
     let store = store(settings, patience).await?;
     within(settings, store, cluster, keys)
+}
+
+/// The same archive with another patience and the keys that were read already.
+///
+/// # Errors
+/// As [`store`].
+pub async fn again(settings: &Settings, archive: &Archive, patience: Patience) -> Result<Archive, Failure> {
+    let keys = archive.keys().as_ref().clone();
+    within(settings, store(settings, patience).await?, archive.system_identifier(), keys)
 }
 
 /// The archive of one cluster in a store that is open already.

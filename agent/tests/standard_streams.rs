@@ -74,6 +74,7 @@ fn archive_get_keeps_its_status() {
     ends_with(255, || get(&stage, SMALL));
 }
 
+#[cfg(debug_assertions)]
 #[test]
 fn a_panic_chooses_no_status() {
     let stage = Stage::new();
@@ -108,6 +109,7 @@ fn a_listing_that_nobody_reads_ends_quietly() {
     assert_eq!(status.code(), Some(1), "a listing that was cut off is not done");
 }
 
+#[cfg(debug_assertions)]
 #[test]
 fn a_panic_is_an_error_object_with_json() {
     let stage = Stage::new();

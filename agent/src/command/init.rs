@@ -37,8 +37,7 @@ pub async fn run(global: &GlobalArgs, args: &InitArgs) -> Result<Ending, Failure
 }
 
 fn configuration_file(global: &GlobalArgs) -> Result<PathBuf, Failure> {
-    let named =
-        global.config.clone().or_else(|| std::env::var_os(environment::CONFIG_VARIABLE).map(Into::into));
+    let named = global.config.clone().or_else(environment::config_file);
     let path = named.unwrap_or_else(|| config::DEFAULT_FILE.into());
     std::path::absolute(&path)
         .map_err(|error| Failure::usage(format!("could not use \"{}\" as a path: {error}", path.display())))

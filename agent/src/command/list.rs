@@ -96,3 +96,32 @@ fn backup_row(backup: &BackupSummary) -> Vec<String> {
         remarks.join(", "),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_names_of_a_backup_are_the_interface() {
+        let backup: BackupSummary =
+            serde_json::from_str(include_str!("../../tests/fixtures/backup.json")).unwrap();
+        let listed = backup_json(&backup);
+        let expected = json!({
+            "id": "20261121T005909Z-full-66a14c",
+            "kind": "full",
+            "parent": null,
+            "timeline": 1,
+            "start": { "lsn": "0/900028", "time": "2026-11-21T00:59:09.764767Z" },
+            "stop": { "lsn": "0/900100", "time": "2026-11-21T00:59:10.107907Z" },
+            "bytes": { "data": 23_058_081, "stored": 2_997_371 },
+            "damaged_pages": 0,
+            "verified_at": null,
+        });
+        for (name, value) in expected.as_object().unwrap() {
+            assert_eq!(&listed[name], value, "{name}");
+            assert!(listed.as_object().unwrap().contains_key(name), "{name} is missing");
+        }
+        assert!(backup_row(&backup).contains(&"22.0 MiB".to_owned()));
+    }
+}

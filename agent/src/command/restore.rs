@@ -31,7 +31,7 @@ pub async fn run(settings: &Settings, args: &RestoreArgs, as_json: bool) -> Resu
     output::to_stderr(&command::plan::report::reachable_text(plan));
     let progress = Progress::new();
     // The answer came; from here on the store may be away for a while without all being lost.
-    let archive = open::archive(settings, chosen.cluster.system_identifier, Patience::Work).await?;
+    let archive = open::again(settings, &chosen.archive, Patience::Work).await?;
     let work = restore(&archive, plan, &request, &progress);
     let restored = progress_bar::shown("restore", &progress, work).await?;
     // The cluster is there: that nobody could be told so does not make it less so.

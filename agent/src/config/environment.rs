@@ -4,13 +4,19 @@ use super::keys::{self, Key};
 use super::raw::{Origin, RawSettings, RawValue};
 use crate::exit::Failure;
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 /// Every variable of ours begins so.
 pub const PREFIX: &str = "WALPOINT_";
 /// Names the configuration file; not a key.
-pub const CONFIG_VARIABLE: &str = "WALPOINT_CONFIG";
+const CONFIG_VARIABLE: &str = "WALPOINT_CONFIG";
 /// Variables that tests set; not keys.
 const TEST_PREFIX: &str = "WALPOINT_TEST_";
+
+/// The configuration file that the environment names.
+pub fn config_file() -> Option<PathBuf> {
+    std::env::var_os(CONFIG_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from)
+}
 
 /// Reads our variables into `settings`, over what the file said. An empty variable takes the key away.
 ///

@@ -150,3 +150,91 @@ fn estimated(plan: &RecoveryPlan) -> Duration {
     let fetching = plan.backup.bytes.data / FETCHED_PER_SECOND;
     Duration::from_secs(1 + fetching + wal / REPLAYED_PER_SECOND)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use walpoint_pitr::plan::{Nearest, Segments};
+    use walpoint_pitr::target::Target;
+    use walpoint_wal::{Lsn, PathStep, SegmentName, TimelineId, Timestamp};
+
+    fn plan() -> RecoveryPlan {
+        let backup: walpoint_archive::BackupSummary =
+            serde_json::from_str(include_str!("../../../tests/fixtures/backup.json")).unwrap();
+        let segment = |text: &str| -> SegmentName { text.parse().unwrap() };
+        RecoveryPlan {
+            system_identifier: backup.system_identifier,
+            segment_size: backup.segment_size,
+            backup,
+            why_backup: "the only one".to_owned(),
+            path: vec![PathStep { timeline: TimelineId::FIRST, begin: Lsn(0), end: None }],
+            timeline: TimelineId::FIRST,
+            record_timeline: TimelineId::FIRST,
+            last_record: Lsn(0xA2_0348),
+            last_record_end: Lsn(0xA2_0388),
+            segments: Segments {
+                first: segment("000000010000000000000009"),
+                last: segment("00000001000000000000000A"),
+                count: 2,
+                bytes: 28_216,
+            },
+            last_included: Some(CommitPoint {
+                xid: 726,
+                lsn: Lsn(0xA1_08A0),
+                time: Timestamp(848_526_300_000_000),
+            }),
+            first_excluded: None,
+            prepared_open: Vec::new(),
+            bytes_to_fetch: 3_025_587,
+            target: Target::Latest,
+            exclusive: false,
+            warnings: vec!["mind the gap".to_owned()],
+            notes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_names_of_a_plan_are_the_interface() {
+        let plan = reachable_json(&plan());
+        assert_eq!((&plan["reachable"], &plan["reason"]), (&json!(true), &Value::Null));
+        assert_eq!(plan["backup"]["id"], "20261121T005909Z-full-66a14c");
+        assert_eq!(plan["timeline"], 1);
+        assert_eq!(
+            plan["segments"],
+            json!({
+                "first": "000000010000000000000009", "last": "00000001000000000000000A",
+                "count": 2, "bytes": 28_216,
+            })
+        );
+        let included = json!({ "xid": 726, "lsn": "0/A108A0", "time": "2026-11-20T21:45:00.000000Z" });
+        assert_eq!((&plan["last_included"], &plan["first_excluded"]), (&included, &Value::Null));
+    }
+
+    #[test]
+    fn the_names_of_what_cannot_be_reached_are_the_interface() {
+        let before = Moment { lsn: Lsn(0xB0_0000), time: None };
+        let why = Unreachable {
+            reason: "a gap".to_owned(),
+            nearest: Nearest { before: Some(before), after: None },
+            hint: None,
+            candidates: Vec::new(),
+        };
+        let plan = unreachable_json(&why);
+        assert_eq!(
+            (&plan["reachable"], &plan["reason"], &plan["status"]),
+            (&json!(false), &json!("a gap"), &json!(6))
+        );
+        assert_eq!(plan["nearest"], json!({ "before": { "lsn": "0/B00000", "time": null }, "after": null }));
+        assert!(unreachable_text(&why).contains("--target-lsn 0/B00000"));
+    }
+
+    #[test]
+    fn people_read_the_same() {
+        let text = reachable_text(&plan());
+        for what in
+            ["20261121T005909Z-full-66a14c", "transaction 726 at 0/A108A0", "mind the gap", "2 segments"]
+        {
+            assert!(text.contains(what), "{what}: {text}");
+        }
+    }
+}
