@@ -18,6 +18,9 @@ pub struct Outcome {
     pub stdout: String,
     pub stderr: String,
     pub elapsed: Duration,
+    /// The most memory that the program itself had resident, in bytes, its children not counted. 0 when it
+    /// ended before it could be looked at.
+    pub peak_memory: u64,
 }
 
 impl Outcome {
@@ -83,7 +86,8 @@ pub fn run_with_stderr(mut command: Command, other: Option<Stdio>, limit: Durati
     let name = describe(&command);
     let start = Instant::now();
     let child = command.spawn().with_context(|| format!("start {name}"))?;
-    let status = wait_limited(child, limit)?;
+    let mut peak_memory = 0;
+    let status = wait_limited(child, limit, &mut peak_memory)?;
     let outcome = |status| -> Result<Outcome> {
         Ok(Outcome {
             command: name.clone(),
@@ -91,6 +95,7 @@ pub fn run_with_stderr(mut command: Command, other: Option<Stdio>, limit: Durati
             stdout: content(stdout)?,
             stderr: content(stderr)?,
             elapsed: start.elapsed(),
+            peak_memory,
         })
     };
     match status {
@@ -106,7 +111,7 @@ enum Ended {
     Killed(ExitStatus),
 }
 
-fn wait_limited(mut child: Child, limit: Duration) -> Result<Ended> {
+fn wait_limited(mut child: Child, limit: Duration, peak_memory: &mut u64) -> Result<Ended> {
     let start = Instant::now();
     loop {
         if let Some(status) = child.try_wait()? {
@@ -116,8 +121,16 @@ fn wait_limited(mut child: Child, limit: Duration) -> Result<Ended> {
             child.kill().context("kill a program that ran too long")?;
             return Ok(Ended::Killed(child.wait()?));
         }
+        *peak_memory = peak_memory_of(child.id()).unwrap_or(*peak_memory);
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// `VmHWM` of /proc/<pid>/status, which never falls. None once the process has ended.
+fn peak_memory_of(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
 fn content(mut file: File) -> Result<String> {

@@ -20,8 +20,10 @@ pub enum Stop {
     Fast,
     /// SIGQUIT: no checkpoint, crash recovery next time.
     Immediate,
-    /// SIGKILL of the postmaster.
+    /// SIGKILL of the postmaster; its children notice and end.
     Kill,
+    /// SIGKILL of every process at once, in the midst of whatever they write.
+    Crash,
 }
 
 const STOP_LIMIT: Duration = Duration::from_secs(120);
@@ -62,20 +64,37 @@ impl Server {
         if !self.is_running()? {
             return Ok(());
         }
+        if how == Stop::Crash {
+            self.kill_children()?;
+        }
         self.signal(match how {
             Stop::Fast => Signal::INT,
             Stop::Immediate => Signal::QUIT,
-            Stop::Kill => Signal::KILL,
+            Stop::Kill | Stop::Crash => Signal::KILL,
         })?;
         let ended = wait::until_true("the server to stop", STOP_LIMIT, || Ok(!self.is_running()?));
         if ended.is_err() {
             self.signal(Signal::KILL)?;
             self.child.wait()?;
         }
-        if how == Stop::Kill {
+        if matches!(how, Stop::Kill | Stop::Crash) {
             self.remove_socket();
         }
         ended
+    }
+
+    /// Holds the postmaster, so that it starts nobody anew, kills its children and waits for their ends:
+    /// the next server refuses to start while one of them has the old shared memory.
+    fn kill_children(&self) -> Result<()> {
+        self.signal(Signal::STOP)?;
+        let children = children_of(self.child.id());
+        for pid in children.iter().filter_map(|pid| Pid::from_raw(*pid)) {
+            // One that has gone by itself is as dead as it should be.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        wait::until_true("the server's children to be dead", STOP_LIMIT, || {
+            Ok(children_of(self.child.id()).is_empty())
+        })
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
@@ -90,4 +109,17 @@ impl Server {
             let _ = std::fs::remove_file(self.sockets.join(name));
         }
     }
+}
+
+/// The living children of a process, by /proc/<pid>/stat: `pid (name) state ppid …`.
+fn children_of(parent: u32) -> Vec<i32> {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let mut fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ');
+        let is_alive = fields.next().is_some_and(|state| !matches!(state, "Z" | "X"));
+        is_alive && fields.next().and_then(|ppid| ppid.parse().ok()) == Some(parent)
+    })
+    .collect()
 }

@@ -23,9 +23,8 @@ fn map_a_tablespace(postgres: &Postgres) -> Result<()> {
     scene.backup()?;
     scene.cluster.execute("insert into t select g from generate_series(5001, 6000) g")?;
     scene.archive_everything()?;
-    scene.cluster.stop(Stop::Fast)?;
 
-    // Without a mapping the old place would be used, and that holds data.
+    // The primary goes on meanwhile: without a mapping its own place would be used, and that holds data.
     let directory = scene.fresh_directory();
     scene.restore_into(&directory, &["--latest"])?.expect(7)?;
     assert!(!directory.join("global/pg_control").exists());
@@ -37,5 +36,15 @@ fn map_a_tablespace(postgres: &Postgres) -> Result<()> {
     let place =
         restored.value("select pg_tablespace_location(oid) from pg_tablespace where spcname = 'space'")?;
     assert_eq!(place, new.display().to_string());
-    restored.stop(Stop::Fast)
+
+    // Two clusters, two places: neither sees what the other writes.
+    scene.cluster.execute("insert into t values (0)")?;
+    restored.execute("delete from t where g > 10; checkpoint")?;
+    assert_eq!(scene.cluster.value("select count(*) from t")?, "6001");
+    assert_eq!(restored.value("select count(*) from t")?, "10");
+    restored.stop(Stop::Fast)?;
+    scene.cluster.stop(Stop::Immediate)?;
+    scene.cluster.start()?;
+    assert_eq!(scene.cluster.value("select count(*) from t")?, "6001", "after a crash");
+    scene.cluster.stop(Stop::Fast)
 }

@@ -1,0 +1,111 @@
+//! A crash in the midst of a record that spans segments: the segments with its beginning are archived, its
+//! end was never written, and the next record says that it overwrites it. Recovery goes across.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rand::RngExt;
+use walpoint_tests::cluster::{Cluster, ClusterOptions, Sql, Stop};
+use walpoint_tests::programs;
+use walpoint_tests::scene::Scene;
+use walpoint_tests::wal_dump::{self, DumpedRecord, parse_lsn};
+
+use super::spanning_records::assert_whole;
+
+/// A record is torn by nearly every crash; so many that none is torn do not happen.
+const MOST_CRASHES: usize = 10;
+/// How many torn records the scenario wants to cross.
+const ENOUGH: usize = 2;
+
+/// What the primary itself showed, at a moment when nobody wrote.
+struct Shown {
+    time: String,
+    rows: String,
+}
+
+fn shown(sql: &Sql) -> Result<Shown> {
+    let rows = sql.value("select count(*) || ' ' || coalesce(sum(n), 0) from t")?;
+    Ok(Shown { time: sql.value("select clock_timestamp()::text")?, rows })
+}
+
+/// Writes rows and messages of 5 MB on one connection until the server dies under it.
+fn crash_while_writing(cluster: &mut Cluster, first: u32) -> Result<()> {
+    let sql = cluster.sql()?;
+    let writer = std::thread::spawn(move || {
+        for n in first.. {
+            let written = sql.execute(&format!(
+                "insert into t values ({n}); select pg_logical_emit_message(false, 'big', repeat('x', 5000000))"
+            ));
+            if written.is_err() {
+                return;
+            }
+        }
+    });
+    std::thread::sleep(Duration::from_millis(rand::rng().random_range(100..500)));
+    cluster.stop(Stop::Crash)?;
+    writer.join().ok().context("the writer panicked")?;
+    cluster.start()
+}
+
+fn overwrites(records: &[DumpedRecord]) -> usize {
+    records.iter().filter(|record| record.description.starts_with("OVERWRITE_CONTRECORD")).count()
+}
+
+#[test]
+fn recovery_crosses_records_that_a_crash_tore() -> Result<()> {
+    let Some(postgres) = programs::distribution_postgres()? else { return Ok(()) };
+    // pg_waldump reads the primary's own WAL, so it has to stay.
+    let options =
+        ClusterOptions { configuration: "wal_keep_size = '4GB'".into(), ..ClusterOptions::default() };
+    let mut scene = Scene::on_directory(&postgres, options)?;
+    scene.cluster.execute("create table t(n bigint)")?;
+    let start = scene.cluster.value("select pg_current_wal_insert_lsn()::text")?;
+    let start = parse_lsn(&start).context("not an LSN")?;
+    scene.backup()?;
+
+    let mut moments = Vec::new();
+    for crash in 1..=MOST_CRASHES {
+        let records =
+            wal_dump::dump(&scene.cluster.postgres, &scene.cluster.data().join("pg_wal"), 1, start, None)?;
+        if overwrites(&records) >= ENOUGH {
+            break;
+        }
+        crash_while_writing(&mut scene.cluster, 1_000_000 * u32::try_from(crash)?)?;
+        let sql = scene.cluster.sql()?;
+        moments.push(shown(&sql)?);
+        sql.execute("insert into t values (0)")?;
+    }
+    let segment = scene.archive_everything()?;
+    let records =
+        wal_dump::dump(&scene.cluster.postgres, &scene.cluster.data().join("pg_wal"), 1, start, None)?;
+    let torn = overwrites(&records);
+    println!("{torn} records torn by {} crashes, last segment {segment}", moments.len());
+    assert!(torn > 0, "no crash tore a record");
+    let count = assert_whole(&scene)?;
+    let last = shown(&scene.cluster.sql()?)?;
+    scene.cluster.stop(Stop::Fast)?;
+    println!("{count} segments");
+
+    for moment in &moments {
+        let restored = come_back(&mut scene, &["--target-time", &moment.time])?;
+        assert_eq!(restored, moment.rows, "at {}", moment.time);
+    }
+    assert_eq!(come_back(&mut scene, &["--latest"])?, last.rows);
+    // Right at the record that overwrites, and at the one that was torn.
+    for record in records.iter().filter(|record| record.description.starts_with("OVERWRITE_CONTRECORD")) {
+        let torn = record.description.split_whitespace().nth(2).map(|lsn| lsn.trim_end_matches(';'));
+        let torn = torn.with_context(|| format!("no LSN in {record:?}"))?;
+        let at_torn = come_back(&mut scene, &["--target-lsn", torn])?;
+        let after = come_back(&mut scene, &["--target-lsn", &wal_dump::format_lsn(record.lsn)])?;
+        assert_eq!(at_torn, after, "the torn record is not there: {record:?}");
+    }
+    Ok(())
+}
+
+fn come_back(scene: &mut Scene, target: &[&str]) -> Result<String> {
+    let mut restored = scene.recover(target).with_context(|| format!("restore {}", target.join(" ")))?;
+    let rows = shown(&restored.sql()?)?.rows;
+    restored.stop(Stop::Immediate)?;
+    std::fs::remove_dir_all(restored.data())?;
+    Ok(rows)
+}
