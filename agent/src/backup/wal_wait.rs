@@ -5,6 +5,7 @@
 mod chain;
 
 use std::pin::pin;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
@@ -53,8 +54,15 @@ pub async fn wait(
     range: &Range,
     deadline: Duration,
 ) -> Result<(), Failure> {
-    let waiting =
-        Waiting { purpose: range.purpose, archive, session, until: Instant::now() + deadline, deadline };
+    let now = Instant::now();
+    let waiting = Waiting {
+        purpose: range.purpose,
+        archive,
+        session,
+        until: now + deadline,
+        deadline,
+        said: Mutex::new(now),
+    };
     let mut chain = Chain::new(range.size);
     let names = segments_between(range.timeline, range.start, range.stop, range.size);
     let arrivals = stream::iter(names).map(|name| waiting.arrival(name)).buffered(AT_A_TIME);
@@ -75,13 +83,14 @@ struct Waiting<'a> {
     session: &'a Session,
     until: Instant,
     deadline: Duration,
+    /// When the log last said what is awaited.
+    said: Mutex<Instant>,
 }
 
 impl Waiting<'_> {
     /// What the archive says of the segment, once it is there.
     async fn arrival(&self, name: SegmentName) -> Result<(SegmentName, WalFacts), Failure> {
         let mut pause = FIRST_PAUSE;
-        let mut said = Instant::now();
         loop {
             if let Some(facts) = self.look(name).await.map_err(|error| self.failed(error))? {
                 return Ok((name, facts));
@@ -90,13 +99,22 @@ impl Waiting<'_> {
             if now >= self.until {
                 return Err(self.too_late(name).await);
             }
-            if now - said >= SAID_EVERY {
-                said = now;
+            if self.is_time_to_say(now) {
                 tracing::info!(segment = %name, "waiting for WAL to arrive in the archive{}", self.archiver().await);
             }
             sleep(pause.min(self.until - now)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// One of the segments awaited side by side speaks for all.
+    fn is_time_to_say(&self, now: Instant) -> bool {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_time = now - *said >= SAID_EVERY;
+        if is_time {
+            *said = now;
+        }
+        is_time
     }
 
     async fn look(&self, name: SegmentName) -> Result<Option<WalFacts>, ArchiveError> {
