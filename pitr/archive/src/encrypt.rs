@@ -87,11 +87,6 @@ impl KeyRing {
         !self.recipients.is_empty()
     }
 
-    /// The same under the name that asks what is possible.
-    pub fn can_seal_encrypted(&self) -> bool {
-        self.encrypts()
-    }
-
     /// True when there is a key to try on encrypted objects.
     pub fn can_open(&self) -> bool {
         !self.identities.is_empty()

@@ -155,20 +155,12 @@ impl Archive {
             };
         };
         let mut upload = self.store.begin_upload(key, metadata, PutMode::CreateOnly).await?;
-        let mut next = Some(first);
-        let mut after = Some(second);
-        while let Some(part) = next.take() {
-            if let Err(error) = upload.part(part).await {
-                give_up(upload).await;
-                return Err(error.into());
-            }
-            next = match after.take() {
-                Some(part) => Some(part),
-                None => parts.recv().await,
-            };
-        }
+        let sent = send_parts(upload.as_mut(), [first, second], &mut parts).await;
+        // A sealer that nobody listens to any more ends.
+        drop(parts);
+        let sealed = sealed(key, sealing.await);
         // Until it is known that all of it was what it should be, nothing may appear.
-        match sealed(key, sealing.await) {
+        match sent.and(sealed) {
             Ok(seal) if seal.content == content.hash => Ok(Sent::Put(upload.finish().await?)),
             Ok(_) => {
                 give_up(upload).await;
@@ -180,6 +172,20 @@ impl Archive {
             }
         }
     }
+}
+
+async fn send_parts(
+    upload: &mut dyn Upload,
+    first: [Bytes; 2],
+    rest: &mut mpsc::Receiver<Bytes>,
+) -> Result<(), ArchiveError> {
+    for part in first {
+        upload.part(part).await?;
+    }
+    while let Some(part) = rest.recv().await {
+        upload.part(part).await?;
+    }
+    Ok(())
 }
 
 /// What was sent is of no use; that it could not be removed changes nothing.
