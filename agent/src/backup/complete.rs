@@ -47,6 +47,7 @@ pub struct Completion<'a> {
     /// `pg_control` as it was right after the start.
     pub control: &'a ControlFile,
     pub version_num: i32,
+    pub subscriptions: Vec<String>,
     pub label: &'a BackupLabel,
     pub started: Position,
     pub stopped: &'a StoppedBackup,
@@ -125,6 +126,7 @@ impl Completion<'_> {
             files: totals.files,
             bytes: BackupBytes { data: totals.bytes, stored },
             damaged_pages,
+            subscriptions: Some(self.subscriptions.clone()),
             manifest,
             packs: self.packs.iter().map(|pack| pack.object.clone()).collect(),
         }

@@ -17,7 +17,7 @@ use walpoint_wal::segment::{SegmentName, SegmentSize};
 use walpoint_wal::timeline::TimelineId;
 
 use crate::config::durations;
-use crate::exit::Failure;
+use crate::exit::{Failure, Status};
 use crate::session::{ArchiverStatistics, Session};
 use chain::{Chain, Unfit, segments_between};
 
@@ -46,8 +46,8 @@ pub struct Range {
 /// Waits for every segment of the range, `deadline` in all.
 ///
 /// # Errors
-/// Status 1 when the deadline passes or a segment is not whole, 3 when one has
-/// two contents.
+/// Status 1 when the deadline passes, a segment is not whole, or one has two
+/// contents.
 pub async fn wait(
     archive: &Archive,
     session: &Session,
@@ -141,6 +141,11 @@ impl Waiting<'_> {
 
     fn failed(&self, error: ArchiveError) -> Failure {
         let mut failure = Failure::from(error);
+        // The status of a conflict is that of who is refused, and that of
+        // damage says that there is a backup.
+        if matches!(failure.status, Status::Conflict | Status::Damaged) {
+            failure.status = Status::Failed;
+        }
         failure.error = format!("{}: {}", self.purpose, failure.error);
         failure
     }

@@ -12,7 +12,7 @@ mod settings;
 use std::path::Path;
 
 use walpoint_archive::durable::{self, Placement};
-use walpoint_archive::{Archive, CatalogScope, WriterId};
+use walpoint_archive::{Archive, ArchiveError, CatalogScope, ObjectKey, WriterId};
 use walpoint_wal::file_name::WalFileName;
 use walpoint_wal::timeline::TimelineId;
 
@@ -57,7 +57,7 @@ async fn must_be_ours(archive: &Archive, timeline: TimelineId, ours: WriterId) -
         let writer = archive.common(&key).await?.writer;
         if writer != ours {
             return Err(Failure::new(
-                Status::Conflict,
+                Status::Refused,
                 format!(
                     "could not take over timeline {timeline}: the archive already has \"{key}\", written by {writer}, and this cluster is {ours}"
                 ),
@@ -72,10 +72,7 @@ async fn must_be_ours(archive: &Archive, timeline: TimelineId, ours: WriterId) -
 
 /// The history of the timeline, and its first and last segment: whoever wrote
 /// those has written the others.
-async fn objects_of(
-    archive: &Archive,
-    timeline: TimelineId,
-) -> Result<Vec<walpoint_archive::object_key::ObjectKey>, Failure> {
+async fn objects_of(archive: &Archive, timeline: TimelineId) -> Result<Vec<ObjectKey>, Failure> {
     let mut keys = Vec::new();
     if timeline != TimelineId::FIRST {
         let history = archive.wal_variants(&WalFileName::History(timeline)).await?;
@@ -109,13 +106,20 @@ async fn push_histories(
     for timeline in ancestors.chain([timeline]).filter(|timeline| *timeline != TimelineId::FIRST) {
         match history_in(&pg_wal, timeline) {
             Some((_, bytes)) => {
-                let outcome = archive.put_history(timeline, bytes.into(), writer).await?;
+                let outcome = archive.put_history(timeline, bytes.into(), writer).await.map_err(refused)?;
                 tracing::info!(?outcome, "the history of timeline {timeline} is in the archive");
             }
             None => must_be_there(archive, &pg_wal, timeline).await?,
         }
     }
     Ok(())
+}
+
+/// Another history of the same timeline stands in the way as another writer does.
+fn refused(error: ArchiveError) -> Failure {
+    let is_conflict = matches!(error, ArchiveError::Conflict { .. });
+    let failure = Failure::from(error);
+    if is_conflict { Failure { status: Status::Refused, ..failure } } else { failure }
 }
 
 async fn must_be_there(archive: &Archive, pg_wal: &Path, timeline: TimelineId) -> Result<(), Failure> {

@@ -237,6 +237,34 @@ fn the_json_report_names_what_was_found() {
     assert_eq!(report["gaps"], serde_json::json!([]));
 }
 
+/// Scripts read these: adding one is compatible, renaming one is not.
+#[test]
+fn the_json_report_keeps_its_names() {
+    let report = serde_json::to_value(Report::new(&healthy(), &[])).unwrap();
+    let names: Vec<&str> = report.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(
+        names,
+        [
+            "archiver",
+            "backup_age_seconds",
+            "conflicts",
+            "damaged",
+            "findings",
+            "gaps",
+            "lag_seconds",
+            "last_backup",
+            "last_good_backup",
+            "missing_histories",
+            "status",
+            "unarchived_bytes",
+            "waiting"
+        ]
+    );
+    let archiver: Vec<&str> = report["archiver"].as_object().unwrap().keys().map(String::as_str).collect();
+    let expected = ["failed_count", "last_archived", "last_archived_time", "last_failed", "last_failed_time"];
+    assert_eq!(archiver, expected);
+}
+
 #[test]
 fn durations_are_spoken_in_the_units_that_matter() {
     let table = [

@@ -1,0 +1,64 @@
+//! Of two copies only one takes over: the other would archive different WAL
+//! under the same names.
+
+use anyhow::Result;
+use walpoint_tests::cluster::{Cluster, ClusterOptions, Stop};
+use walpoint_tests::programs;
+use walpoint_tests::scene::{RECOVERY_LIMIT, Scene};
+
+fn restart(cluster: &mut Cluster) -> Result<()> {
+    cluster.stop(Stop::Fast)?;
+    cluster.start_expect_ready(RECOVERY_LIMIT)
+}
+
+#[test]
+fn the_second_of_two_copies_is_refused() -> Result<()> {
+    let Some(postgres) = programs::distribution_postgres()? else { return Ok(()) };
+    let mut scene = Scene::on_directory(&postgres, ClusterOptions::default())?;
+    scene.backup()?;
+    scene.cluster.execute("create table t as select 1 as n")?;
+    scene.archive_everything()?;
+    scene.cluster.stop(Stop::Fast)?;
+    let mut one = scene.recover(&["--latest"])?;
+    let mut two = scene.recover(&["--latest"])?;
+    let (for_one, for_two) = (scene.walpoint_for(&one)?, scene.walpoint_for(&two)?);
+
+    let first = for_one.run(&["take-over"])?.expect(1)?;
+    assert!(first.stderr.contains("restart"), "{first}");
+    assert_eq!(one.value("show archive_mode")?, "off");
+    // From the first call on the timeline is taken, archiving or not.
+    let refused = for_two.run(&["take-over"])?.expect(7)?;
+    assert!(refused.stderr.contains("written by"), "{refused}");
+    restart(&mut one)?;
+    assert_eq!(one.value("show archive_mode")?, "on");
+    let id = for_one.ok(&["take-over"])?.last_line()?.to_owned();
+    for_one.run(&["check"])?.expect(0)?;
+
+    for_two.run(&["take-over"])?.expect(7)?;
+    restart(&mut two)?;
+    assert_eq!(two.value("show archive_mode")?, "off", "a refusal changes nothing");
+    let (_, list) = for_one.json(&["list"])?;
+    let newest = list["backups"].as_array().and_then(|backups| backups.last());
+    assert_eq!(newest.and_then(|backup| backup["id"].as_str()), Some(id.as_str()), "{list}");
+    Ok(())
+}
+
+#[test]
+fn a_server_in_recovery_cannot_take_over() -> Result<()> {
+    let Some(postgres) = programs::distribution_postgres()? else { return Ok(()) };
+    let mut scene = Scene::on_directory(&postgres, ClusterOptions::default())?;
+    scene.backup()?;
+    scene.archive_everything()?;
+    scene.cluster.stop(Stop::Fast)?;
+    let mut paused = scene.restore(&["--latest", "--target-action", "pause"])?;
+    paused.launch()?;
+    walpoint_tests::wait::until_true("recovery to pause", RECOVERY_LIMIT, || {
+        Ok(paused.value("select pg_is_wal_replay_paused()::text").is_ok_and(|paused| paused == "true"))
+    })?;
+    let walpoint = scene.walpoint_for(&paused)?;
+    let outcome = walpoint.run(&["take-over"])?.expect(2)?;
+    assert!(outcome.stderr.contains("in recovery"), "{outcome}");
+    let outcome = walpoint.run(&["backup"])?.expect(2)?;
+    assert!(outcome.stderr.contains("in recovery"), "{outcome}");
+    Ok(())
+}
