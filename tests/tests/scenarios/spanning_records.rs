@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use walpoint_tests::cluster::{ClusterOptions, Stop};
+use walpoint_tests::programs::{self, Postgres};
 use walpoint_tests::scene::{ARCHIVING_LIMIT, Scene};
+use walpoint_tests::wait;
 use walpoint_tests::wal_dump::{format_lsn, parse_lsn};
-use walpoint_tests::{programs, wait};
 
 /// Five segments of 1 MiB: three of them hold nothing but the middle of the record.
 const MESSAGE_BYTES: u64 = 5_000_000;
@@ -136,7 +137,16 @@ fn such_a_record_may_be_the_last_thing_in_the_archive_or_lack_its_end() -> Resul
 
 #[test]
 fn a_backup_begins_and_ends_between_such_records() -> Result<()> {
-    let Some(mut scene) = scene()? else { return Ok(()) };
+    for major in programs::MAJORS {
+        let Some(postgres) = programs::postgres(major)? else { continue };
+        back_up_between_messages(&postgres).with_context(|| format!("PostgreSQL {major}"))?;
+    }
+    Ok(())
+}
+
+fn back_up_between_messages(postgres: &Postgres) -> Result<()> {
+    let mut scene = Scene::on_directory(postgres, ClusterOptions::default())?;
+    scene.cluster.execute("create table t(n int)")?;
     let is_done = Arc::new(AtomicBool::new(false));
     let writer = {
         let (sql, is_done) = (scene.cluster.sql()?, Arc::clone(&is_done));

@@ -6,8 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rand::RngExt;
 use walpoint_tests::cluster::{Cluster, ClusterOptions, Sql, Stop};
-use walpoint_tests::programs;
-use walpoint_tests::scene::Scene;
+use walpoint_tests::programs::{self, Postgres};
+use walpoint_tests::scene::{ARCHIVING_LIMIT, RECOVERY_LIMIT, Scene};
+use walpoint_tests::wait;
 use walpoint_tests::wal_dump::{self, DumpedRecord, parse_lsn};
 
 use super::spanning_records::assert_whole;
@@ -41,6 +42,7 @@ fn crash_while_writing(cluster: &mut Cluster, first: u32) -> Result<()> {
             }
         }
     });
+    // Not a wait: any moment will do.
     std::thread::sleep(Duration::from_millis(rand::rng().random_range(100..500)));
     cluster.stop(Stop::Crash)?;
     writer.join().ok().context("the writer panicked")?;
@@ -79,7 +81,12 @@ fn recovery_crosses_records_that_a_crash_tore() -> Result<()> {
     let records =
         wal_dump::dump(&scene.cluster.postgres, &scene.cluster.data().join("pg_wal"), 1, start, None)?;
     let torn = overwrites(&records);
-    println!("{torn} records torn by {} crashes, last segment {segment}", moments.len());
+    let overwriting = records.iter().filter(|it| it.description.starts_with("OVERWRITE_CONTRECORD"));
+    let places: Vec<String> = overwriting.map(|it| wal_dump::format_lsn(it.lsn)).collect();
+    println!(
+        "{torn} records torn by {} crashes, overwritten at {places:?}, last is {segment}",
+        moments.len()
+    );
     assert!(torn > 0, "no crash tore a record");
     let count = assert_whole(&scene)?;
     let last = shown(&scene.cluster.sql()?)?;
@@ -100,6 +107,73 @@ fn recovery_crosses_records_that_a_crash_tore() -> Result<()> {
         assert_eq!(at_torn, after, "the torn record is not there: {record:?}");
     }
     Ok(())
+}
+
+#[test]
+fn recovery_crosses_torn_records_of_every_major() -> Result<()> {
+    for major in programs::MAJORS {
+        let Some(postgres) = programs::postgres(major)? else { continue };
+        cross(&postgres).with_context(|| format!("PostgreSQL {major}"))?;
+    }
+    Ok(())
+}
+
+/// Without `pg_waldump`: the server that replays a record that overwrites another says so.
+fn cross(postgres: &Postgres) -> Result<()> {
+    let mut scene = Scene::on_directory(postgres, ClusterOptions::default())?;
+    scene.cluster.execute("create table t(n bigint)")?;
+    scene.backup()?;
+    for crash in 1..=3 {
+        crash_while_writing(&mut scene.cluster, 1_000_000 * crash)?;
+    }
+    let expected = shown(&scene.cluster.sql()?)?.rows;
+    scene.archive_everything()?;
+    assert_whole(&scene)?;
+    scene.cluster.stop(Stop::Fast)?;
+    let mut restored = scene.recover(&["--latest"])?;
+    assert_eq!(shown(&restored.sql()?)?.rows, expected);
+    let crossed = restored.log().matches("successfully skipped missing contrecord").count();
+    println!("PostgreSQL {}: crossed {crossed} torn records", postgres.major);
+    assert!(crossed > 0, "no crash tore a record\n{}", restored.log());
+    restored.stop(Stop::Immediate)
+}
+
+/// The fork of a new timeline is where a record began whose middle is in the archive and whose end is not.
+#[test]
+fn a_new_timeline_begins_where_a_torn_record_did() -> Result<()> {
+    let Some(postgres) = programs::distribution_postgres()? else { return Ok(()) };
+    let mut scene = Scene::on_directory(&postgres, ClusterOptions::default())?;
+    scene.cluster.execute("create table t(n bigint)")?;
+    scene.backup()?;
+    crash_and_stay_down(&mut scene)?;
+    let mut next = scene.restore(&["--latest", "--take-over"])?;
+    next.start_expect_ready(RECOVERY_LIMIT)?;
+    let at_fork = shown(&next.sql()?)?;
+    next.execute("insert into t values (0)")?;
+    let segment = next.switch_and_wait_archived(ARCHIVING_LIMIT)?;
+    assert!(segment.starts_with("00000002"), "{segment}");
+    let last = shown(&next.sql()?)?;
+    next.stop(Stop::Fast)?;
+    let (_, listing) = scene.walpoint.json(&["list", "--wal"])?;
+    for timeline in listing["timelines"].as_array().context("no timelines")? {
+        assert_eq!(timeline["damaged"].as_array().map(Vec::len), Some(0), "{listing}");
+    }
+    assert_eq!(come_back(&mut scene, &["--target-time", &at_fork.time])?, at_fork.rows);
+    assert_eq!(come_back(&mut scene, &["--latest"])?, last.rows);
+    assert_eq!(come_back(&mut scene, &["--latest", "--target-timeline", "1"])?, at_fork.rows);
+    Ok(())
+}
+
+/// Crashes when the archive has the beginning of a record of 5 MB and cannot have its end.
+fn crash_and_stay_down(scene: &mut Scene) -> Result<()> {
+    let sql = scene.cluster.sql()?;
+    sql.execute("insert into t values (1)")?;
+    let before = sql.value("select pg_walfile_name(pg_current_wal_insert_lsn())")?;
+    let emit = "select pg_logical_emit_message(false, 'big', repeat('x', 5000000))";
+    scene.cluster.execute(emit)?;
+    let archived = "select coalesce(last_archived_wal, '') from pg_stat_archiver";
+    wait::until_true("the beginning to be archived", ARCHIVING_LIMIT, || Ok(sql.value(archived)? > before))?;
+    scene.cluster.stop(Stop::Crash)
 }
 
 fn come_back(scene: &mut Scene, target: &[&str]) -> Result<String> {
