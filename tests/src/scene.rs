@@ -95,6 +95,18 @@ impl Scene {
         Cluster::restored(&directory, &self.cluster)
     }
 
+    /// Restores, then has an operator replace the recovery settings by hand:
+    /// no contract, no target, a timeline. The cluster is not started.
+    pub fn restore_by_hand(&mut self, timeline: &str) -> Result<Cluster> {
+        let restored = self.restore(&["--target-immediate"])?;
+        restored.override_settings(&format!(
+            "recovery_target = ''\nrecovery_target_lsn = ''\nrecovery_target_timeline = '{timeline}'\n\
+             restore_command = '{} archive-get %f %p'",
+            self.walpoint.hook_prefix()
+        ))?;
+        Ok(restored)
+    }
+
     /// Calls `restore` for a directory, whatever comes of it.
     pub fn restore_into(&self, directory: &Path, target: &[&str]) -> Result<Outcome> {
         let directory = directory.to_str().context("the directory's name is not UTF-8")?;

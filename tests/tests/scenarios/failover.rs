@@ -60,18 +60,6 @@ fn segments(scene: &Scene, timeline: u32) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// A restored directory whose operator wrote the recovery settings by hand:
-/// no contract, no target, a timeline.
-fn hand_written(scene: &mut Scene, timeline: &str) -> Result<Cluster> {
-    let restored = scene.restore(&["--target-immediate"])?;
-    restored.override_settings(&format!(
-        "recovery_target = ''\nrecovery_target_lsn = ''\nrecovery_target_timeline = '{timeline}'\n\
-         restore_command = '{} archive-get %f %p'",
-        scene.walpoint.hook_prefix()
-    ))?;
-    Ok(restored)
-}
-
 #[test]
 fn both_branches_come_back_each_with_its_own_rows() -> Result<()> {
     let Some(mut scene) = scene()? else { return Ok(()) };
@@ -104,7 +92,7 @@ fn a_hole_in_the_parent_behind_the_fork_is_a_gap() -> Result<()> {
     let directory = scene.fresh_directory();
     scene.restore_into(&directory, &["--latest", "--target-timeline", "2"])?.expect(6)?;
 
-    let mut by_hand = hand_written(&mut scene, "2")?;
+    let mut by_hand = scene.restore_by_hand("2")?;
     let log = by_hand.start_expect_fatal(REFUSAL_LIMIT)?;
     assert!(log.contains(lost[1].as_str()), "{log}");
     Ok(())

@@ -41,23 +41,31 @@ fn stage() -> Result<Option<Stage>> {
 
 /// Restores with everything in order, breaks the store for the third segment
 /// that recovery asks for, expects a refusal, mends it and expects every row.
+///
+/// Twice: as `restore` sets it up, and as an operator writes it, with no
+/// target that would make PostgreSQL itself refuse to open short.
 fn refuse_then_recover(fault: Fault) -> Result<()> {
     let Some(Stage { mut scene, proxy }) = stage()? else { return Ok(()) };
     let short =
         scene.walpoint.with_config(|text| text.replace("retry_for = \"20s\"", "retry_for = \"2s\""))?;
     scene.walpoint = short;
-    let mut restored = scene.restore(&["--latest"])?;
+    for by_hand in [false, true] {
+        let mut restored = match by_hand {
+            false => scene.restore(&["--latest"])?,
+            true => scene.restore_by_hand("latest")?,
+        };
+        proxy.forget_requests();
+        proxy.add(Rule::new(fault.clone()).target("/wal/").after(6));
+        let log = restored.start_expect_fatal(Duration::from_secs(150))?;
+        assert!(log.contains("FATAL"), "{log}");
+        assert!(proxy.requests().len() > 6, "recovery never came to the fault");
 
-    proxy.forget_requests();
-    proxy.add(Rule::new(fault).target("/wal/").after(6));
-    let log = restored.start_expect_fatal(Duration::from_secs(150))?;
-    assert!(log.contains("FATAL"), "{log}");
-    assert!(proxy.requests().len() > 6, "recovery never came to the fault");
-
-    proxy.clear();
-    restored.start_expect_ready(RECOVERY_LIMIT)?;
-    let rows = restored.value("select count(*) from t")?;
-    assert_eq!(rows, (SEGMENTS * ROWS_EACH).to_string());
+        proxy.clear();
+        restored.start_expect_ready(RECOVERY_LIMIT)?;
+        let rows = restored.value("select count(*) from t")?;
+        assert_eq!(rows, (SEGMENTS * ROWS_EACH).to_string(), "by hand: {by_hand}");
+        restored.stop(Stop::Immediate)?;
+    }
     Ok(())
 }
 
