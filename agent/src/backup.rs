@@ -117,6 +117,7 @@ impl Copied {
             writer: preparation.writer,
             control: &self.control,
             version_num: session.server.version_num,
+            subscriptions: session.server.subscriptions.clone(),
             label: &self.label,
             started: self.started,
             stopped: &self.stopped,

@@ -131,6 +131,7 @@ pub(crate) fn backup(
         files: 1,
         bytes: BackupBytes { data: 1000, stored: 500 },
         damaged_pages: 0,
+        subscriptions: None,
         manifest: ManifestObject { key, size: 300, sha256, content, plain_size },
         packs: Vec::new(),
         id,

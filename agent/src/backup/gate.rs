@@ -70,6 +70,7 @@ mod tests {
             archive_library: String::new(),
             wal_segment_size: 16 << 20,
             stats_temp_directory: None,
+            subscriptions: Vec::new(),
         }
     }
 

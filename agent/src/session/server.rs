@@ -29,6 +29,8 @@ pub struct Server {
     pub wal_segment_size: u64,
     /// Where 13 and 14 keep their temporary statistics.
     pub stats_temp_directory: Option<PathBuf>,
+    /// Names of the enabled subscriptions, over all databases.
+    pub subscriptions: Vec<String>,
 }
 
 const QUESTION: &str = "SELECT current_setting('server_version_num')::int, \
@@ -38,7 +40,8 @@ const QUESTION: &str = "SELECT current_setting('server_version_num')::int, \
     pg_is_in_recovery(), current_setting('archive_mode'), \
     current_setting('archive_command'), current_setting('archive_library', true), \
     (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size'), \
-    current_setting('stats_temp_directory', true)";
+    current_setting('stats_temp_directory', true), \
+    ARRAY(SELECT subname::text FROM pg_subscription WHERE subenabled ORDER BY 1)";
 
 impl Server {
     pub(super) async fn ask(client: &Client) -> Result<Server, SessionError> {
@@ -68,6 +71,7 @@ impl Server {
             archive_library: text(9),
             wal_segment_size: row.get::<_, i64>(10).cast_unsigned(),
             stats_temp_directory: path(11),
+            subscriptions: row.get(12),
         })
     }
 

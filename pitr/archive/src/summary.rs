@@ -74,6 +74,10 @@ pub struct BackupSummary {
     pub bytes: BackupBytes,
     /// Number of pages whose checksum was wrong on disk.
     pub damaged_pages: u64,
+    /// Names of the subscriptions that were enabled, over all databases; not recorded by
+    /// older versions. A copy that runs them takes what the original should get.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subscriptions: Option<Vec<String>>,
     /// Where its manifest is.
     pub manifest: ManifestObject,
     /// Every pack that the manifest names, those of older backups too, by key.

@@ -231,6 +231,7 @@ async fn back_up(site: &Site, tablespace: &Path) -> BackupId {
         files: totals.files,
         bytes: BackupBytes { data: totals.bytes, stored: packs.iter().map(|pack| pack.size).sum() },
         damaged_pages: 0,
+        subscriptions: None,
         manifest,
         packs,
         id: id.clone(),

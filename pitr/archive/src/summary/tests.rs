@@ -49,6 +49,7 @@ pub(crate) fn summary() -> BackupSummary {
         files: 970,
         bytes: BackupBytes { data: 23_000_000, stored: 3_000_000 },
         damaged_pages: 0,
+        subscriptions: None,
         manifest: ManifestObject {
             key: layout.manifest(&id, manifest.id(), true),
             size: 20_000,

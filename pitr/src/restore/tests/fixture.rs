@@ -82,6 +82,7 @@ pub(in crate::restore) fn summary(layout: &Layout) -> BackupSummary {
         files: 0,
         bytes: BackupBytes { data: 0, stored: 0 },
         damaged_pages: 0,
+        subscriptions: None,
         manifest: ManifestObject {
             key: layout.manifest(&id, manifest.id(), false),
             size: 0,
