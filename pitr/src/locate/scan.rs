@@ -226,7 +226,7 @@ impl<'w> Scan<'w> {
         };
         let bytes = self.wal.source.segment(link.variant).await?;
         self.fed = Some(number);
-        self.refused = self.reader.feed(link.name, bytes.to_vec()).err();
+        self.refused = self.reader.feed(link.name, bytes).err();
         Ok(())
     }
 

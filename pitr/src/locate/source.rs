@@ -10,7 +10,8 @@ use walpoint_wal::{SegmentSize, SystemIdentifier};
 
 /// Requests for facts that are under way at a time.
 const PARALLEL: usize = 16;
-/// Plain bytes of segments that are kept; two segments are kept in any case.
+/// Plain bytes of segments that are kept; one segment is kept in any case, and of the
+/// largest, 1 GiB, no more than that is ever in memory.
 const KEPT_BYTES: u64 = 128 << 20;
 
 /// The WAL of one archive, as planning reads it.
@@ -62,16 +63,22 @@ impl<'a> WalSource<'a> {
         if let Some(bytes) = kept {
             return Ok(bytes);
         }
+        // Before the next one is fetched, so that there is room for it.
+        self.make_room();
         let mut bytes = Vec::new();
         self.archive.fetch_wal(variant, &mut bytes, self.size.bytes()).await?;
         let bytes = Arc::new(bytes);
+        lock(&self.segments).push_back((variant.key.clone(), Arc::clone(&bytes)));
+        Ok(bytes)
+    }
+
+    /// Forgets the oldest segments until one more may be kept.
+    fn make_room(&self) {
+        let most = usize::try_from(KEPT_BYTES / self.size.bytes()).unwrap_or(1).max(1);
         let mut segments = lock(&self.segments);
-        let most = usize::try_from(KEPT_BYTES / self.size.bytes()).unwrap_or(2).max(2);
         while segments.len() >= most {
             segments.pop_front();
         }
-        segments.push_back((variant.key.clone(), Arc::clone(&bytes)));
-        Ok(bytes)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Pulls records out of consecutive segments.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::carry_over::{Carry, CarryOver};
 use crate::first_page::SegmentPlace;
@@ -63,8 +64,8 @@ pub struct ReadError {
 
 /// Reads records, checking every page header, CRC and previous-record pointer.
 ///
-/// Holds the segment that was fed, the records of one page and a record that spans
-/// pages. After an error or the end of WAL it says the same again for ever.
+/// Shares the segment that was fed, and holds the records of one page and a record that
+/// spans pages. After an error or the end of WAL it says the same again for ever.
 #[derive(Debug)]
 pub struct Reader {
     start: ReaderStart,
@@ -80,7 +81,7 @@ pub struct Reader {
 /// A segment being read.
 #[derive(Debug)]
 struct Fed {
-    bytes: Vec<u8>,
+    bytes: Arc<Vec<u8>>,
     first: Lsn,
     pages: usize,
     next_page: usize,
@@ -120,14 +121,14 @@ impl Reader {
 
     /// Hands over the next whole segment: the one that [`Step::NeedSegment`] named, of
     /// the same timeline or a later one.
-    pub fn feed(&mut self, name: SegmentName, bytes: Vec<u8>) -> Result<(), ReadError> {
-        self.take_segment(name, bytes, false)
+    pub fn feed(&mut self, name: SegmentName, bytes: impl Into<Arc<Vec<u8>>>) -> Result<(), ReadError> {
+        self.take_segment(name, bytes.into(), false)
     }
 
     /// Hands over a segment that is not filled to its end: a `.partial` or a live tail,
     /// also shorter than a segment. What is no record in it ends the WAL and is no damage.
-    pub fn feed_open(&mut self, name: SegmentName, bytes: Vec<u8>) -> Result<(), ReadError> {
-        self.take_segment(name, bytes, true)
+    pub fn feed_open(&mut self, name: SegmentName, bytes: impl Into<Arc<Vec<u8>>>) -> Result<(), ReadError> {
+        self.take_segment(name, bytes.into(), true)
     }
 
     /// The next record, or what is missing to have it. Before the first segment of a
@@ -149,10 +150,18 @@ impl Reader {
         }
     }
 
-    fn take_segment(&mut self, name: SegmentName, mut bytes: Vec<u8>, open: bool) -> Result<(), ReadError> {
+    fn take_segment(
+        &mut self,
+        name: SegmentName,
+        mut bytes: Arc<Vec<u8>>,
+        open: bool,
+    ) -> Result<(), ReadError> {
         let place = self.place(name, &bytes, open)?;
         // The rest of a page that was not written yet reads as zeros, like that of a file.
-        bytes.resize(bytes.len().next_multiple_of(PAGE_SIZE), 0);
+        if !bytes.len().is_multiple_of(PAGE_SIZE) {
+            let whole_pages = bytes.len().next_multiple_of(PAGE_SIZE);
+            Arc::make_mut(&mut bytes).resize(whole_pages, 0);
+        }
         let pages = usize::try_from(place.size.bytes()).unwrap_or(usize::MAX) / PAGE_SIZE;
         self.segment = Some(Fed { bytes, first: place.start, pages, next_page: 0, open });
         self.next_segment = Some(place.number + 1);
