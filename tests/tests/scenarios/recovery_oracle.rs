@@ -58,7 +58,12 @@ fn recover_random_targets(mut scene: Scene, count: usize) -> Result<()> {
     let ledger = Ledger::start(&scene.cluster, 4, seed)?;
     ledger.wait_for_commits(100, LOAD_LIMIT)?;
     let backup = scene.backup()?;
-    ledger.wait_for_commits(600, LOAD_LIMIT)?;
+    // Many segments, with checkpoints between: a lost or mistaken one has to
+    // show wherever it is.
+    for round in 0..12 {
+        ledger.wait_for_commits(60, LOAD_LIMIT)?;
+        scene.cluster.execute(if round % 3 == 0 { "checkpoint" } else { "select pg_switch_wal()" })?;
+    }
     let notes = ledger.finish()?;
     scene.archive_everything()?;
 
@@ -120,21 +125,24 @@ fn recover_and_judge(
     std::fs::remove_dir_all(restored.data()).context("make room")
 }
 
-/// Times on commits, between them and just off them; LSNs of commits and of
-/// any record; xids of commits and aborts.
+/// Times on commits and just off them, LSNs of any record, xids of commits and
+/// then of aborts too; four inclusive ones, four exclusive ones, and so on.
 fn random_targets(oracle: &Oracle, first: u64, count: usize, random: &mut StdRng) -> Vec<OracleTarget> {
     let ends: Vec<_> = oracle.ends().iter().filter(|end| end.lsn > first).collect();
     // The last ones stay out: a time after the last known commit cannot be
     // promised, whoever asks.
     let ends = &ends[..ends.len() - 5];
+    let commits: Vec<_> = ends.iter().filter(|end| end.is_commit).collect();
     let records: Vec<u64> = oracle.record_lsns().iter().copied().filter(|lsn| *lsn > first).collect();
     let records = &records[..records.len() - 20];
     let mut targets = vec![OracleTarget::Latest];
     while targets.len() < count {
+        let number = targets.len() - 1;
+        let exclusive = number / 4 % 2 == 1;
         let end = ends.choose(random).unwrap();
-        let exclusive = random.random_bool(0.3);
-        targets.push(match targets.len() % 4 {
+        targets.push(match number % 4 {
             0 => OracleTarget::Time { at: end.time.plus_micros(random.random_range(-2..=2)), exclusive },
+            1 if number < 8 => OracleTarget::Xid { xid: commits.choose(random).unwrap().xid, exclusive },
             1 => OracleTarget::Xid { xid: end.xid, exclusive },
             2 => OracleTarget::Lsn { lsn: *records.choose(random).unwrap(), exclusive },
             _ => OracleTarget::Time { at: end.time, exclusive },
