@@ -13,6 +13,7 @@ mod search;
 mod source;
 mod steps;
 mod targets;
+mod times;
 mod xid;
 
 use serde::Serialize;
@@ -21,7 +22,7 @@ use walpoint_wal::{Lsn, TimelineId, Timestamp};
 use crate::plan::Candidate;
 
 pub(crate) use chain::{ChainEnd, chains};
-pub(crate) use scan::{EventAt, PathWal, Scan};
+pub(crate) use scan::{EventAt, PathWal, Scan, Spot};
 pub(crate) use search::Search;
 pub(crate) use source::WalSource;
 pub(crate) use targets::{Finder, find};
@@ -94,7 +95,7 @@ pub(crate) struct Hit {
     /// Number of the chain that it lies in.
     pub chain: usize,
     /// Where it lies.
-    pub last: scan::Spot,
+    pub last: Spot,
 }
 
 /// Why there is no record to recover to.

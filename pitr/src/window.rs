@@ -122,12 +122,15 @@ async fn time_at(finder: Finder<'_>, lsn: Lsn) -> Result<Option<Timestamp>, Arch
 fn named_gap(coverage: &Coverage<'_>, gap: &Gap) -> Option<WindowGap> {
     let own = gap.timeline == coverage.path.timeline;
     let reason = words::gap(gap).0;
-    own.then(|| WindowGap { timeline: gap.timeline, first: gap.first, last: gap.last, reason })
+    own.then_some(WindowGap { timeline: gap.timeline, first: gap.first, last: gap.last, reason })
 }
 
 fn broken(finder: Finder<'_>, at: usize) -> Option<WindowGap> {
     let name = finder.chains.get(at)?.ends.segment()?;
     let (reason, _) = finder.break_after(at)?;
     let own = name.timeline == finder.wal.coverage.path.timeline;
-    own.then(|| WindowGap { timeline: name.timeline, first: name, last: name, reason })
+    own.then_some(WindowGap { timeline: name.timeline, first: name, last: name, reason })
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,9 +10,11 @@ fn coverage(catalog: &Catalog, timeline: u32) -> Coverage<'_> {
 }
 
 /// `(timeline, first, last, cut)` of each stretch, one entry for each timeline in it.
-fn shape(coverage: &Coverage<'_>) -> Vec<Vec<(u32, u64, u64, Option<Lsn>)>> {
+type Part = (u32, u64, u64, Option<Lsn>);
+
+fn shape(coverage: &Coverage<'_>) -> Vec<Vec<Part>> {
     let parts = |stretch: &Stretch<'_>| {
-        let mut parts: Vec<(u32, u64, u64, Option<Lsn>)> = Vec::new();
+        let mut parts: Vec<Part> = Vec::new();
         for link in &stretch.links {
             let timeline = link.name.timeline.get();
             match parts.last_mut().filter(|part| part.0 == timeline) {

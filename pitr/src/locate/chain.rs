@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use walpoint_archive::{ArchiveError, RunFacts, WalEnding, WalFacts};
-use walpoint_wal::{Lsn, SegmentName};
+use walpoint_wal::{Event, Lsn, SegmentName};
 
 use super::scan::{Advance, EventAt, PathWal, Scan, Spot};
 
@@ -181,10 +181,16 @@ fn stops_inside(wal: &PathWal<'_>, run: &Run) -> Option<ChainEnd> {
     let inside = |at: Lsn| link.cut.is_none_or(|cut| at < cut);
     match run.facts.ending {
         WalEnding::Damaged { at } if inside(at) => Some(ChainEnd::Damaged { name: link.name, at }),
+        // A switch that spans in, and that whoever archived the segment could not see.
+        WalEnding::Open { .. } if run.spanning.as_ref().is_some_and(is_switch) => None,
         WalEnding::Open { at } if inside(at) => Some(ChainEnd::Open { name: link.name, at }),
         WalEnding::Unknown => Some(ChainEnd::UnknownVersion { name: link.name }),
         _ => None,
     }
+}
+
+fn is_switch(event: &EventAt) -> bool {
+    event.event == Event::Switch
 }
 
 /// Whether `run` continues `chain`.
@@ -216,19 +222,20 @@ fn last_record_start(chain: &Chain) -> Option<Lsn> {
 /// Reads from the last record before the edge to the first that starts behind it.
 async fn read_edge(wal: &PathWal<'_>, from: Lsn, run: &Run) -> Result<Edge, ArchiveError> {
     let edge = wal.start_of(run.first);
-    let mut spanning = None;
     let mut scan = Scan::at_record(wal, from, run.last);
     loop {
         match scan.advance().await? {
-            Advance::Record(record) if record.lsn >= edge => return Ok(Edge::Joined(spanning)),
-            Advance::Record(record) => {
+            Advance::Record(record) if record.lsn >= edge => return Ok(Edge::Joined(None)),
+            Advance::Record(record) if record.end > edge => {
                 let spot = Spot { lsn: record.lsn, end: record.end, prev: record.prev };
-                let event = scan.event(&record)?.filter(|_| record.end > edge);
-                spanning = event.map(|event| EventAt { spot, event });
+                // It is whole on both sides: what comes behind it decides nothing here.
+                let event = scan.event(&record)?;
+                return Ok(Edge::Joined(event.map(|event| EventAt { spot, event })));
             }
+            Advance::Record(_) => {}
             Advance::Invalid(error) => return Ok(unlinked(wal, run, error.reason)),
             // The record goes on behind the run: then the next edge decides.
-            Advance::End => return Ok(Edge::Joined(spanning)),
+            Advance::End => return Ok(Edge::Joined(None)),
         }
     }
 }

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use walpoint_archive::{ArchiveError, WalFacts};
 use walpoint_wal::{Lsn, Timestamp};
 
+use super::CommitPoint;
 use super::chain::{Chain, Run};
 use super::scan::{EventAt, PathWal, Scan, Scanned, Spot};
-use super::{CommitPoint, Past};
 use crate::coverage::last_segment_before;
 
 /// Segments whose metadata are asked for at a time where no binary search is possible.
@@ -104,46 +104,9 @@ impl<'w> Search<'w> {
         Ok(None)
     }
 
-    /// The first commit or abort that a time target leaves out.
-    pub async fn first_past(&self, past: Past) -> Result<Option<EventAt>, ArchiveError> {
-        for run in &self.chain.runs {
-            if let Some(number) = self.segment_past(run, past).await? {
-                let found = find_end(&self.scanned(number).await?.events, |time| past.excludes(time));
-                match found {
-                    Some(event) => return Ok(Some(event)),
-                    None if run.is_cut => {}
-                    None => {
-                        let what = "its metadata name a commit time that none of its records has";
-                        return Err(self.wal.contradiction(number, what));
-                    }
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    /// The first segment of a run in which a transaction that is left out ends.
-    async fn segment_past(&self, run: &Run, past: Past) -> Result<Option<u64>, ArchiveError> {
-        let spanning = run.spanning.as_ref().and_then(EventAt::end_time);
-        if run.is_cut || spanning.is_some_and(|time| past.excludes(time)) {
-            return Ok(Some(run.first));
-        }
-        let excluded = |time: Option<Timestamp>| time.is_some_and(|time| past.excludes(time));
-        if !excluded(run.totals.run_high) {
-            return Ok(None);
-        }
-        let found =
-            self.bisect(run, run.first, |facts| excluded(run_of(facts).and_then(|run| run.run_high))).await?;
-        if found > run.first || !run.began_before {
-            return Ok(Some(found));
-        }
-        // The clock was ahead in WAL that has been expired: its time stands in all totals.
-        self.next_by_facts(run.first, run.last, |facts| excluded(facts.time_high)).await
-    }
-
     /// The first segment from `lowest` on that satisfies `holds`, which must hold from
     /// there to the end of the run.
-    async fn bisect(
+    pub async fn bisect(
         &self,
         run: &Run,
         lowest: u64,
@@ -285,103 +248,9 @@ impl<'w> Search<'w> {
         }
         Ok(None)
     }
-
-    /// The highest time that is known to have passed when the chain ends.
-    pub async fn last_known_time(&self) -> Result<Option<Timestamp>, ArchiveError> {
-        let mut known = None;
-        let mut last = self.chain.last();
-        for run in &self.chain.runs {
-            let spanning = run.spanning.as_ref().and_then(|event| event.event.time());
-            known = known.max(spanning);
-            if run.is_cut {
-                let scanned = self.scanned(run.first).await?;
-                known = known.max(scanned.events.iter().filter_map(|event| event.event.time()).max());
-                last = run.first.saturating_sub(1);
-            } else if !run.began_before {
-                known = known.max(run.totals.run_high);
-            }
-        }
-        if last < self.chain.first() {
-            return Ok(known);
-        }
-        let timed = |facts: &WalFacts| facts.time_known.is_some();
-        match self.previous_by_facts(self.chain.first(), last, timed).await? {
-            Some(number) => Ok(known.max(self.wal.facts(number).await?.time_known)),
-            None => Ok(known),
-        }
-    }
-
-    /// Whether the chain shows that it had begun by the time `past` speaks of: a record
-    /// with such a time lies in it, before `until` when that is given.
-    pub async fn begins_by(&self, past: Past, until: Option<&EventAt>) -> Result<bool, ArchiveError> {
-        let size = self.wal.size();
-        let last = until.map_or(self.chain.last(), |event| last_segment_before(event.spot.end, size));
-        if self.last_end_time(last, until).await?.is_some_and(|time| !past.excludes(time)) {
-            return Ok(true);
-        }
-        let mut number = self.chain.first();
-        let start = self.wal.start_of(number);
-        let timed = |facts: &WalFacts| facts.time_known.is_some();
-        loop {
-            let scanned = self.scanned(number).await?;
-            let before = scanned
-                .events
-                .iter()
-                .take_while(|event| until.is_none_or(|until| event.spot.lsn < until.spot.lsn));
-            if let Some(time) = before.filter_map(|event| time_since(event, start)).next() {
-                return Ok(!past.excludes(time));
-            }
-            match self.next_timed(number, last, timed).await? {
-                Some(next) => number = next,
-                None => return Ok(false),
-            }
-        }
-    }
-
-    /// Time of the last commit or abort before `until`, or up to the end of segment
-    /// `last`, by metadata where it is not in that segment. It may lie before the chain.
-    async fn last_end_time(
-        &self,
-        last: u64,
-        until: Option<&EventAt>,
-    ) -> Result<Option<Timestamp>, ArchiveError> {
-        let facts = match until {
-            None => self.wal.facts(last).await?,
-            Some(until) => {
-                let scanned = self.scanned(last).await?;
-                let before = scanned.events.iter().filter(|event| event.spot.lsn < until.spot.lsn);
-                let time = before.filter_map(EventAt::end_time).next_back();
-                match last.checked_sub(1).filter(|before| time.is_none() && self.chain.contains(*before)) {
-                    Some(before) => self.wal.facts(before).await?,
-                    None => return Ok(time),
-                }
-            }
-        };
-        Ok(facts.run.and_then(|run| run.run_last_time))
-    }
-
-    async fn next_timed(
-        &self,
-        number: u64,
-        last: u64,
-        timed: impl Fn(&WalFacts) -> bool,
-    ) -> Result<Option<u64>, ArchiveError> {
-        let by_facts = self.next_by_facts(number + 1, last, timed).await?;
-        let spanning = self.chain.runs.iter().filter(|run| run.spanning.is_some() && run.first > number);
-        Ok(spanning.map(|run| run.first).filter(|first| *first <= last).chain(by_facts).min())
-    }
 }
 
-/// The time that a record proves to have come at or after `start`. A checkpoint's record
-/// has the time when the checkpoint began, which may lie before.
-fn time_since(event: &EventAt, start: Lsn) -> Option<Timestamp> {
-    match event.event {
-        walpoint_wal::Event::Checkpoint { redo, .. } if redo < start => None,
-        _ => event.event.time(),
-    }
-}
-
-fn run_of(facts: &WalFacts) -> Option<&walpoint_archive::RunFacts> {
+pub(crate) fn run_of(facts: &WalFacts) -> Option<&walpoint_archive::RunFacts> {
     facts.run.as_ref()
 }
 

@@ -99,10 +99,12 @@ impl Walk<'_> {
             let facts = search.wal.facts(number).await?;
             let reaches_back = facts.time_low.is_some_and(|time| !self.past.excludes(time));
             let unknown = run.is_cut || number == begin || (number == run.first && run.spanning.is_some());
-            if unknown || reaches_back {
-                if let Some(step) = self.step_in_events(&search.scanned(number).await?.events) {
-                    return Ok(Some(step));
-                }
+            let step = match unknown || reaches_back {
+                true => self.step_in_events(&search.scanned(number).await?.events),
+                false => None,
+            };
+            if step.is_some() {
+                return Ok(step);
             }
             self.time = facts.run.and_then(|run| run.run_last_time).or(self.time);
             at = search.next_in_run(number, |facts| facts.run.map_or(0, |run| run.run_steps)).await?;

@@ -33,7 +33,7 @@ pub(crate) async fn find(
     match target {
         Target::Time(target) => finder.time(Past { target: *target, exclusive }).await,
         Target::Lsn(lsn) if exclusive => finder.before_lsn(*lsn).await,
-        Target::Lsn(lsn) => finder.from_lsn(*lsn).await,
+        Target::Lsn(lsn) => finder.at_lsn(*lsn).await,
         Target::Xid(xid) => finder.transaction(*xid, exclusive).await,
         Target::Name(name) => finder.restore_point(name).await,
         Target::Immediate => finder.end_of_backup().await,
@@ -195,7 +195,7 @@ impl<'f> Finder<'f> {
 
     /// PostgreSQL's inclusive rule: the first record that starts at or after the LSN. The
     /// end of all WAL, which no record starts at, means all of it.
-    async fn from_lsn(&self, lsn: Lsn) -> Result<Sought, ArchiveError> {
+    async fn at_lsn(&self, lsn: Lsn) -> Result<Sought, ArchiveError> {
         let Some(at) = self.chain_reaching(lsn) else { return Ok(self.lsn_beyond(lsn)) };
         let Some(search) = self.search(at).filter(|search| self.start_of(search.chain) <= lsn) else {
             return Ok(self.lsn_in_break(at, lsn));

@@ -5,7 +5,7 @@ use walpoint_wal::Lsn;
 
 use super::backup::{Fit, Need, fit};
 use super::{Moment, Nearest};
-use crate::locate::{Finder, Search};
+use crate::locate::{Finder, Search, Spot};
 
 /// Every record between two moments can be recovered to.
 #[derive(Debug, Clone, Copy)]
@@ -14,6 +14,8 @@ pub(crate) struct Reachable<'a> {
     pub from: Moment,
     /// The end of the unbroken WAL.
     pub to: Moment,
+    /// The last record of that.
+    pub last: Spot,
     /// The first backup.
     pub backup: &'a BackupSummary,
 }
@@ -36,7 +38,7 @@ pub(crate) async fn reachable<'a>(finder: Finder<'a>) -> Result<Vec<Reachable<'a
         let Some(backup) = serving.min_by_key(|backup| (backup.stop.lsn, &backup.id)) else { continue };
         let from = Moment { lsn: backup.stop.lsn, time: Some(backup.stop.time) };
         let to = Moment { lsn: last.end, time: finder.known_time(search, last).await? };
-        ranges.push(Reachable { from, to, backup });
+        ranges.push(Reachable { from, to, last, backup });
     }
     Ok(ranges)
 }
@@ -44,8 +46,24 @@ pub(crate) async fn reachable<'a>(finder: Finder<'a>) -> Result<Vec<Reachable<'a
 /// The last moment at or before `place`, and the first one after it.
 pub(crate) fn nearest(ranges: &[Reachable<'_>], place: Lsn) -> Nearest {
     let before = ranges.iter().rev().find(|range| range.from.lsn <= place);
-    let before =
-        before.map(|range| if range.to.lsn <= place { range.to } else { Moment { lsn: place, time: None } });
+    let inside = before.filter(|range| range.last.lsn < place && place < range.to.lsn);
     let after = ranges.iter().map(|range| range.from).find(|from| from.lsn > place);
-    Nearest { before, after }
+    Nearest {
+        before: before.map(|range| range.last_until(place)),
+        after: inside.map(|range| range.to).or(after),
+    }
+}
+
+impl Reachable<'_> {
+    /// The last moment that is not behind `place`, which is not before the first.
+    fn last_until(&self, place: Lsn) -> Moment {
+        let at = |lsn| Moment { lsn, time: None };
+        match place {
+            _ if self.to.lsn <= place => self.to,
+            // Nothing starts between the last record's start and its end.
+            _ if self.last.lsn >= place => at(place),
+            _ if self.last.prev >= self.from.lsn => at(self.last.prev),
+            _ => self.from,
+        }
+    }
 }

@@ -5,6 +5,8 @@ use walpoint_archive::BackupSummary;
 use walpoint_wal::{Lsn, Timestamp};
 
 mod failover;
+mod oracle;
+mod shown;
 
 use super::*;
 use crate::target::{Target, TargetRequest, TargetTimeline};
@@ -433,5 +435,30 @@ async fn a_record_that_a_crash_cut_off_does_not_break_the_chain() {
         assert_eq!(plan.last_included.map(|it| it.xid), Some(1501), "{knows:?}");
         let plan = reach(&test, &request(time(120))).await;
         assert_eq!(plan.first_excluded.map(|it| it.xid), Some(1501));
+    }
+}
+
+#[tokio::test]
+async fn a_switch_that_spans_an_unchecked_edge_ends_its_segment() {
+    for knows in [Knows::All, Knows::Metadata, Knows::Nothing] {
+        let (mut wal, backup) = with_backup(3);
+        wal.fill_until(4 * MIB);
+        while wal.end().0 + 64 < 4 * MIB {
+            wal.filler(1);
+        }
+        wal.filler(usize::try_from(4 * MIB - 8 - 26 - wal.end().0).unwrap());
+        let switch = wal.switch();
+        assert_eq!((switch.lsn.0, switch.end.0), (4 * MIB - 8, 5 * MIB));
+        wal.commit(1500, at_second(100), &[]);
+        let mut test = TestArchive::new().await;
+        test.push_all(&wal, |_| Some(knows)).await;
+        test.backup(&backup).await;
+        let plan = reach(&test, &request(Target::Latest)).await;
+        assert_eq!(plan.last_included.map(|it| it.xid), Some(1500), "{knows:?}");
+        let plan = reach(&test, &request(time(50))).await;
+        assert_eq!(
+            (plan.last_record, plan.last_record_end, plan.segments.count),
+            (switch.lsn, switch.end, 2)
+        );
     }
 }

@@ -31,10 +31,11 @@ pub(crate) enum Knows {
 #[derive(Debug)]
 pub(crate) struct TestArchive {
     pub archive: Archive,
-    pub root: TempDir,
+    /// Kept: with it the archive goes.
+    _root: TempDir,
     writer: WriterId,
     pushed: HashMap<SegmentName, (WalFacts, Survey)>,
-    parents: HashMap<TimelineId, TimelineId>,
+    parents: HashMap<TimelineId, (TimelineId, u64)>,
 }
 
 impl TestArchive {
@@ -46,7 +47,7 @@ impl TestArchive {
         archive.ensure_cluster(&cluster()).await.unwrap();
         TestArchive {
             archive,
-            root,
+            _root: root,
             writer: WriterId::random(),
             pushed: HashMap::new(),
             parents: HashMap::new(),
@@ -61,12 +62,13 @@ impl TestArchive {
         let text: String = lines.collect();
         let put = self.archive.put_history(tli(timeline), Bytes::from(text), self.writer).await;
         let _ = put.unwrap();
-        self.parent(timeline, forks.last().unwrap().0);
+        let (parent, fork) = *forks.last().unwrap();
+        self.parent(timeline, parent, fork);
     }
 
     /// Says where a timeline comes from without archiving that.
-    pub fn parent(&mut self, timeline: u32, parent: u32) {
-        self.parents.insert(tli(timeline), tli(parent));
+    pub fn parent(&mut self, timeline: u32, parent: u32, fork: u64) {
+        self.parents.insert(tli(timeline), (tli(parent), fork));
     }
 
     /// Archives all of a writer's segments with numbers that `wanted` takes.
@@ -110,11 +112,20 @@ impl TestArchive {
         facts
     }
 
+    /// What was pushed of the segment before: on the same timeline or, up to the fork, on
+    /// the parent's.
     fn before(&self, name: SegmentName) -> Option<&(WalFacts, Survey)> {
-        let previous = name.previous(size())?;
-        let parents =
-            std::iter::successors(Some(name.timeline), |timeline| self.parents.get(timeline).copied());
-        parents.map(|timeline| SegmentName { timeline, ..previous }).find_map(|name| self.pushed.get(&name))
+        let mut previous = name.previous(size())?;
+        loop {
+            if let Some(pushed) = self.pushed.get(&previous) {
+                return Some(pushed);
+            }
+            let (parent, fork) = self.parents.get(&previous.timeline)?;
+            if previous.start(size()).unwrap().0 >= *fork {
+                return None;
+            }
+            previous.timeline = *parent;
+        }
     }
 
     pub async fn backup(&self, summary: &BackupSummary) {

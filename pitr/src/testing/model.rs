@@ -1,1 +1,285 @@
+//! Random clusters: what happened is kept as a plain list beside the WAL it was written to,
+//! so that every question can also be answered by looking at all of it.
 
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use walpoint_archive::BackupSummary;
+use walpoint_wal::{Lsn, Timestamp};
+
+use super::archive::{Knows, TestArchive};
+use super::wal::{Placed, WalWriter};
+use super::{MIB, SYSTEM, at_second, backup, size, tli};
+
+/// Something a cluster does.
+#[derive(Debug, Clone)]
+pub(crate) enum Op {
+    Commit {
+        subxids: u32,
+    },
+    Abort,
+    Prepare,
+    CommitPrepared,
+    AbortPrepared,
+    Filler(usize),
+    Switch,
+    Point(u8),
+    Checkpoint,
+    Backup,
+    Crash,
+    /// The clock goes on, or back when negative.
+    Clock(i64),
+}
+
+pub(crate) fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        6 => (0_u32..3).prop_map(|subxids| Op::Commit { subxids }),
+        1 => (1500_u32..2500).prop_map(|subxids| Op::Commit { subxids }),
+        2 => Just(Op::Abort),
+        1 => Just(Op::Prepare),
+        1 => Just(Op::CommitPrepared),
+        1 => Just(Op::AbortPrepared),
+        3 => (0_usize..20_000).prop_map(Op::Filler),
+        2 => (900_000_usize..2_600_000).prop_map(Op::Filler),
+        3 => Just(Op::Switch),
+        1 => (0_u8..6).prop_map(Op::Point),
+        1 => Just(Op::Checkpoint),
+        2 => Just(Op::Backup),
+        1 => Just(Op::Crash),
+        3 => (1_i64..5_000_000).prop_map(Op::Clock),
+        1 => (-900_000_i64..0).prop_map(Op::Clock),
+        1 => (-40_000_000_i64..-1_000_000).prop_map(Op::Clock),
+    ]
+}
+
+/// A cluster's life, and what became of its archive.
+#[derive(Debug, Clone)]
+pub(crate) struct Story {
+    pub shared: Vec<Op>,
+    /// When it forks: what happens on the old timeline and on the new one.
+    pub fork: Option<(Vec<Op>, Vec<Op>)>,
+    /// Segments that are missing, by their place among all that there are.
+    pub missing: Vec<prop::sample::Index>,
+    /// What each push knew, in turn.
+    pub knows: Vec<Knows>,
+}
+
+pub(crate) fn story() -> impl Strategy<Value = Story> {
+    let ops = |most| prop::collection::vec(op(), 0..most);
+    let knows = prop_oneof![6 => Just(Knows::All), 2 => Just(Knows::Metadata), 1 => Just(Knows::Nothing)];
+    let fork = prop::option::of((ops(10), ops(15)));
+    let missing = prop::collection::vec(any::<prop::sample::Index>(), 0..3);
+    (ops(30), fork, missing, prop::collection::vec(knows, 1..8))
+        .prop_map(|(shared, fork, missing, knows)| Story { shared, fork, missing, knows })
+}
+
+/// What a record says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Says {
+    /// A transaction and its subtransactions ended.
+    End {
+        xid: u32,
+        subxids: Vec<u32>,
+        commit: bool,
+    },
+    Point(String),
+    Checkpoint {
+        redo: Lsn,
+    },
+    Other,
+}
+
+/// A record that was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Written {
+    pub lsn: Lsn,
+    pub end: Lsn,
+    pub time: Option<Timestamp>,
+    pub says: Says,
+}
+
+impl Written {
+    /// Its time, when it is a transaction's end.
+    pub fn end_time(&self) -> Option<Timestamp> {
+        self.time.filter(|_| matches!(self.says, Says::End { .. }))
+    }
+}
+
+/// One server's life on one timeline after another.
+#[derive(Debug, Clone)]
+struct Life {
+    wal: WalWriter,
+    clock: i64,
+    next_xid: u32,
+    prepared: Vec<u32>,
+    written: Vec<Written>,
+    backups: Vec<BackupSummary>,
+}
+
+/// What there is to plan on.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub test: TestArchive,
+    /// All records on the way to timeline 1, and to timeline 2 when there is one.
+    pub records: Vec<(u32, Vec<Written>)>,
+    pub fork: Option<Lsn>,
+    /// `(timeline, number)` of what is in the archive.
+    pub there: BTreeSet<(u32, u64)>,
+    pub backups: Vec<BackupSummary>,
+}
+
+impl Life {
+    fn now(&self) -> Timestamp {
+        Timestamp(at_second(1000).0 + self.clock)
+    }
+
+    fn note(&mut self, placed: Placed, time: Option<Timestamp>, says: Says) {
+        self.written.push(Written { lsn: placed.lsn, end: placed.end, time, says });
+    }
+
+    fn end_of(&mut self, subxids: u32, commit: bool) {
+        let xid = self.next_xid;
+        let subxids: Vec<u32> = (xid + 1..=xid + subxids).collect();
+        self.next_xid = xid + subxids.len() as u32 + 1;
+        let now = self.now();
+        let placed =
+            if commit { self.wal.commit(xid, now, &subxids) } else { self.wal.abort(xid, now, &subxids) };
+        self.note(placed, Some(now), Says::End { xid, subxids, commit });
+    }
+
+    fn checkpoint(&mut self, redo: Lsn) {
+        let now = self.now();
+        let whole = Timestamp(now.0 - now.0.rem_euclid(1_000_000));
+        let placed = self.wal.checkpoint(redo, now, u64::from(self.next_xid));
+        self.note(placed, Some(whole), Says::Checkpoint { redo });
+    }
+
+    fn live(&mut self, op: &Op) {
+        self.clock += 1000;
+        let now = self.now();
+        match op {
+            Op::Commit { subxids } => self.end_of(*subxids, true),
+            Op::Abort => self.end_of(0, false),
+            Op::Prepare => {
+                let xid = self.next_xid;
+                self.next_xid += 1;
+                self.prepared.push(xid);
+                let placed = self.wal.prepare(xid, &format!("p{xid}"), now);
+                self.note(placed, Some(now), Says::Other);
+            }
+            Op::CommitPrepared | Op::AbortPrepared => {
+                let commit = matches!(op, Op::CommitPrepared);
+                if let Some(xid) = self.prepared.pop() {
+                    let placed = match commit {
+                        true => self.wal.commit_prepared(xid, now),
+                        false => self.wal.abort_prepared(xid, now),
+                    };
+                    self.note(placed, Some(now), Says::End { xid, subxids: Vec::new(), commit });
+                }
+            }
+            Op::Filler(bytes) => {
+                let placed = self.wal.filler(*bytes);
+                self.note(placed, None, Says::Other);
+            }
+            Op::Switch => {
+                let placed = self.wal.switch();
+                self.note(placed, None, Says::Other);
+            }
+            Op::Point(number) => {
+                let name = format!("point {number}");
+                let placed = self.wal.restore_point(&name, now);
+                self.note(placed, Some(now), Says::Point(name));
+            }
+            Op::Checkpoint => self.checkpoint(self.wal.end()),
+            Op::Backup => self.backup(),
+            Op::Crash => {
+                self.wal.fill_until((self.wal.end().0 / MIB + 1) * MIB);
+                // What fills up is one record after the other, none of them noted: note them.
+                self.renote_fillers();
+                let placed = self.wal.crash_in_record(now);
+                self.note(placed, Some(now), Says::Other);
+            }
+            Op::Clock(micros) => self.clock += micros,
+        }
+    }
+
+    /// A backup with a record at its beginning and one at its end.
+    fn backup(&mut self) {
+        let start = self.wal.filler(20);
+        self.note(start, None, Says::Other);
+        self.checkpoint(start.lsn);
+        let stop = self.wal.backup_end(start.lsn);
+        self.note(stop, None, Says::Other);
+        let number = self.backups.len() as u32 + 1;
+        let mut summary = backup(number, self.wal.timeline().get(), start.lsn, stop.end, self.now());
+        summary.id =
+            format!("20260101T0000{:02}Z-full-{:06x}", number % 60, stop.end.0 & 0xFF_FFFF).parse().unwrap();
+        summary.manifest.key =
+            walpoint_archive::Layout::new(SYSTEM).manifest(&summary.id, summary.manifest.content.id(), false);
+        self.backups.push(summary);
+    }
+
+    fn renote_fillers(&mut self) {
+        for placed in self.wal.take_fillers() {
+            self.note(placed, None, Says::Other);
+        }
+    }
+}
+
+impl World {
+    pub async fn of(story: &Story) -> World {
+        let wal = WalWriter::new(size(), SYSTEM, 3);
+        let (written, backups, prepared) = Default::default();
+        let mut old = Life { wal, clock: 0, next_xid: 1000, prepared, written, backups };
+        // A cluster has a backup before it has a story.
+        old.live(&Op::Backup);
+        story.shared.iter().for_each(|op| old.live(op));
+        let forked = story.fork.as_ref().map(|(on_old, on_new)| {
+            let fork = old.wal.end();
+            let mut new = old.clone();
+            new.wal.promote(tli(2));
+            let now = new.now();
+            let placed = new.wal.end_of_recovery(tli(1), now);
+            new.note(placed, Some(now), Says::Other);
+            on_new.iter().for_each(|op| new.live(op));
+            on_old.iter().for_each(|op| old.live(op));
+            (fork, new)
+        });
+        World::archive(story, old, forked).await
+    }
+
+    async fn archive(story: &Story, old: Life, forked: Option<(Lsn, Life)>) -> World {
+        let mut test = TestArchive::new().await;
+        let mut all: Vec<_> = old.wal.segments().map(|(name, _)| (1, name.number(size()).unwrap())).collect();
+        if let Some((_, new)) = &forked {
+            all.extend(new.wal.segments().map(|(name, _)| (2, name.number(size()).unwrap())));
+        }
+        let missing: BTreeSet<_> = story.missing.iter().map(|index| *index.get(&all)).collect();
+        let there: BTreeSet<_> = all.iter().copied().filter(|it| !missing.contains(it)).collect();
+        let mut turns = story.knows.iter().copied().cycle();
+        let mut lives = vec![(1, &old)];
+        if let Some((fork, new)) = &forked {
+            test.history(2, &[(1, fork.0)]).await;
+            lives.push((2, new));
+        }
+        for (timeline, life) in &lives {
+            for (name, bytes) in
+                life.wal.segments().map(|(name, bytes)| (name, bytes.to_vec())).collect::<Vec<_>>()
+            {
+                let knows = turns.next().unwrap();
+                if there.contains(&(*timeline, name.number(size()).unwrap())) {
+                    test.push(name, bytes, knows).await;
+                }
+            }
+        }
+        let mut backups: Vec<BackupSummary> = Vec::new();
+        for backup in lives.iter().flat_map(|(_, life)| &life.backups) {
+            if !backups.iter().any(|it| it.id == backup.id) {
+                test.backup(backup).await;
+                backups.push(backup.clone());
+            }
+        }
+        let records = lives.iter().map(|(timeline, life)| (*timeline, life.written.clone())).collect();
+        World { test, records, fork: forked.map(|(fork, _)| fork), there, backups }
+    }
+}

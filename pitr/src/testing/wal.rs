@@ -23,6 +23,8 @@ pub struct WalWriter {
     position: u64,
     previous: Lsn,
     segments: BTreeMap<u64, Vec<u8>>,
+    /// What `fill_until` wrote since it was last asked.
+    fillers: Vec<Placed>,
 }
 
 /// Where a record was put.
@@ -40,7 +42,7 @@ impl WalWriter {
         let position = first * size.bytes();
         let timeline = TimelineId::FIRST;
         let (previous, segments) = (Lsn(position.saturating_sub(64)), BTreeMap::new());
-        WalWriter { size, system_identifier, timeline, position, previous, segments }
+        WalWriter { size, system_identifier, timeline, position, previous, segments, fillers: Vec::new() }
     }
 
     /// Where WAL ends now.
@@ -103,7 +105,7 @@ impl WalWriter {
     fn put(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
         while !rest.is_empty() {
-            if self.position % PAGE_SIZE as u64 == 0 {
+            if self.position.is_multiple_of(PAGE_SIZE as u64) {
                 self.page_header(CONTINUES, u32::try_from(rest.len()).unwrap());
             }
             let room = PAGE_SIZE - (self.position % PAGE_SIZE as u64) as usize;
@@ -114,13 +116,13 @@ impl WalWriter {
     }
 
     fn skip_to_record_start(&mut self) {
-        if self.position % PAGE_SIZE as u64 == 0 {
+        if self.position.is_multiple_of(PAGE_SIZE as u64) {
             self.page_header(0, 0);
         }
     }
 
     fn page_header(&mut self, flags: u16, remaining: u32) {
-        let long = self.position % self.size.bytes() == 0;
+        let long = self.position.is_multiple_of(self.size.bytes());
         let mut header = Vec::new();
         header.extend(MAGIC_15.to_le_bytes());
         header.extend((flags | if long { LONG } else { 0 }).to_le_bytes());
@@ -171,8 +173,14 @@ impl WalWriter {
     /// Fillers up to some 1100 to 2200 bytes before `lsn`.
     pub fn fill_until(&mut self, lsn: u64) {
         while self.position + 2200 < lsn {
-            self.filler(1000);
+            let placed = self.filler(1000);
+            self.fillers.push(placed);
         }
+    }
+
+    /// The records that `fill_until` wrote since this was last asked.
+    pub fn take_fillers(&mut self) -> Vec<Placed> {
+        std::mem::take(&mut self.fillers)
     }
 
     /// `COMMIT`.

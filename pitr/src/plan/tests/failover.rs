@@ -190,7 +190,7 @@ async fn a_backup_from_behind_the_fork_serves_only_its_own_branch() {
 async fn a_timeline_without_history_cannot_be_chosen_and_is_warned_of() {
     let forked = forked();
     let mut test = TestArchive::new().await;
-    test.parent(2, 1);
+    test.parent(2, 1, forked.fork.0);
     test.push_all(&forked.old, all).await;
     test.push_all(&forked.new, all).await;
     test.backup(&forked.backup).await;
@@ -204,7 +204,7 @@ async fn a_timeline_without_history_cannot_be_chosen_and_is_warned_of() {
 #[tokio::test]
 async fn two_histories_of_one_timeline_are_not_guessed_between() {
     let forked = forked();
-    let mut test = archive_of(&forked, all, all).await;
+    let test = archive_of(&forked, all, all).await;
     let mut catalog = test.catalog().await;
     catalog.histories.remove(&tli(2));
     catalog.history_conflicts.push(tli(2));
@@ -212,7 +212,6 @@ async fn two_histories_of_one_timeline_are_not_guessed_between() {
     assert!(matches!(&outcome, PlanOutcome::Unreachable(why) if why.reason.contains("different histories")));
     let outcome = plan(&test.archive, &catalog, &on(1, Target::Latest)).await.unwrap();
     assert!(matches!(outcome, PlanOutcome::Reachable(_)));
-    test.parent(2, 1);
 }
 
 /// Six segments with a commit each, at seconds 100, 200, …; a backup in the first one.
@@ -314,7 +313,8 @@ async fn wal_of_an_unknown_version_is_said_to_be_that() {
 
 #[tokio::test]
 async fn metadata_that_lie_are_damage_and_never_a_wrong_plan() {
-    let lies: [(&str, fn(&mut walpoint_archive::WalFacts)); 5] = [
+    type Lie = fn(&mut walpoint_archive::WalFacts);
+    let lies: [(&str, Lie); 5] = [
         ("a time no record has", |facts| {
             facts.run.as_mut().unwrap().run_high = Some(at_second(100_000));
         }),
