@@ -31,7 +31,7 @@ mod wal;
 
 pub use listing::BackupListing;
 pub use send::PutSource;
-pub use wal::{FileFacts, PutWal, PutWalOutcome};
+pub use wal::{FileFacts, Neighbours, PutWal, PutWalOutcome};
 
 /// Requests that are under way at once where many are needed.
 const PARALLEL: usize = 16;

@@ -112,6 +112,16 @@ impl SegmentState {
         state
     }
 
+    /// The same from a listing that shows other names as well.
+    pub fn of_name(layout: &Layout, name: &WalFileName, listed: &[Listed]) -> Self {
+        let is_of_name = |object: &&Listed| match layout.parse(&object.key) {
+            Some(Entry::Wal { name: found, .. } | Entry::WalRefused { name: found, .. }) => found == *name,
+            _ => false,
+        };
+        let own: Vec<Listed> = listed.iter().filter(is_of_name).cloned().collect();
+        Self::from_listing(layout, &own)
+    }
+
     /// Takes in one object of this name. To be followed by `mark_refused`.
     fn add(&mut self, entry: Entry, object: &Listed) {
         match entry {

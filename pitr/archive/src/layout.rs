@@ -133,6 +133,21 @@ impl Layout {
         self.key(&format!("{}/0", file_path(&WalFileName::Segment(*segment))))
     }
 
+    /// A key that sorts before everything that belongs to this segment and after every earlier one of its
+    /// timeline.
+    pub fn before_segment(&self, segment: &SegmentName) -> ObjectKey {
+        self.key(&file_path(&WalFileName::Segment(*segment)))
+    }
+
+    /// What the keys of these two segments' objects begin with, as far as they are alike.
+    pub fn segments_prefix(&self, one: &SegmentName, other: &SegmentName) -> Prefix {
+        let path = |segment: &SegmentName| file_path(&WalFileName::Segment(*segment));
+        let (one, other) = (path(one), path(other));
+        let alike: String =
+            one.chars().zip(other.chars()).map_while(|(a, b)| (a == b).then_some(a)).collect();
+        self.prefix(&alike)
+    }
+
     /// All history files.
     pub fn timeline_prefix(&self) -> Prefix {
         self.prefix("timeline/")

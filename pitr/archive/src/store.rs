@@ -90,6 +90,10 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
     /// after the object appeared and before that was settled; acknowledging it on sight would be too soon.
     async fn settle(&self, key: &ObjectKey) -> Result<(), StoreError>;
 
+    /// Finds out what the store makes of the checksum that every body is sent with: sends one, under
+    /// this key, with a checksum that is not its own. The object may exist afterwards, or be replaced.
+    async fn try_checksum(&self, key: &ObjectKey) -> Result<ChecksumCheck, StoreError>;
+
     /// Removes an object. One that is absent is no error.
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError>;
 }
@@ -120,6 +124,28 @@ pub enum PutMode {
     CreateOnly,
     /// Replace it.
     Overwrite,
+}
+
+/// What a store makes of the checksum that a body is sent with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ChecksumCheck {
+    /// It refuses a body that differs.
+    Verified,
+    /// It takes the body all the same.
+    Ignored,
+    /// None is sent: nothing lies between here and the disk.
+    NotSent,
+}
+
+impl ChecksumCheck {
+    /// One word for it, for programs.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Verified => "verified",
+            Self::Ignored => "ignored",
+            Self::NotSent => "not-sent",
+        }
+    }
 }
 
 /// What a put did.

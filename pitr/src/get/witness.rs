@@ -20,20 +20,9 @@ pub(super) enum Testimony {
 /// An empty answer means something only in the archive of this very cluster: a wrong
 /// prefix or an empty mount point is empty, too.
 pub(super) async fn the_right_archive(archive: &Archive, request: &GetRequest) -> Result<(), GetError> {
-    let wanted = request.system_identifier;
-    let cluster = archive.cluster().await?.ok_or(ArchiveError::NoCluster(wanted))?;
-    if cluster.system_identifier != wanted {
-        return Err(GetError::WrongCluster {
-            what: "the archive".to_owned(),
-            expected: wanted,
-            found: cluster.system_identifier,
-        });
-    }
-    if cluster.segment_size != request.segment_size {
-        return Err(GetError::SegmentSize {
-            expected: request.segment_size.bytes(),
-            found: cluster.segment_size.bytes(),
-        });
+    let found = archive.segment_size().await?.ok_or(ArchiveError::NoCluster(request.system_identifier))?;
+    if found != request.segment_size {
+        return Err(GetError::SegmentSize { expected: request.segment_size.bytes(), found: found.bytes() });
     }
     Ok(())
 }

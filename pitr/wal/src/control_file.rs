@@ -103,7 +103,21 @@ pub enum ControlFileError {
     Impossible(String),
 }
 
+/// Newest `pg_control_version` that is known, and one that no release will have soon.
+const NEWEST_KNOWN: u32 = 1800;
+const IMPLAUSIBLE: u32 = 10_000;
+
 impl ControlFile {
+    /// Of a `pg_control` written by a version later than all that are known: which cluster it is of. Nothing
+    /// else can be said of it. The identifier and the version have been at these offsets in every version, so
+    /// that programs can tell that they read another one's file. `None` when it is not such a file.
+    pub fn identity_of_later_version(bytes: &[u8]) -> Option<SystemIdentifier> {
+        let version = u32_at(bytes, 8)?;
+        let identifier = u64_at(bytes, 0)?;
+        (identifier != 0 && version > NEWEST_KNOWN && version < IMPLAUSIBLE)
+            .then_some(SystemIdentifier(identifier))
+    }
+
     /// Reads the content of a `pg_control` file. A file that a running server is
     /// writing can read as [`ControlFileError::BadCrc`]: the caller reads it again.
     pub fn parse(bytes: &[u8]) -> Result<ControlFile, ControlFileError> {
@@ -207,5 +221,25 @@ impl DbState {
             6 => DbState::InProduction,
             _ => return None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_later_version_is_known_by_its_identifier_alone() {
+        let file = |identifier: u64, version: u32| {
+            let mut bytes = vec![0; 512];
+            bytes.splice(0..8, identifier.to_le_bytes());
+            bytes.splice(8..12, version.to_le_bytes());
+            ControlFile::identity_of_later_version(&bytes)
+        };
+        assert_eq!(file(7, 1900), Some(SystemIdentifier(7)));
+        for (identifier, version) in [(7, 1800), (7, 1300), (7, 0), (7, 0x076C_0000), (0, 1900)] {
+            assert_eq!(file(identifier, version), None, "{identifier} {version}");
+        }
+        assert_eq!(ControlFile::identity_of_later_version(&[1; 11]), None);
     }
 }

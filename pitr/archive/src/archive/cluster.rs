@@ -2,16 +2,19 @@
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use walpoint_wal::SystemIdentifier;
+use walpoint_wal::{SegmentSize, SystemIdentifier, WalFileName};
 
 use super::{Archive, PARALLEL, SMALL, read_small};
 use crate::cluster::Cluster;
 use crate::content::ContentHash;
 use crate::error::ArchiveError;
 use crate::facts::{FORMAT, put};
-use crate::layout::Layout;
+use crate::layout::{Entry, Layout};
 use crate::object_key::Prefix;
-use crate::store::{Metadata, MetadataError, ObjectStore, PutMode};
+use crate::store::{Listed, Metadata, MetadataError, ObjectStore, PutMode};
+
+/// Objects among which a segment is looked for: a segment has few others beside it.
+const FIRST_OBJECTS: usize = 100;
 
 impl Archive {
     /// The clusters in a store, by system identifier.
@@ -33,6 +36,25 @@ impl Archive {
     /// What the archive says this cluster is; `None` when it says nothing yet.
     pub async fn cluster(&self) -> Result<Option<Cluster>, ArchiveError> {
         cluster_of(self.store.as_ref(), self.system_identifier()).await
+    }
+
+    /// Size of the cluster's segments, from `cluster.json` or, where a server later than
+    /// the program that archived left none, from a segment. `None` when the archive has
+    /// neither, so that nothing says it is this cluster's.
+    pub async fn segment_size(&self) -> Result<Option<SegmentSize>, ArchiveError> {
+        if let Some(cluster) = self.cluster().await? {
+            return Ok(Some(cluster.segment_size));
+        }
+        let listed = self.store.list(&self.layout.wal_prefix(), None, Some(FIRST_OBJECTS)).await?;
+        let is_segment = |object: &&Listed| {
+            matches!(
+                self.layout.parse(&object.key),
+                Some(Entry::Wal { name: WalFileName::Segment(_) | WalFileName::Partial(_), .. })
+            )
+        };
+        let Some(segment) = listed.iter().find(is_segment) else { return Ok(None) };
+        let size = self.common(&segment.key).await?.plain_size;
+        SegmentSize::new(size).map(Some).map_err(|error| ArchiveError::damaged(&segment.key, error))
     }
 
     /// Makes sure that the archive knows this cluster, as it is.

@@ -17,6 +17,7 @@ mod backups;
 mod catalog;
 mod fetch;
 mod gate;
+mod neighbours;
 mod push;
 mod races;
 mod resolve;

@@ -12,7 +12,7 @@
 use std::io::Write;
 use std::time::Duration;
 
-use walpoint_wal::WalFileName;
+use walpoint_wal::{SegmentName, WalFileName};
 
 use super::refuse::Stance;
 use super::send::{Content, Sent};
@@ -66,6 +66,15 @@ pub enum PutWalOutcome {
     AlreadyThere,
 }
 
+/// What the archive has of a segment and of the one before it.
+#[derive(Clone, Debug, Default)]
+pub struct Neighbours {
+    /// Of the segment before.
+    pub before: SegmentState,
+    /// Of the file itself.
+    pub own: SegmentState,
+}
+
 /// How often, and how long at most each time, a push that met another one waits
 /// for that one to refuse itself before it does so.
 const WAITS_FOR_RIVALS: u32 = 4;
@@ -78,6 +87,30 @@ impl Archive {
         Ok(SegmentState::from_listing(&self.layout, &listed))
     }
 
+    /// The same for a file of this segment and for the segment before it: one listing where
+    /// they are of one folder.
+    ///
+    /// `name` is the segment itself or its `.partial`.
+    pub async fn wal_neighbours(
+        &self,
+        before: SegmentName,
+        segment: SegmentName,
+        name: &WalFileName,
+    ) -> Result<Neighbours, ArchiveError> {
+        let before_name = WalFileName::Segment(before);
+        if (before.timeline, before.log) != (segment.timeline, segment.log) || before >= segment {
+            let (before, own) = futures::try_join!(self.wal_variants(&before_name), self.wal_variants(name))?;
+            return Ok(Neighbours { before, own });
+        }
+        let prefix = self.layout.segments_prefix(&before, &segment);
+        let after = self.layout.before_segment(&before);
+        let listed = self.store.list(&prefix, Some(&after), None).await?;
+        Ok(Neighbours {
+            before: SegmentState::of_name(&self.layout, &before_name, &listed),
+            own: SegmentState::of_name(&self.layout, name, &listed),
+        })
+    }
+
     /// Archives a file. When this returns `Ok` the file is durable, and it is
     /// the one that recovery will use.
     ///
@@ -85,16 +118,28 @@ impl Archive {
     /// [`ArchiveError::Conflict`] when other content has this name, or this
     /// content was refused under it.
     pub async fn put_wal(&self, put: &PutWal) -> Result<PutWalOutcome, ArchiveError> {
-        let ours = put.facts.common().content;
         let before = self.wal_variants(&put.name).await?;
-        match Stance::before_put(&before, ours.id()) {
+        self.put_wal_seen(put, &before).await
+    }
+
+    /// The same for one who has just listed the name. However old `before` is, of two contents at
+    /// most one is acknowledged: what came since is seen by the listing after the put.
+    ///
+    /// # Errors
+    /// As [`Archive::put_wal`].
+    pub async fn put_wal_seen(
+        &self,
+        put: &PutWal,
+        before: &SegmentState,
+    ) -> Result<PutWalOutcome, ArchiveError> {
+        match Stance::before_put(before, put.facts.common().content.id()) {
             Stance::Free => self.put_where_free(put).await,
-            Stance::Same => self.confirm_same(&before, put).await,
+            Stance::Same => self.confirm_same(before, put).await,
             Stance::Taken => {
                 self.set_aside(put).await?;
-                Err(self.conflict(put, &before).await)
+                Err(self.conflict(put, before).await)
             }
-            Stance::Undecided => Err(self.conflict(put, &before).await),
+            Stance::Undecided => Err(self.conflict(put, before).await),
         }
     }
 

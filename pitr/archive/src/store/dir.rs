@@ -29,7 +29,8 @@ use crate::config::ArchiveUrl;
 use crate::durable;
 use crate::object_key::{ObjectKey, Prefix};
 use crate::store::{
-    Head, Listed, Metadata, Object, ObjectStore, PutMode, PutOutcome, StoreError, StoreErrorKind, Upload,
+    ChecksumCheck, Head, Listed, Metadata, Object, ObjectStore, PutMode, PutOutcome, StoreError,
+    StoreErrorKind, Upload,
 };
 
 mod failure;
@@ -172,6 +173,10 @@ impl ObjectStore for DirStore {
             write::settle(root, &owned_key, attempt)
         })
         .await
+    }
+
+    async fn try_checksum(&self, _key: &ObjectKey) -> Result<ChecksumCheck, StoreError> {
+        Ok(ChecksumCheck::NotSent)
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {

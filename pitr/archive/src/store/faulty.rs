@@ -14,8 +14,8 @@ use futures::StreamExt;
 
 use crate::object_key::{ObjectKey, Prefix};
 use crate::store::{
-    ByteStream, Head, Listed, Metadata, Object, ObjectStore, PutMode, PutOutcome, StoreError, StoreErrorKind,
-    Upload,
+    ByteStream, ChecksumCheck, Head, Listed, Metadata, Object, ObjectStore, PutMode, PutOutcome, StoreError,
+    StoreErrorKind, Upload,
 };
 
 /// A kind of call.
@@ -230,6 +230,10 @@ impl ObjectStore for Faulty {
 
     async fn settle(&self, key: &ObjectKey) -> Result<(), StoreError> {
         self.call(Verb::Settle, key.as_str(), self.inner.settle(key)).await
+    }
+
+    async fn try_checksum(&self, key: &ObjectKey) -> Result<ChecksumCheck, StoreError> {
+        self.call(Verb::Put, key.as_str(), self.inner.try_checksum(key)).await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {

@@ -14,7 +14,8 @@ use tokio::time::Instant;
 
 use crate::object_key::{ObjectKey, Prefix};
 use crate::store::{
-    Head, Listed, Metadata, Object, ObjectStore, PutMode, PutOutcome, StoreError, StoreErrorKind, Upload,
+    ChecksumCheck, Head, Listed, Metadata, Object, ObjectStore, PutMode, PutOutcome, StoreError,
+    StoreErrorKind, Upload,
 };
 
 mod body;
@@ -198,6 +199,10 @@ impl ObjectStore for Retry {
 
     async fn settle(&self, key: &ObjectKey) -> Result<(), StoreError> {
         run(Tries::new(self.policy, "settle", key), || self.inner.settle(key)).await
+    }
+
+    async fn try_checksum(&self, key: &ObjectKey) -> Result<ChecksumCheck, StoreError> {
+        run(Tries::new(self.policy, "put", key), || self.inner.try_checksum(key)).await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {

@@ -30,7 +30,9 @@ use bytes::Bytes;
 
 use crate::config::ArchiveConfig;
 use crate::object_key::{ObjectKey, Prefix};
-use crate::store::{Head, Listed, Metadata, Object, ObjectStore, PutMode, PutOutcome, StoreError, Upload};
+use crate::store::{
+    ChecksumCheck, Head, Listed, Metadata, Object, ObjectStore, PutMode, PutOutcome, StoreError, Upload,
+};
 
 mod body;
 mod client;
@@ -176,6 +178,10 @@ impl ObjectStore for S3Store {
     async fn settle(&self, _key: &ObjectKey) -> Result<(), StoreError> {
         // S3 shows an object only once it is durable.
         Ok(())
+    }
+
+    async fn try_checksum(&self, key: &ObjectKey) -> Result<ChecksumCheck, StoreError> {
+        put::try_checksum(&self.inner, key).await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use crate::object_key::{ObjectKey, Prefix};
-use crate::store::{Head, Listed, Metadata, Object, ObjectStore, PutMode, PutOutcome, StoreError, Upload};
+use crate::store::{
+    ChecksumCheck, Head, Listed, Metadata, Object, ObjectStore, PutMode, PutOutcome, StoreError, Upload,
+};
 
 /// Lets one request through for each permit, and says when one is done.
 #[derive(Clone, Debug)]
@@ -97,6 +99,10 @@ impl ObjectStore for Gated {
     async fn settle(&self, key: &ObjectKey) -> Result<(), StoreError> {
         let _done = self.wait().await;
         self.inner.settle(key).await
+    }
+
+    async fn try_checksum(&self, key: &ObjectKey) -> Result<ChecksumCheck, StoreError> {
+        self.inner.try_checksum(key).await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {

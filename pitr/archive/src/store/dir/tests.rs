@@ -299,3 +299,29 @@ async fn names_that_are_no_keys_are_left_out_of_listings() {
     }
     assert_eq!(place.names().await.unwrap(), ["a"]);
 }
+
+/// The one temporary file in a folder.
+fn temporary_file(folder: &Path) -> PathBuf {
+    let mut paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    paths.find(|path| path.file_name().unwrap().to_string_lossy().starts_with(".tmp-")).unwrap()
+}
+
+#[tokio::test]
+async fn an_upload_that_could_not_get_its_name_is_not_said_to_be_there() {
+    let place = Place::new().await;
+    let mut upload =
+        place.store.begin_upload(&key("f/a"), &Metadata::new(), PutMode::CreateOnly).await.unwrap();
+    upload.part(Bytes::from_static(b"whole")).await.unwrap();
+    // The rename fails, as it may for want of space.
+    let temporary = temporary_file(&place.path("f"));
+    fs::rename(&temporary, place.path("f/elsewhere")).unwrap();
+    for _ in 0..2 {
+        assert!(upload.finish().await.is_err());
+        assert!(place.read("f/a").await.unwrap_err().is_not_found());
+    }
+    fs::rename(place.path("f/elsewhere"), &temporary).unwrap();
+    for _ in 0..2 {
+        assert_eq!(upload.finish().await.unwrap(), PutOutcome::Created);
+        assert_eq!(place.read("f/a").await.unwrap(), b"whole");
+    }
+}

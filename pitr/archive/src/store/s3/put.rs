@@ -13,7 +13,7 @@ use super::failure::Attempt;
 use super::{Inner, guard};
 use crate::config::{self, ArchiveConfig};
 use crate::object_key::ObjectKey;
-use crate::store::{Metadata, PutMode, PutOutcome, StoreError, StoreErrorKind};
+use crate::store::{ChecksumCheck, Metadata, PutMode, PutOutcome, StoreError, StoreErrorKind};
 
 /// What every object is stored as, so that a web page is never one of ours.
 pub(super) const CONTENT_TYPE: &str = "application/octet-stream";
@@ -128,6 +128,26 @@ async fn send(
         .config_override(limits)
         .send()
         .await
+}
+
+/// Sends bytes with the checksum of others. The signature is over the right one, so that nothing but
+/// `x-amz-checksum-sha256` is wrong.
+pub(super) async fn try_checksum(inner: &Inner, key: &ObjectKey) -> Result<ChecksumCheck, StoreError> {
+    let (sent, of_others) = (Bytes::from_static(b"walpoint"), checksum(b"not walpoint"));
+    match send(inner, key, &sent, &Metadata::new(), &of_others, false).await {
+        Ok(answer) if answer.e_tag().is_none() => Err(inner.attempt("put", key).not_s3("it has no ETag")),
+        Ok(_) => Ok(ChecksumCheck::Ignored),
+        Err(error) if is_bad_checksum(&error) => Ok(ChecksumCheck::Verified),
+        Err(error) => Err(inner.attempt("put", key).failed(&error)),
+    }
+}
+
+/// True when the store refused because the body is not the one its checksum is of: `BadDigest` on Amazon's S3
+/// (API Reference, "Error responses"), the others elsewhere.
+fn is_bad_checksum<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
+    let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
+    error.raw_response().is_some_and(|answer| answer.status().as_u16() == 400)
+        && matches!(code, Some("BadDigest" | "InvalidDigest" | "XAmzContentChecksumMismatch"))
 }
 
 pub(super) async fn delete(inner: &Inner, key: &ObjectKey) -> Result<(), StoreError> {

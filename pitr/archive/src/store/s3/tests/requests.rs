@@ -156,3 +156,30 @@ async fn secrets_are_in_no_debug_output_and_no_error() {
     }
     assert_eq!(store.describe(), "s3://bucket/pre/fix");
 }
+
+#[tokio::test]
+async fn whether_a_store_looks_at_checksums_is_found_out_with_a_wrong_one() {
+    for (answer, expected) in [
+        (s3_error(400, "BadDigest"), Ok(ChecksumCheck::Verified)),
+        (s3_error(400, "InvalidDigest"), Ok(ChecksumCheck::Verified)),
+        (s3_error(400, "XAmzContentChecksumMismatch"), Ok(ChecksumCheck::Verified)),
+        (stored(), Ok(ChecksumCheck::Ignored)),
+        // What says nothing of checksums proves nothing.
+        (s3_error(400, "InvalidArgument"), Err(Other)),
+        (s3_error(403, "AccessDenied"), Err(Denied)),
+        (s3_error(503, "SlowDown"), Err(Transient)),
+        (Answer::new(200), Err(Transient)),
+    ] {
+        let server = Server::start(move |_| answer.clone());
+        let found = store(&server).await.try_checksum(&key("a/b")).await;
+        assert_eq!(found.map_err(|error| error.kind), expected);
+        let request = server.only("PUT", "/a/b");
+        let base64 = |digest: &[u8]| base64::engine::general_purpose::STANDARD.encode(digest);
+        let right = Sha256::digest(&request.body);
+        let wrong = request.header("x-amz-checksum-sha256").unwrap();
+        assert!(wrong != base64(&right) && wrong.len() == base64(&right).len());
+        // Nothing else is wrong with it.
+        let hex: String = right.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(request.header("x-amz-content-sha256").unwrap(), hex);
+    }
+}
