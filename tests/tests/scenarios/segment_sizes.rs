@@ -36,6 +36,11 @@ fn segments_of_64_mib_come_back() -> Result<()> {
     come_back(64)
 }
 
+#[test]
+fn segments_of_1_gib_come_back() -> Result<()> {
+    come_back(1024)
+}
+
 /// A backup and a recovery to a moment between two commits and to the end, over segments that are full and
 /// ones that were switched.
 fn come_back(megabytes: u32) -> Result<()> {
@@ -46,8 +51,9 @@ fn come_back(megabytes: u32) -> Result<()> {
     scene.backup()?;
     cluster.execute("insert into t values (1)")?;
     let time = cluster.value("select clock_timestamp()::text")?;
-    let message = megabytes * 600_000;
-    for _ in 0..2 {
+    // In pieces, for a record of 600 MB is one that the server builds in memory.
+    let message = megabytes * 60_000;
+    for _ in 0..20 {
         cluster.execute(&format!("select pg_logical_emit_message(false, 'big', repeat('x', {message}))"))?;
     }
     cluster.execute("insert into t values (2)")?;
@@ -56,6 +62,9 @@ fn come_back(megabytes: u32) -> Result<()> {
     super::spanning_records::assert_whole(&scene)?;
     scene.cluster.stop(Stop::Fast)?;
     for (target, rows) in [(vec!["--target-time", time.as_str()], "1"), (vec!["--latest"], "1 2")] {
+        // Planning reads segments, one of the largest at a time.
+        let most = MOST_MEMORY + (u64::from(megabytes) << 20);
+        in_bounds(&scene.walpoint.ok(&[&["plan"], &target[..]].concat())?, most)?;
         let mut restored = scene.recover(&target)?;
         assert_eq!(restored.value("select string_agg(n::text, ' ' order by n) from t")?, rows);
         restored.stop(Stop::Immediate)?;
@@ -131,9 +140,9 @@ fn there_and_back(giant: &Giant, place: &ArchivePlace) -> Result<()> {
         let path = format!("pg_wal/{name}");
         assert_eq!(std::fs::metadata(data.join(&path))?.len(), GIB);
         let pushed = walpoint.run_in(data, &["archive-push", &path])?.success()?;
-        in_bounds(&pushed)?;
+        in_bounds(&pushed, MOST_MEMORY)?;
         let got = walpoint.run_in(data, &["archive-get", name, "pg_wal/RECOVERYXLOG"])?.success()?;
-        in_bounds(&got)?;
+        in_bounds(&got, MOST_MEMORY)?;
         let back = data.join("pg_wal/RECOVERYXLOG");
         assert!(same(&data.join(&path), &back)?, "{name} came back changed");
         std::fs::remove_file(&back)?;
@@ -141,7 +150,7 @@ fn there_and_back(giant: &Giant, place: &ArchivePlace) -> Result<()> {
     Ok(())
 }
 
-fn in_bounds(outcome: &Outcome) -> Result<()> {
+fn in_bounds(outcome: &Outcome, most: u64) -> Result<()> {
     println!(
         "{}: {:.1} s, {} MiB at most",
         outcome.command,
@@ -149,7 +158,7 @@ fn in_bounds(outcome: &Outcome) -> Result<()> {
         outcome.peak_memory >> 20
     );
     ensure!(outcome.peak_memory > 0, "the memory was not measured\n{outcome}");
-    ensure!(outcome.peak_memory < MOST_MEMORY, "{} MiB of memory\n{outcome}", outcome.peak_memory >> 20);
+    ensure!(outcome.peak_memory < most, "{} MiB of memory\n{outcome}", outcome.peak_memory >> 20);
     Ok(())
 }
 
