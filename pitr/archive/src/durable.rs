@@ -121,9 +121,9 @@ impl TempFile {
         self.file.sync_all()
     }
 
-    /// Gives the file its name in its directory. The caller makes the
-    /// directory durable.
-    pub fn place(mut self, name: &str, placement: Placement) -> io::Result<Placed> {
+    /// Gives the file its name in its directory; after an error it may be called
+    /// again. The caller makes the directory durable.
+    pub fn place(&mut self, name: &str, placement: Placement) -> io::Result<Placed> {
         let Some(temp) = self.name.as_deref() else {
             return Err(io::Error::other("the file was placed before"));
         };

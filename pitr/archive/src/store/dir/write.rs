@@ -63,8 +63,9 @@ pub(super) struct Pending {
     metadata: Metadata,
     mode: PutMode,
     written: u64,
-    /// None once it was placed.
-    temp: Option<TempFile>,
+    temp: TempFile,
+    /// What placing it did, once that was done.
+    placed: Option<Placed>,
 }
 
 impl Pending {
@@ -81,8 +82,8 @@ impl Pending {
             let chain = FolderChain::make(root, &folders, attempt)?;
             match TempFile::create(chain.last(), FILE_MODE) {
                 Ok(temp) => {
-                    let (key, temp) = (key.clone(), Some(temp));
-                    return Ok(Self { chain, key, metadata, mode, written: 0, temp });
+                    let key = key.clone();
+                    return Ok(Self { chain, key, metadata, mode, written: 0, temp, placed: None });
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound && tries < FOLDER_TRIES => {
                     tries += 1
@@ -94,7 +95,10 @@ impl Pending {
 
     /// Appends bytes; after an error, the same bytes may be given again.
     pub(super) fn write(&mut self, bytes: &[u8], attempt: &Attempt) -> Result<(), StoreError> {
-        let file = self.temp.as_mut().ok_or_else(|| already_placed(attempt))?.file();
+        if self.placed.is_some() {
+            return Err(attempt.error(StoreErrorKind::Other, "the upload has ended before"));
+        }
+        let file = self.temp.file();
         // A try before may have left a part of them.
         let appended = std::io::Seek::seek(file, std::io::SeekFrom::Start(self.written))
             .and_then(|_| file.set_len(self.written))
@@ -106,12 +110,13 @@ impl Pending {
 
     /// Makes the object appear. After an error it may be called again.
     pub(super) fn commit(&mut self, attempt: &Attempt) -> Result<PutOutcome, StoreError> {
-        let placed = match &self.temp {
-            // Placed by the call before, which failed to make that durable.
-            None => Placed::Created,
-            Some(temp) => {
-                temp.sync().map_err(|error| attempt.io("make its file durable", &error))?;
-                self.place_both(attempt)?
+        let placed = match self.placed {
+            // By the call before, which failed to make that durable.
+            Some(placed) => placed,
+            None => {
+                self.temp.sync().map_err(|error| attempt.io("make its file durable", &error))?;
+                let placed = self.place_both(attempt)?;
+                *self.placed.insert(placed)
             }
         };
         self.chain.sync(attempt)?;
@@ -122,9 +127,10 @@ impl Pending {
     }
 
     /// Removes what was written, and the folders made for it.
-    pub(super) fn abandon(mut self) {
-        self.temp = None;
-        self.chain.remove_empty(&folder::split(&self.key).0);
+    pub(super) fn abandon(self) {
+        let Self { chain, key, temp, .. } = self;
+        drop(temp);
+        chain.remove_empty(&folder::split(&key).0);
     }
 
     /// First the metadata, durable, then the object.
@@ -142,8 +148,7 @@ impl Pending {
             (PutMode::CreateOnly, Standing::Nothing) => Placement::CreateOnly,
             _ => Placement::Replace,
         };
-        let temp = self.temp.take().ok_or_else(|| already_placed(attempt))?;
-        temp.place(name, placement).map_err(|error| attempt.io("give its file its name", &error))
+        self.temp.place(name, placement).map_err(|error| attempt.io("give its file its name", &error))
     }
 }
 
@@ -163,10 +168,6 @@ fn place_meta(
     };
     let _created = write().map_err(|error| attempt.io("write its metadata", &error))?;
     folder::sync(folder, attempt)
-}
-
-fn already_placed(attempt: &Attempt) -> StoreError {
-    attempt.error(StoreErrorKind::Other, "the upload has ended before")
 }
 
 /// What is under an object's name.
