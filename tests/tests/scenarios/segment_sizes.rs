@@ -17,10 +17,8 @@ use walpoint_tests::scratch::write_private;
 use walpoint_tests::wait;
 use walpoint_tests::walpoint::{ArchivePlace, Walpoint};
 
-const GIB: u64 = 1 << 30;
-/// A fifth of the segment: a hook that holds one in memory is far above it.
+/// A fifth of the largest segment: a hook that holds one of those in memory is far above it.
 const MOST_MEMORY: u64 = 200 << 20;
-const RANDOM_BYTES: usize = 32 << 20;
 
 fn options(megabytes: u32) -> ClusterOptions {
     ClusterOptions { wal_segsize_mb: megabytes, ..ClusterOptions::default() }
@@ -80,24 +78,25 @@ fn cluster_says(scene: &Scene) -> Result<u64> {
     json["segment_size"].as_u64().context("no segment size")
 }
 
-/// A cluster with segments of 1 GiB, and two of them finished: one full of what cannot be compressed, one
-/// that is nearly empty.
+/// A cluster with two segments that are finished: one full of what cannot be compressed, one that is nearly
+/// empty.
 struct Giant {
     cluster: Cluster,
+    megabytes: u32,
     full: String,
     switched: String,
 }
 
-fn giant(postgres: &Postgres) -> Result<Giant> {
+fn giant(postgres: &Postgres, megabytes: u32) -> Result<Giant> {
     let cluster_options = ClusterOptions {
         configuration: "wal_keep_size = '4GB'\nmax_wal_size = '8GB'".into(),
-        ..options(1024)
+        ..options(megabytes)
     };
     let mut cluster = Cluster::init(postgres, cluster_options)?;
     cluster.start()?;
     let noise = cluster.scratch().path().join("noise");
     write_private(&noise, "")?;
-    let mut bytes = vec![0; RANDOM_BYTES];
+    let mut bytes = vec![0; megabytes as usize * (1 << 15)];
     rand::rng().fill(&mut bytes[..]);
     std::fs::write(&noise, bytes)?;
     let sql = cluster.sql()?;
@@ -105,7 +104,7 @@ fn giant(postgres: &Postgres) -> Result<Giant> {
     let emit =
         format!("select pg_logical_emit_message(false, 'noise', pg_read_binary_file('{}'))", noise.display());
     let name = "select pg_walfile_name(pg_current_wal_insert_lsn())";
-    wait::until_true("1 GiB of noise to be written", Duration::from_secs(240), || {
+    wait::until_true("a segment of noise to be written", Duration::from_secs(240), || {
         sql.execute(&emit)?;
         sql.execute("create table if not exists t(n int); insert into t values (1)")?;
         Ok(sql.value(name)? > full)
@@ -114,13 +113,22 @@ fn giant(postgres: &Postgres) -> Result<Giant> {
     sql.execute("insert into t values (2)")?;
     assert!(switched > full);
     cluster.stop(Stop::Fast)?;
-    Ok(Giant { cluster, full, switched })
+    Ok(Giant { cluster, megabytes, full, switched })
+}
+
+#[test]
+fn segments_of_64_mib_go_through_the_hooks_in_little_memory() -> Result<()> {
+    through_the_hooks(64)
 }
 
 #[test]
 fn segments_of_1_gib_go_through_the_hooks_in_little_memory() -> Result<()> {
+    through_the_hooks(1024)
+}
+
+fn through_the_hooks(megabytes: u32) -> Result<()> {
     let Some(postgres) = programs::distribution_postgres()? else { return Ok(()) };
-    let giant = giant(&postgres)?;
+    let giant = giant(&postgres, megabytes)?;
     let place = ArchivePlace::directory(giant.cluster.scratch())?;
     there_and_back(&giant, &place).context("a directory")?;
     if let ArchivePlace::Directory(directory) = &place {
@@ -138,7 +146,7 @@ fn there_and_back(giant: &Giant, place: &ArchivePlace) -> Result<()> {
     let data = giant.cluster.data();
     for name in [&giant.full, &giant.switched] {
         let path = format!("pg_wal/{name}");
-        assert_eq!(std::fs::metadata(data.join(&path))?.len(), GIB);
+        assert_eq!(std::fs::metadata(data.join(&path))?.len(), u64::from(giant.megabytes) << 20);
         let pushed = walpoint.run_in(data, &["archive-push", &path])?.success()?;
         in_bounds(&pushed, MOST_MEMORY)?;
         let got = walpoint.run_in(data, &["archive-get", name, "pg_wal/RECOVERYXLOG"])?.success()?;
