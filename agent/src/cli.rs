@@ -39,20 +39,23 @@ pub struct Cli {
     pub command: Command,
 }
 
+/// Heading in the help, so that a command's own options stand together.
+const COMMON: &str = "Options of every command";
+
 /// Options that every command takes, before and after its name.
 #[derive(Args, Clone, Debug, Default)]
 pub struct GlobalArgs {
     /// Configuration file [default: $WALPOINT_CONFIG, then /etc/walpoint/walpoint.toml]
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, value_name = "FILE", global = true, help_heading = COMMON)]
     pub config: Option<PathBuf>,
     /// Print the result as one JSON object
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = COMMON)]
     pub json: bool,
     /// Form of the log on standard error
-    #[arg(long, value_name = "FORMAT", global = true, value_enum, default_value_t)]
+    #[arg(long, value_name = "FORMAT", global = true, help_heading = COMMON, value_enum, default_value_t)]
     pub log_format: LogFormat,
     /// What is logged [default: warn for the hooks, info for commands]
-    #[arg(long, value_name = "LEVEL", global = true, value_enum)]
+    #[arg(long, value_name = "LEVEL", global = true, help_heading = COMMON, value_enum)]
     pub log_level: Option<LogLevel>,
 }
 

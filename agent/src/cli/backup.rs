@@ -3,7 +3,7 @@ use clap::Args;
 /// `backup`
 #[derive(Args, Debug)]
 pub struct BackupArgs {
-    /// Take a full backup, whatever [backup] incremental says
+    /// Take a full backup; the only kind in this version
     #[arg(long)]
     pub full: bool,
 }

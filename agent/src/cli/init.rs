@@ -10,7 +10,7 @@ pub struct InitArgs {
     /// The cluster's data directory
     #[arg(long, value_name = "DIRECTORY")]
     pub data_directory: Option<PathBuf>,
-    /// Set archive_mode and archive_command in the running cluster with ALTER SYSTEM
+    /// Set archive_mode, archive_command and archive_timeout in the running cluster with ALTER SYSTEM
     #[arg(long)]
     pub apply: bool,
 }

@@ -8,7 +8,7 @@ pub struct RestoreArgs {
     /// Which moment.
     #[command(flatten)]
     pub target: TargetArgs,
-    /// Where to restore to: an empty directory or one that does not exist
+    /// Where to restore to, empty or not there yet [default: the one in the configuration]
     #[arg(long, value_name = "DIRECTORY")]
     pub data_directory: Option<PathBuf>,
     /// Put a tablespace elsewhere: its old path or its OID, and the new path

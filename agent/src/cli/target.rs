@@ -21,10 +21,10 @@ pub struct TargetArgs {
     /// Recover up to this restore point
     #[arg(long, value_name = "NAME")]
     pub target_name: Option<String>,
-    /// Recover no further than the backup needs to be consistent
+    /// Recover no further than a backup needs to be consistent: the newest, or the one of --backup
     #[arg(long)]
     pub target_immediate: bool,
-    /// Recover everything that the archive has
+    /// Recover everything that the archive has on the timeline
     #[arg(long)]
     pub latest: bool,
     /// Stop just before the target, not just after it; with a time, an LSN or a transaction
@@ -33,7 +33,7 @@ pub struct TargetArgs {
     /// Time zone of a --target-time without an offset, like Europe/Berlin
     #[arg(long, value_name = "ZONE")]
     pub timezone: Option<String>,
-    /// Timeline to recover along: a number, "latest" or "current"
+    /// Timeline to recover along: a number, "latest" (the newest one) or "current" (the backup's)
     #[arg(long, value_name = "TIMELINE", default_value = "latest")]
     pub target_timeline: TargetTimeline,
     /// Base backup to start from [default: the last one before the target]

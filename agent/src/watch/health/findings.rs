@@ -71,11 +71,11 @@ fn judge_archive(
         findings.push(Finding::new(Level::Critical, text));
     }
     for name in &archive.ambiguous {
-        let text = format!("{name} has two contents and no decision (walpoint resolve)");
+        let text = format!("{name} has two contents and no decision (walpoint list --wal {name})");
         findings.push(Finding::new(Level::Critical, text));
     }
     for name in &archive.refused {
-        let text = format!("another content of {name} was refused (walpoint list --wal)");
+        let text = format!("another content of {name} was refused (walpoint list --wal {name})");
         findings.push(Finding::new(Level::Warning, text));
     }
     judge_backups(snapshot, archive, thresholds, findings);
