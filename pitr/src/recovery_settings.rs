@@ -15,8 +15,11 @@ use walpoint_wal::{Lsn, Major, TimelineId};
 
 use crate::postgresql_conf::{UnwritableValue, assignment};
 
+mod over;
 #[cfg(test)]
 mod tests;
+
+pub use over::without_recovery;
 
 /// Where restored configuration from outside the data directory is put.
 pub const CONFIGURATION_DIRECTORY: &str = "walpoint-config";
@@ -32,6 +35,16 @@ pub const ARCHIVING_OFF_COMMENT: [&str; 2] = [
     "# Off, so that this copy cannot archive into the history it came from. When it is",
     "# to be the primary from now on: walpoint take-over.",
 ];
+
+/// What stands above the setting that keeps subscriptions from running.
+pub const SUBSCRIPTIONS_OFF_COMMENT: [&str; 2] = [
+    "# No subscription runs here: this copy would take from the publisher what the original",
+    "# is to get. walpoint take-over lets them run again.",
+];
+
+/// With 0 of these no subscription connects to its publisher (`ApplyLauncherRegister`,
+/// replication/logical/launcher.c).
+pub const SUBSCRIPTION_WORKERS: &str = "max_logical_replication_workers";
 
 const BEGIN: &str = "# walpoint restore: begin";
 const END: &str = "# walpoint restore: end";
@@ -64,6 +77,7 @@ pub fn overridden() -> impl Iterator<Item = &'static str> {
 pub fn interferes(name: &str, value: &str) -> bool {
     match name {
         "recovery_min_apply_delay" => !matches!(value, "" | "0"),
+        SUBSCRIPTION_WORKERS => value != "0",
         "archive_mode" => !matches!(value.to_ascii_lowercase().as_str(), "off" | "false" | "no" | "0"),
         _ => !value.is_empty(),
     }
@@ -194,9 +208,13 @@ impl RecoverySettings<'_> {
 
     fn archiving_lines(&self) -> Result<String, UnwritableValue> {
         match self.archiving {
-            Archiving::Off => {
-                Ok(format!("{}\n{}", ARCHIVING_OFF_COMMENT.join("\n"), assignment("archive_mode", "off")?))
-            }
+            Archiving::Off => Ok(format!(
+                "{}\n{}{}\n{}",
+                SUBSCRIPTIONS_OFF_COMMENT.join("\n"),
+                assignment(SUBSCRIPTION_WORKERS, "0")?,
+                ARCHIVING_OFF_COMMENT.join("\n"),
+                assignment("archive_mode", "off")?
+            )),
             Archiving::NotAlways => assignment("archive_mode", "on"),
             Archiving::AsInBackup => Ok(String::new()),
         }

@@ -13,6 +13,8 @@ use std::path::Path;
 
 use walpoint_archive::durable::{self, Placement};
 use walpoint_archive::{Archive, ArchiveError, CatalogScope, ObjectKey, WriterId};
+use walpoint_pitr::postgresql_conf::UnwritableValue;
+use walpoint_pitr::recovery_settings::without_recovery;
 use walpoint_wal::file_name::WalFileName;
 use walpoint_wal::timeline::TimelineId;
 
@@ -148,26 +150,40 @@ fn turn_archiving_on(
     let server = &session.server;
     let has_archiver = !(server.archive_command.trim().is_empty() && server.archive_library.is_empty());
     if server.archive_mode == "on" && has_archiver {
+        // With archiving turned on by hand there is still what the recovery has left.
+        if change_settings(&directory.path, |text| Ok(without_recovery(text)))? {
+            tracing::warn!(
+                "the settings of the recovery are taken out of {AUTO_CONF}; subscriptions run from the next restart of PostgreSQL on"
+            );
+        }
         return Ok(());
     }
     let program = postgres_command::this_program()?;
     let command = postgres_command::archive_command(&program, settings.source.as_deref());
-    write_settings(&directory.path, (!has_archiver).then_some(command.as_str()))?;
+    let command = (!has_archiver).then_some(command.as_str());
+    change_settings(&directory.path, |text| settings::with_archiving(&without_recovery(text), command))?;
     Err(Failure::failed(
         "could not take over yet: archiving is set on and takes effect when PostgreSQL is restarted",
     )
     .with_hint("restart PostgreSQL and run \"walpoint take-over\" again: it then takes the base backup"))
 }
 
-fn write_settings(data_directory: &Path, archive_command: Option<&str>) -> Result<(), Failure> {
+/// Whether there was anything to change.
+fn change_settings(
+    data_directory: &Path,
+    change: impl FnOnce(&str) -> Result<String, UnwritableValue>,
+) -> Result<bool, Failure> {
     let path = data_directory.join(AUTO_CONF);
     let failed = |error: String| Failure::failed(format!("could not change \"{}\": {error}", path.display()));
-    let text = match std::fs::read_to_string(&path) {
+    let old = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(error) => return Err(failed(error.to_string())),
     };
-    let text = settings::with_archiving(&text, archive_command).map_err(|error| failed(error.to_string()))?;
-    let placed = durable::write_file(&path, text.as_bytes(), durable::FILE_MODE, Placement::Replace);
-    placed.map(|_| ()).map_err(|error| failed(error.to_string()))
+    let new = change(&old).map_err(|error| failed(error.to_string()))?;
+    if new == old {
+        return Ok(false);
+    }
+    let placed = durable::write_file(&path, new.as_bytes(), durable::FILE_MODE, Placement::Replace);
+    placed.map(|_| true).map_err(|error| failed(error.to_string()))
 }

@@ -34,6 +34,9 @@ recovery_min_apply_delay = '0'
 primary_conninfo = ''
 primary_slot_name = ''
 synchronous_standby_names = ''
+# No subscription runs here: this copy would take from the publisher what the original
+# is to get. walpoint take-over lets them run again.
+max_logical_replication_workers = '0'
 # Off, so that this copy cannot archive into the history it came from. When it is
 # to be the primary from now on: walpoint take-over.
 archive_mode = 'off'
@@ -75,6 +78,42 @@ fn a_block_in_the_middle_is_taken_out_and_what_follows_stays() {
     let block = to_target().block().unwrap();
     let text = format!("a = '1'\n{block}b = '2'\n");
     assert_eq!(without_block(text.as_bytes()), b"a = '1'\nb = '2'\n");
+}
+
+/// As `ALTER SYSTEM` leaves the file: no comments (`write_auto_conf_file`, utils/misc/guc.c).
+fn rewritten(auto_conf: &[u8]) -> String {
+    let text = String::from_utf8(auto_conf.to_vec()).unwrap();
+    text.split_inclusive('\n').filter(|line| !line.starts_with('#')).collect()
+}
+
+#[test]
+fn recovery_is_taken_out_with_and_without_the_marks() {
+    let restored = with_block(b"work_mem = '1MB'\n", &to_target().block().unwrap());
+    for text in [String::from_utf8(restored.clone()).unwrap(), rewritten(&restored)] {
+        let left = without_recovery(&text);
+        for gone in ["restore_command", "recovery_target_lsn", "recovery_target_action", SUBSCRIPTION_WORKERS]
+        {
+            assert_eq!(value_of(left.as_bytes(), gone), None, "{gone} in {left}");
+        }
+        for (kept, value) in [("work_mem", "1MB"), ("synchronous_standby_names", ""), ("archive_mode", "off")]
+        {
+            assert_eq!(value_of(left.as_bytes(), kept).as_deref(), Some(value), "{kept} in {left}");
+        }
+        assert!(!left.contains("No subscription runs here"), "{left}");
+        assert_eq!(without_recovery(&left), left);
+    }
+}
+
+#[test]
+fn what_the_operator_set_about_subscriptions_stays() {
+    let own = "max_logical_replication_workers = '0'\nrestore_command = 'cp /x/%f %p'\n";
+    assert_eq!(without_recovery(own), own);
+    let restored = rewritten(&with_block(own.as_bytes(), &to_target().block().unwrap()));
+    let left = without_recovery(&restored);
+    assert_eq!(value_of(left.as_bytes(), SUBSCRIPTION_WORKERS).as_deref(), Some("0"));
+    assert_eq!(value_of(left.as_bytes(), "restore_command").as_deref(), Some("cp /x/%f %p"));
+    let changed = format!("{restored}max_logical_replication_workers = '8'\n");
+    assert_eq!(value_of(without_recovery(&changed).as_bytes(), SUBSCRIPTION_WORKERS).as_deref(), Some("8"));
 }
 
 #[test]

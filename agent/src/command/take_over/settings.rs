@@ -1,16 +1,11 @@
 //! `postgresql.auto.conf` of a cluster that takes over: archiving on. Pure.
 //!
-//! Only the lines about archiving change. What else a restore has set there
-//! stays: a `synchronous_standby_names` that it emptied would make the first
-//! commit wait for ever.
+//! What a restore has emptied there stays so: a `synchronous_standby_names` that
+//! came back would make the first commit wait for ever. What was there for the
+//! recovery alone is taken out by [`walpoint_pitr::recovery_settings::without_recovery`].
 
 use walpoint_pitr::postgresql_conf::{UnwritableValue, assignment, value_of};
-
-/// The comment that a restore puts above `archive_mode = 'off'`.
-const OFF_COMMENT: [&str; 2] = [
-    "# Off, so that this copy cannot archive into the history it came from. When it is",
-    "# to be the primary from now on: walpoint take-over.",
-];
+use walpoint_pitr::recovery_settings::ARCHIVING_OFF_COMMENT;
 
 /// The file with `archive_mode` on, and with this command when there is one.
 /// `on`, never `always`: a cluster archives what it wrote itself.
@@ -18,7 +13,7 @@ pub fn with_archiving(auto_conf: &str, archive_command: Option<&str>) -> Result<
     let is_replaced = |line: &str| {
         value_of(line.as_bytes(), "archive_mode").is_some()
             || (archive_command.is_some() && value_of(line.as_bytes(), "archive_command").is_some())
-            || OFF_COMMENT.contains(&line.trim_end())
+            || ARCHIVING_OFF_COMMENT.contains(&line.trim_end())
     };
     let mut text: String = auto_conf.split_inclusive('\n').filter(|line| !is_replaced(line)).collect();
     if !text.is_empty() && !text.ends_with('\n') {
