@@ -9,6 +9,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Access;
+
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +28,20 @@ pub struct Refusal {
     pub why: String,
     /// What to do.
     pub hint: String,
+}
+
+impl Refusal {
+    /// All of them as one; none when there are none.
+    pub fn of_all(refusals: &[Refusal]) -> Option<Refusal> {
+        let mut hints: Vec<&str> = Vec::new();
+        for refusal in refusals {
+            if !hints.contains(&refusal.hint.as_str()) {
+                hints.push(&refusal.hint);
+            }
+        }
+        let reasons: Vec<&str> = refusals.iter().map(|refusal| refusal.why.as_str()).collect();
+        (!reasons.is_empty()).then(|| Refusal { why: reasons.join("; "), hint: hints.join("; ") })
+    }
 }
 
 /// What a directory that may be written to is like now.
@@ -57,28 +73,49 @@ pub struct SpaceNeed {
     pub directory: PathBuf,
     /// Bytes, those lost to whole blocks included.
     pub bytes: u64,
+    /// Files and directories to make.
+    pub files: u64,
 }
 
-/// Decides whether all of them fit; directories on one file system share its space.
-pub fn enough_space(needs: &[SpaceNeed]) -> Result<(), Refusal> {
-    let mut by_device: BTreeMap<u64, (PathBuf, u64)> = BTreeMap::new();
+/// Where not all of them fit; directories on one file system share its space.
+pub fn shortages(needs: &[SpaceNeed]) -> Vec<Refusal> {
+    let mut by_device: BTreeMap<u64, SpaceNeed> = BTreeMap::new();
+    let mut refusals = Vec::new();
     for need in needs {
         let existing = nearest_existing(&need.directory);
-        let device = std::fs::metadata(&existing).or_else(|error| unreadable(&existing, &error))?.dev();
-        let entry = by_device.entry(device).or_insert((existing, 0));
-        entry.1 = entry.1.saturating_add(need.bytes);
+        let device = match std::fs::metadata(&existing) {
+            Ok(metadata) => metadata.dev(),
+            Err(error) => {
+                refusals.push(unreadable_refusal(&existing, &error));
+                continue;
+            }
+        };
+        let entry = by_device.entry(device).or_insert(SpaceNeed { directory: existing, bytes: 0, files: 0 });
+        entry.bytes = entry.bytes.saturating_add(need.bytes);
+        entry.files = entry.files.saturating_add(need.files);
     }
-    for (directory, bytes) in by_device.into_values() {
-        let free = free_bytes(&directory).or_else(|error| unreadable(&directory, &error))?;
-        if free < bytes {
-            let why = format!(
-                "could not restore below \"{}\": {bytes} bytes are needed there and {free} are free",
-                directory.display()
-            );
-            return Err(Refusal { why, hint: "make room, or restore to another file system".to_owned() });
+    refusals.extend(by_device.values().filter_map(shortage));
+    refusals
+}
+
+fn shortage(need: &SpaceNeed) -> Option<Refusal> {
+    let free = match free_space(&need.directory) {
+        Ok(free) => free,
+        Err(error) => return Some(unreadable_refusal(&need.directory, &error)),
+    };
+    let (needed, there) = match free {
+        Free { bytes, .. } if bytes < need.bytes => {
+            (format!("{} bytes are needed there", need.bytes), format!("{bytes} are free"))
         }
-    }
-    Ok(())
+        Free { files: Some(files), .. } if files < need.files => {
+            (format!("{} files are to be made there", need.files), format!("there are inodes for {files}"))
+        }
+        _ => return None,
+    };
+    Some(Refusal {
+        why: format!("could not restore below \"{}\": {needed} and {there}", need.directory.display()),
+        hint: "make room, or restore to another file system".to_owned(),
+    })
 }
 
 fn examine_present(directory: &Path, metadata: &Metadata) -> Result<Landing, Refusal> {
@@ -104,7 +141,7 @@ fn examine_present(directory: &Path, metadata: &Metadata) -> Result<Landing, Ref
         }
     }
     match names.as_slice() {
-        [] => Ok(Landing::Empty),
+        [] => writable(directory).map(|()| Landing::Empty),
         [only] if only == "lost+found" => refuse(
             directory,
             "is the mount point of a file system",
@@ -138,7 +175,7 @@ fn occupied(directory: &Path) -> Refusal {
 fn examine_parent(directory: &Path) -> Result<Landing, Refusal> {
     let parent = directory.parent().unwrap_or(Path::new("/"));
     match std::fs::metadata(parent) {
-        Ok(metadata) if metadata.is_dir() => Ok(Landing::Absent),
+        Ok(metadata) if metadata.is_dir() => writable(parent).map(|()| Landing::Absent),
         Ok(_) => refuse(parent, "is not a directory", "name a directory whose parent exists"),
         Err(error) if error.kind() == io::ErrorKind::NotFound => refuse(
             directory,
@@ -168,9 +205,32 @@ fn nearest_existing(path: &Path) -> PathBuf {
     path.ancestors().find(|it| it.exists()).unwrap_or(Path::new("/")).to_owned()
 }
 
-fn free_bytes(directory: &Path) -> io::Result<u64> {
+/// What a file system can still take.
+#[derive(Debug, Clone, Copy)]
+struct Free {
+    bytes: u64,
+    /// None where files are not counted.
+    files: Option<u64>,
+}
+
+fn free_space(directory: &Path) -> io::Result<Free> {
     let space = rustix::fs::statvfs(directory)?;
-    Ok(space.f_bavail.saturating_mul(space.f_frsize))
+    Ok(Free {
+        bytes: space.f_bavail.saturating_mul(space.f_frsize),
+        files: (space.f_files > 0).then_some(space.f_favail),
+    })
+}
+
+/// The rights of a user are not all: a file system may be mounted read-only.
+fn writable(directory: &Path) -> Result<(), Refusal> {
+    match rustix::fs::access(directory, Access::WRITE_OK | Access::EXEC_OK) {
+        Ok(()) => Ok(()),
+        Err(error) => refuse(
+            directory,
+            &format!("cannot be written to: {}", io::Error::from(error)),
+            "run restore as the user who is to own the cluster, and let that user write there",
+        ),
+    }
 }
 
 fn refusal(path: &Path, what: &str, hint: &str) -> Refusal {
@@ -182,5 +242,9 @@ fn refuse<T>(path: &Path, what: &str, hint: &str) -> Result<T, Refusal> {
 }
 
 fn unreadable<T>(path: &Path, error: &io::Error) -> Result<T, Refusal> {
-    refuse(path, &format!("cannot be looked at: {error}"), "check the path and its permissions")
+    Err(unreadable_refusal(path, error))
+}
+
+fn unreadable_refusal(path: &Path, error: &io::Error) -> Refusal {
+    refusal(path, &format!("cannot be looked at: {error}"), "check the path and its permissions")
 }

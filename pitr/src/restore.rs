@@ -13,18 +13,20 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use walpoint_archive::{Archive, ArchiveError};
 use walpoint_wal::{Major, Timestamp};
 
-use crate::data_dir::{self, SpaceNeed};
+use crate::data_dir::{self, Refusal};
 use crate::plan::RecoveryPlan;
 use crate::progress::{Phase, Progress};
 use crate::recovery_settings::CONFIGURATION_DIRECTORY;
 
 pub use crate::recovery_settings::TargetAction;
 pub use error::RestoreError;
+pub use ground::{Destination, Ground, Prepared, prepare, survey};
 pub use tablespaces::TablespaceMapping;
 pub use tree::Owner;
 
 mod configuration;
 mod error;
+mod ground;
 mod handover;
 mod inventory;
 mod packs;
@@ -36,13 +38,9 @@ mod tablespaces;
 mod tests;
 mod tree;
 
-use handover::HandedOver;
 use inventory::Inventory;
 use site::Site;
 use tablespaces::Tablespace;
-
-/// What a file takes on disk beyond its content: half a block and its inode, on average.
-const BYTES_PER_FILE: u64 = 4096;
 
 /// How a plan is to be carried out.
 #[derive(Debug, Clone)]
@@ -102,12 +100,27 @@ pub async fn restore(
     request: &RestoreRequest,
     progress: &Progress,
 ) -> Result<Restored, RestoreError> {
-    progress.enter(Phase::Preparing);
     data_dir::examine(&request.data_directory)?;
-    let inventory = read_manifest(archive, plan).await?;
-    let tablespaces =
-        tablespaces::place(&inventory.tablespaces, &request.tablespaces, &request.data_directory)?;
-    look_at_the_ground(&inventory, &tablespaces, request)?;
+    let prepared = prepare(archive, plan, &request.destination()).await?;
+    carry_out(archive, plan, request, prepared, progress).await
+}
+
+/// Restores after [`prepare`] with this request's [`RestoreRequest::destination`].
+///
+/// # Errors
+/// As [`restore`]; nothing is written when what was found refuses it.
+pub async fn carry_out(
+    archive: &Archive,
+    plan: &RecoveryPlan,
+    request: &RestoreRequest,
+    prepared: Prepared,
+    progress: &Progress,
+) -> Result<Restored, RestoreError> {
+    progress.enter(Phase::Preparing);
+    let Prepared { inventory, tablespaces, configuration, ground } = prepared;
+    if let Some(refusal) = Refusal::of_all(&ground.refusals) {
+        return Err(refusal.into());
+    }
     progress.expect(inventory.bytes, inventory.files.len() as u64);
 
     let (site, mut inventory) = build(inventory, &tablespaces, request).await?;
@@ -116,13 +129,12 @@ pub async fn restore(
     let files = Arc::new(std::mem::take(&mut inventory.files));
     packs::write_all(archive, packs, Arc::clone(&files), Arc::clone(&site), request.workers, progress)
         .await?;
-    progress.add_files(files.len() as u64);
 
     progress.enter(Phase::Finishing);
-    let handed_over = handover::hand_over(&site, &inventory, &tablespaces, plan, request, now())?;
+    handover::hand_over(&site, &configuration, &tablespaces, plan, request, now())?;
     progress.enter(Phase::Syncing);
     blocking(move || site.finish()).await?;
-    Ok(restored(&inventory, files.len(), tablespaces, handed_over, plan, request))
+    Ok(restored(&inventory, files.len(), tablespaces, ground, plan, request))
 }
 
 /// The whole manifest, verified. It passes through a pipe, so that only what is made
@@ -141,28 +153,6 @@ async fn read_manifest(archive: &Archive, plan: &RecoveryPlan) -> Result<Invento
         Err(error) => Err(error.into()),
         Ok(()) => read,
     }
-}
-
-/// Whether the tablespaces' directories can be written to, and everything has room.
-fn look_at_the_ground(
-    inventory: &Inventory,
-    tablespaces: &[Tablespace],
-    request: &RestoreRequest,
-) -> Result<(), RestoreError> {
-    let directories: Vec<&Path> = std::iter::once(request.data_directory.as_path())
-        .chain(tablespaces.iter().map(|tablespace| tablespace.directory.as_path()))
-        .collect();
-    for tablespace in tablespaces {
-        data_dir::examine(&tablespace.directory)?;
-    }
-    let mut needs: Vec<SpaceNeed> =
-        directories.iter().map(|it| SpaceNeed { directory: it.to_path_buf(), bytes: 0 }).collect();
-    for file in &inventory.files {
-        if let Some(need) = needs.get_mut(file.place.tree) {
-            need.bytes = need.bytes.saturating_add(file.size).saturating_add(BYTES_PER_FILE);
-        }
-    }
-    Ok(data_dir::enough_space(&needs)?)
 }
 
 /// Takes the directories and makes everything that has a name.
@@ -186,7 +176,7 @@ fn restored(
     inventory: &Inventory,
     files: usize,
     tablespaces: Vec<Tablespace>,
-    handed_over: HandedOver,
+    ground: Ground,
     plan: &RecoveryPlan,
     request: &RestoreRequest,
 ) -> Restored {
@@ -196,12 +186,12 @@ fn restored(
     Restored {
         start_command: start_command::start_command(&request.data_directory, major, request.owner),
         data_directory: request.data_directory.clone(),
-        neutralised: handed_over.neutralised,
+        neutralised: ground.neutralised,
         configuration,
         tablespaces: tablespaces.into_iter().map(|it| (it.oid, it.directory)).collect(),
         bytes: inventory.bytes,
         files: files as u64,
-        warnings: handed_over.warnings,
+        warnings: ground.warnings,
     }
 }
 

@@ -1,5 +1,6 @@
 use super::TargetArgs;
 use clap::Args;
+use std::path::PathBuf;
 
 /// `plan`
 #[derive(Args, Debug)]
@@ -7,4 +8,10 @@ pub struct PlanArgs {
     /// Which moment.
     #[command(flatten)]
     pub target: TargetArgs,
+    /// Where restore would be told to restore to: also say what stands in the way there
+    #[arg(long, value_name = "DIRECTORY")]
+    pub data_directory: Option<PathBuf>,
+    /// Where restore would put a tablespace: its old path or its OID, and the new path
+    #[arg(long = "tablespace", value_name = "OLD=NEW", requires = "data_directory")]
+    pub tablespaces: Vec<String>,
 }

@@ -6,33 +6,51 @@ use crate::exit::{Ending, Failure};
 use crate::open::{self, Patience};
 use crate::{command, output, postgres_command, progress_bar};
 use serde_json::json;
-use std::path::{Path, PathBuf};
 use walpoint_pitr::contract::CONTRACT_FILE;
-use walpoint_pitr::data_dir;
+use walpoint_pitr::data_dir::{self, Refusal};
 use walpoint_pitr::plan::{PlanOutcome, RecoveryPlan};
 use walpoint_pitr::progress::Progress;
 use walpoint_pitr::recovery_settings;
-use walpoint_pitr::restore::{RestoreError, RestoreRequest, Restored, Standby, TablespaceMapping, restore};
+use walpoint_pitr::restore::{
+    Destination, Ground, RestoreError, RestoreRequest, Restored, Standby, carry_out, prepare, survey,
+};
 use walpoint_pitr::target::{Target, TargetRequest};
 
+pub mod destination;
 mod owner;
 
 /// Carries out `restore`.
 pub async fn run(settings: &Settings, args: &RestoreArgs, as_json: bool) -> Result<Ending, Failure> {
     let target = target(args)?;
     let request = request(settings, args)?;
-    // Where nothing may be written, nobody need wait for a plan.
-    data_dir::examine(&request.data_directory).map_err(RestoreError::Refused)?;
-    let (chosen, outcome) = command::plan::make(settings, &args.target, &target).await?;
-    let plan = match &outcome {
-        PlanOutcome::Reachable(plan) if !args.dry_run => plan,
-        _ => return command::plan::report(settings, &args.target, &outcome, as_json),
+    if !args.dry_run {
+        // Where nothing may be written, nobody need wait for a plan.
+        data_dir::examine(&request.data_directory).map_err(RestoreError::Refused)?;
+    }
+    let (chosen, mut outcome) = command::plan::make(settings, &args.target, &target).await?;
+    let PlanOutcome::Reachable(plan) = &mut outcome else {
+        return command::plan::report(settings, &args.target, None, &outcome, as_json);
     };
-    output::to_stderr(&command::plan::report::reachable_text(plan));
-    let progress = Progress::new();
+    if args.dry_run {
+        let ground = survey(&chosen.archive, plan, &request.destination()).await?;
+        refuse(&ground)?;
+        command::plan::add(plan, &ground);
+        return command::plan::report(
+            settings,
+            &args.target,
+            Some(&request.destination()),
+            &outcome,
+            as_json,
+        );
+    }
     // The answer came; from here on the store may be away for a while without all being lost.
     let archive = open::again(settings, &chosen.archive, Patience::Work).await?;
-    let work = restore(&archive, plan, &request, &progress);
+    let prepared = prepare(&archive, plan, &request.destination()).await?;
+    refuse(prepared.ground())?;
+    command::plan::add(plan, prepared.ground());
+    output::to_stderr(&command::plan::report::reachable_text(plan));
+    let progress = Progress::new();
+    let work = carry_out(&archive, plan, &request, prepared, &progress);
     let restored = progress_bar::shown("restore", &progress, work).await?;
     // The cluster is there: that nobody could be told so does not make it less so.
     output::result_of_work(&if as_json {
@@ -41,6 +59,11 @@ pub async fn run(settings: &Settings, args: &RestoreArgs, as_json: bool) -> Resu
         text(settings, args, &restored)
     });
     Ok(Ending::DONE)
+}
+
+/// Says all that is in the way at once, before anything is written.
+fn refuse(ground: &Ground) -> Result<(), Failure> {
+    Refusal::of_all(&ground.refusals).map_or(Ok(()), |refusal| Err(RestoreError::Refused(refusal).into()))
 }
 
 /// A standby follows the archive to its end; that is what it is planned for when nothing else is said.
@@ -58,42 +81,32 @@ fn target(args: &RestoreArgs) -> Result<TargetRequest, Failure> {
 }
 
 fn request(settings: &Settings, args: &RestoreArgs) -> Result<RestoreRequest, Failure> {
-    let data_directory = data_directory(settings, args)?;
+    let Destination { data_directory, tablespaces, take_over } = destination(settings, args)?;
     let program = postgres_command::this_program()?;
     let contract = (!args.standby).then_some(CONTRACT_FILE);
     Ok(RestoreRequest {
         owner: owner::of_restored(&data_directory)?,
         data_directory,
-        tablespaces: args.tablespaces.iter().map(|text| mapping(text)).collect::<Result<_, _>>()?,
+        tablespaces,
         action: match args.target_action.unwrap_or_default() {
             TargetAction::Promote => recovery_settings::TargetAction::Promote,
             TargetAction::Pause => recovery_settings::TargetAction::Pause,
             TargetAction::Shutdown => recovery_settings::TargetAction::Shutdown,
         },
-        take_over: args.take_over,
+        take_over,
         standby: args.standby.then(|| Standby { primary_conninfo: args.primary_conninfo.clone() }),
         restore_command: postgres_command::restore_command(&program, settings.source.as_deref(), contract),
         workers: settings.workers(),
     })
 }
 
-fn data_directory(settings: &Settings, args: &RestoreArgs) -> Result<PathBuf, Failure> {
+fn destination(settings: &Settings, args: &RestoreArgs) -> Result<Destination, Failure> {
     let path = args.data_directory.as_deref().or(settings.postgres.data_directory.as_deref());
     let path = path.ok_or_else(|| {
         Failure::usage("it is not said where to restore to")
             .with_hint("name a directory with --data-directory")
     })?;
-    std::path::absolute(path)
-        .map_err(|error| Failure::usage(format!("could not use \"{}\" as a path: {error}", path.display())))
-}
-
-fn mapping(text: &str) -> Result<TablespaceMapping, Failure> {
-    let pair = text.split_once('=').filter(|(from, to)| !from.is_empty() && to.starts_with('/'));
-    let (from, to) = pair.ok_or_else(|| {
-        Failure::usage(format!("could not read \"{text}\" as a tablespace's old and new place"))
-            .with_hint("write it as OLD=NEW: the path in the backup or the OID, and an absolute path")
-    })?;
-    Ok(TablespaceMapping { from: from.to_owned(), to: Path::new(to).to_owned() })
+    destination::of(path, &args.tablespaces, args.take_over)
 }
 
 fn json_text(settings: &Settings, plan: &RecoveryPlan, restored: &Restored) -> Result<String, Failure> {

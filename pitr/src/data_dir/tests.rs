@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::fs;
 
@@ -76,10 +76,23 @@ fn a_place_inside_another_cluster_is_refused_also_through_a_link() {
 #[test]
 fn space_is_counted_by_file_system() {
     let scratch = tempfile::tempdir().unwrap();
-    let need = |name: &str, bytes| SpaceNeed { directory: scratch.path().join(name), bytes };
-    let free = free_bytes(scratch.path()).unwrap();
-    enough_space(&[need("a", 1), need("b/c", 1)]).unwrap();
+    let need = |name: &str, bytes| SpaceNeed { directory: scratch.path().join(name), bytes, files: 1 };
+    let free = free_space(scratch.path()).unwrap().bytes;
+    assert_eq!(shortages(&[need("a", 1), need("b/c", 1)]), []);
     let half = free / 2 + free / 8;
-    let refused = enough_space(&[need("a", half), need("b/c", half)]).unwrap_err();
-    assert!(refused.why.contains("bytes are needed there"), "{}", refused.why);
+    let refused = shortages(&[need("a", half), need("b/c", half)]);
+    assert_eq!(refused.len(), 1);
+    assert!(refused[0].why.contains("bytes are needed there"), "{}", refused[0].why);
+    let files = SpaceNeed { directory: scratch.path().to_owned(), bytes: 1, files: u64::MAX };
+    if free_space(scratch.path()).unwrap().files.is_some() {
+        assert!(shortages(&[files])[0].why.contains("inodes"));
+    }
+}
+
+#[test]
+fn several_refusals_are_said_together_and_a_hint_once() {
+    let refusal = |why: &str, hint: &str| Refusal { why: why.to_owned(), hint: hint.to_owned() };
+    assert_eq!(Refusal::of_all(&[]), None);
+    let all = [refusal("a", "x"), refusal("b", "y"), refusal("c", "x")];
+    assert_eq!(Refusal::of_all(&all).unwrap(), refusal("a; b; c", "x; y"));
 }

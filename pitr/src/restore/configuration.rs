@@ -3,16 +3,26 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use walpoint_archive::{Archive, BackupSummary};
 use walpoint_wal::Major;
 
 use super::error::RestoreError;
 use super::inventory::Inventory;
-use super::site::Site;
+use super::packs;
+use super::site::{Place, Site};
 use crate::postgresql_conf::{Inclusion, inclusions, value_of};
-use crate::recovery_settings::{CONFIGURATION_DIRECTORY, RestoredConfiguration, without_block};
+use crate::recovery_settings::{
+    CONFIGURATION_DIRECTORY, RECOVERY_SIGNAL, RestoredConfiguration, STANDBY_SIGNAL, SUBSCRIPTION_WORKERS,
+    interferes, overridden, without_block,
+};
+
+mod demands;
+
+pub(super) use demands::demands;
 
 const MAIN: &str = "postgresql.conf";
 const AUTO: &str = "postgresql.auto.conf";
+const ARCHIVE_MODE: &str = "archive_mode";
 
 /// Larger than any configuration file, and small enough to be held.
 const LARGEST: u64 = 16 * 1024 * 1024;
@@ -32,21 +42,25 @@ struct Text {
 }
 
 impl Configuration {
-    /// Reads what was restored. Files that are too large to be configuration are left
+    /// Reads what the backup holds. Files that are too large to be configuration are left
     /// as they are.
-    pub(super) fn read(site: &Site, inventory: &Inventory) -> Result<Configuration, RestoreError> {
+    pub(super) async fn fetch(
+        archive: &Archive,
+        inventory: &Inventory,
+    ) -> Result<Configuration, RestoreError> {
         let outside = inventory.configuration.clone();
-        let mut texts = Vec::new();
         let inside = [AUTO, MAIN].map(PathBuf::from);
-        for path in inside.iter().chain(outside.iter().map(|(place, _)| place)) {
-            match site.read(path, LARGEST + 1)? {
-                Some(content) if content.len() as u64 <= LARGEST => {
-                    texts.push(Text { path: path.clone(), content });
-                }
-                Some(_) | None => {}
-            }
-        }
-        Ok(Configuration { texts, outside })
+        let paths: Vec<&PathBuf> = inside.iter().chain(outside.iter().map(|(place, _)| place)).collect();
+        let index_of = |path: &PathBuf| {
+            let place = Place::in_data_directory(path);
+            inventory.files.iter().position(|file| file.place == place && file.size <= LARGEST)
+        };
+        let found: Vec<(PathBuf, usize)> =
+            paths.into_iter().filter_map(|path| Some((path.clone(), index_of(path)?))).collect();
+        let wanted = found.iter().map(|(_, index)| *index).collect();
+        let mut contents = packs::read_files(archive, &inventory.packs, &inventory.files, &wanted).await?;
+        let text = |(path, index)| Some(Text { path, content: contents.remove(&index)? });
+        Ok(Configuration { texts: found.into_iter().filter_map(text).collect(), outside })
     }
 
     /// The content of a file in the data directory.
@@ -90,22 +104,28 @@ impl Configuration {
         self.make_included_directories(site)
     }
 
-    /// What may keep the server from starting on this machine.
-    pub(super) fn warnings(&self, site: &Site) -> Vec<String> {
-        let mut warnings = Vec::new();
-        if self.text_of(MAIN).is_none() && self.outside_file("config_file", MAIN).is_none() {
-            warnings.push("the backup holds no postgresql.conf: the server needs one to start".to_owned());
-        }
-        for text in &self.texts {
-            for inclusion in inclusions(&text.content) {
-                let (Inclusion::File(named) | Inclusion::Directory(named)) = inclusion;
-                let path = site.data().path().join(text.path.parent().unwrap_or(Path::new(""))).join(&named);
-                if !path.exists() {
-                    warnings.push(format!("{} includes \"{named}\", which is not here", text.path.display()));
-                }
+    /// What the backup's own settings would have done, by name and file. Values are left
+    /// out: a connection string may hold a password.
+    pub(super) fn neutralised(
+        &self,
+        inventory: &Inventory,
+        backup: &BackupSummary,
+        take_over: bool,
+    ) -> Vec<String> {
+        let signals =
+            inventory.left_out.iter().filter(|name| *name == STANDBY_SIGNAL || *name == RECOVERY_SIGNAL);
+        let mut neutralised: Vec<String> = signals.cloned().collect();
+        let of_a_primary = [ARCHIVE_MODE, SUBSCRIPTION_WORKERS].into_iter().filter(|_| !take_over);
+        for name in overridden().chain(of_a_primary) {
+            if let Some((value, file)) = self.setting(name)
+                && interferes(name, &value)
+            {
+                neutralised.push(format!("{name} in {file}"));
             }
         }
-        warnings
+        let subscriptions = backup.subscriptions.iter().flatten().filter(|_| !take_over);
+        neutralised.extend(subscriptions.map(|name| format!("subscription {name}")));
+        neutralised
     }
 
     /// The file from outside that a setting named, else the one with its usual name,

@@ -11,50 +11,36 @@ use walpoint_wal::{
 use super::RestoreRequest;
 use super::configuration::Configuration;
 use super::error::RestoreError;
-use super::inventory::{BACKUP_LABEL, Inventory, TABLESPACE_MAP, WRITER_FILE};
+use super::inventory::{BACKUP_LABEL, TABLESPACE_MAP, WRITER_FILE};
 use super::site::Site;
 use super::tablespaces::Tablespace;
 use crate::contract::{CONTRACT_FILE, CONTRACT_FORMAT, Contract};
 use crate::data_dir::CONTROL_FILE;
 use crate::plan::RecoveryPlan;
-use crate::recovery_settings::{
-    Archiving, Purpose, RECOVERY_SIGNAL, RecoverySettings, STANDBY_SIGNAL, interferes, overridden, with_block,
-};
+use crate::recovery_settings::{Archiving, Purpose, RecoverySettings, with_block};
 
 const AUTO_CONF: &str = "postgresql.auto.conf";
-
-/// What there is to tell the operator.
-#[derive(Debug, Default)]
-pub(super) struct HandedOver {
-    pub(super) neutralised: Vec<String>,
-    pub(super) warnings: Vec<String>,
-}
 
 /// Writes everything but `pg_control`'s name.
 pub(super) fn hand_over(
     site: &Site,
-    inventory: &Inventory,
+    configuration: &Configuration,
     tablespaces: &[Tablespace],
     plan: &RecoveryPlan,
     request: &RestoreRequest,
     now: Timestamp,
-) -> Result<HandedOver, RestoreError> {
+) -> Result<(), RestoreError> {
     check_label(site, plan)?;
     check_control_file(site, plan)?;
     link_tablespaces(site, tablespaces)?;
-    let configuration = Configuration::read(site, inventory)?;
     configuration.complete(site, Major::from_number(plan.backup.server.major))?;
-    write_settings(site, &configuration, plan, request)?;
+    write_settings(site, configuration, plan, request)?;
     let writer = WriterId::random();
     write(site, WRITER_FILE, format!("{writer}\n").as_bytes())?;
     if request.standby.is_none() {
         write(site, CONTRACT_FILE, contract(plan, writer, now).to_json().as_bytes())?;
     }
-    write(site, purpose(plan, request).signal(), b"")?;
-    Ok(HandedOver {
-        neutralised: neutralised(&configuration, inventory, request),
-        warnings: configuration.warnings(site),
-    })
+    write(site, purpose(plan, request).signal(), b"")
 }
 
 /// What the contract of this plan says.
@@ -158,27 +144,6 @@ fn archiving(configuration: &Configuration, request: &RestoreRequest) -> Archivi
         Some((value, _)) if value.eq_ignore_ascii_case("always") => Archiving::NotAlways,
         _ => Archiving::AsInBackup,
     }
-}
-
-/// What the backup's own settings would have done, by name and file. Values are left
-/// out: a connection string may hold a password.
-fn neutralised(
-    configuration: &Configuration,
-    inventory: &Inventory,
-    request: &RestoreRequest,
-) -> Vec<String> {
-    let signals =
-        inventory.left_out.iter().filter(|name| *name == STANDBY_SIGNAL || *name == RECOVERY_SIGNAL);
-    let mut neutralised: Vec<String> = signals.cloned().collect();
-    let archive_mode = (!request.take_over).then_some("archive_mode");
-    for name in overridden().chain(archive_mode) {
-        if let Some((value, file)) = configuration.setting(name)
-            && interferes(name, &value)
-        {
-            neutralised.push(format!("{name} in {file}"));
-        }
-    }
-    neutralised
 }
 
 fn write(site: &Site, name: &str, content: &[u8]) -> Result<(), RestoreError> {

@@ -4,8 +4,10 @@
 //! encrypted, and one piece. Every pack is compared with the hash that the backup's
 //! summary has of it, every piece with the one in the manifest.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -37,6 +39,39 @@ pub(super) struct PieceWork {
     pub(super) place: PiecePlace,
 }
 
+/// What one pack brought.
+#[derive(Debug, Clone, Copy, Default)]
+struct Written {
+    bytes: u64,
+    /// Files whose last missing piece this was.
+    files: u64,
+}
+
+/// How many pieces each file still lacks; its pieces may lie in several packs.
+#[derive(Debug)]
+struct Remaining(Vec<AtomicU64>);
+
+impl Remaining {
+    fn of(packs: &[PackWork], files: usize) -> Remaining {
+        let mut counts: Vec<AtomicU64> = std::iter::repeat_with(AtomicU64::default).take(files).collect();
+        for piece in packs.iter().flat_map(|pack| &pack.pieces) {
+            if let Some(count) = counts.get_mut(piece.file) {
+                *count.get_mut() += 1;
+            }
+        }
+        Remaining(counts)
+    }
+
+    fn empty_files(&self) -> u64 {
+        self.0.iter().filter(|count| count.load(Ordering::Relaxed) == 0).count() as u64
+    }
+
+    /// Whether this was the last one.
+    fn one_piece_less(&self, file: usize) -> bool {
+        self.0.get(file).is_some_and(|count| count.fetch_sub(1, Ordering::Relaxed) == 1)
+    }
+}
+
 /// Fetches all packs and writes all their pieces. When it returns, with an error too,
 /// nothing is being written any more.
 pub(super) async fn write_all(
@@ -48,11 +83,14 @@ pub(super) async fn write_all(
     progress: &Progress,
 ) -> Result<(), RestoreError> {
     let permits = Arc::new(Semaphore::new(workers.get()));
+    let remaining = Arc::new(Remaining::of(&packs, files.len()));
+    progress.add_files(remaining.empty_files());
     let restored = futures::stream::iter(packs)
-        .map(|pack| restore_pack(archive, pack, &files, &site, &permits))
+        .map(|pack| restore_pack(archive, pack, &files, &remaining, &site, &permits))
         .buffer_unordered(workers.get())
         .try_for_each(|written| async move {
-            progress.add_bytes(written);
+            progress.add_bytes(written.bytes);
+            progress.add_files(written.files);
             Ok(())
         })
         .await;
@@ -62,19 +100,53 @@ pub(super) async fn write_all(
     restored
 }
 
+/// The content of a few small files, by their index.
+pub(super) async fn read_files(
+    archive: &Archive,
+    packs: &[PackWork],
+    files: &[NewFile],
+    wanted: &BTreeSet<usize>,
+) -> Result<BTreeMap<usize, Vec<u8>>, RestoreError> {
+    let size = |file: usize| files.get(file).and_then(|file| usize::try_from(file.size).ok());
+    let mut contents: BTreeMap<usize, Vec<u8>> =
+        wanted.iter().map(|&file| (file, vec![0; size(file).unwrap_or_default()])).collect();
+    for pack in packs {
+        let pieces: Vec<PieceWork> =
+            pack.pieces.iter().copied().filter(|piece| wanted.contains(&piece.file)).collect();
+        if pieces.is_empty() {
+            continue;
+        }
+        let stored = fetch(archive, &pack.object).await?;
+        let frames = open(archive.keys(), pack, stored)?;
+        for piece in pieces {
+            let plain =
+                read_piece(&frames, &piece.place).map_err(|error| unopened(&pack.object.key, error))?;
+            let from = usize::try_from(piece.offset).unwrap_or(usize::MAX);
+            let place = contents
+                .get_mut(&piece.file)
+                .and_then(|content| content.get_mut(from..from.checked_add(plain.len())?));
+            let outside = || RestoreError::damaged(&pack.object.key, "a piece lies outside of its file");
+            place.ok_or_else(outside)?.copy_from_slice(&plain);
+        }
+    }
+    Ok(contents)
+}
+
 async fn restore_pack(
     archive: &Archive,
     pack: PackWork,
     files: &Arc<Vec<NewFile>>,
+    remaining: &Arc<Remaining>,
     site: &Arc<Site>,
     permits: &Arc<Semaphore>,
-) -> Result<u64, RestoreError> {
+) -> Result<Written, RestoreError> {
     let permit = Arc::clone(permits).acquire_owned().await.map_err(|_| stopped())?;
     let stored = fetch(archive, &pack.object).await?;
     let (keys, files, site) = (Arc::clone(archive.keys()), Arc::clone(files), Arc::clone(site));
+    let remaining = Arc::clone(remaining);
     let write = move || {
         let _permit: OwnedSemaphorePermit = permit;
-        write_pieces(&keys, &pack, stored, &files, &site)
+        write_pieces(&keys, &pack, stored, &files, &remaining, &site)
     };
     tokio::task::spawn_blocking(write).await.map_err(|_| stopped())?
 }
@@ -102,14 +174,12 @@ fn write_pieces(
     pack: &PackWork,
     stored: Vec<u8>,
     files: &[NewFile],
+    remaining: &Remaining,
     site: &Site,
-) -> Result<u64, RestoreError> {
+) -> Result<Written, RestoreError> {
     let key = &pack.object.key;
-    if StoredHash::of(&stored) != pack.object.sha256 {
-        return Err(RestoreError::damaged(key, "its bytes are not those that were stored"));
-    }
-    let frames = open_pack(keys, stored, pack.encrypted).map_err(|error| unopened(key, error))?;
-    let mut written = 0;
+    let frames = open(keys, pack, stored)?;
+    let mut written = Written::default();
     let mut open: Option<(usize, std::fs::File)> = None;
     for piece in &pack.pieces {
         let Some(file) = files.get(piece.file) else {
@@ -122,10 +192,20 @@ fn write_pieces(
             _ => site.open(&file.place)?,
         };
         site.write(&file.place, &held, piece.offset, &plain)?;
-        written += plain.len() as u64;
+        written.bytes += plain.len() as u64;
+        written.files += u64::from(remaining.one_piece_less(piece.file));
         open = Some((piece.file, held));
     }
     Ok(written)
+}
+
+/// The pack's frames, when its bytes are those that were stored.
+fn open(keys: &KeyRing, pack: &PackWork, stored: Vec<u8>) -> Result<Vec<u8>, RestoreError> {
+    let key = &pack.object.key;
+    if StoredHash::of(&stored) != pack.object.sha256 {
+        return Err(RestoreError::damaged(key, "its bytes are not those that were stored"));
+    }
+    open_pack(keys, stored, pack.encrypted).map_err(|error| unopened(key, error))
 }
 
 fn unopened(key: &walpoint_archive::ObjectKey, error: walpoint_archive::envelope::OpenError) -> RestoreError {

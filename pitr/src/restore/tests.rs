@@ -18,6 +18,7 @@ use crate::postgresql_conf::value_of;
 use fixture::{Contents, noise};
 
 pub(super) mod fixture;
+mod ground;
 
 /// A directory with an archive in it, and room for restores.
 struct Stage {

@@ -5,14 +5,16 @@ use crate::config::{Settings, sizes};
 use crate::exit::Status;
 use serde_json::{Value, json};
 use std::time::Duration;
+use walpoint_archive::BackupSummary;
 use walpoint_pitr::locate::CommitPoint;
 use walpoint_pitr::plan::{Moment, RecoveryPlan, Unreachable};
+use walpoint_pitr::restore::Destination;
 
-/// Bytes a second that a restore was measured to fetch, verify and write, at the least. The estimate is for
-/// orientation; the network decides.
-const FETCHED_PER_SECOND: u64 = 100 << 20;
-/// Bytes of WAL a second that PostgreSQL replays, at the least.
-const REPLAYED_PER_SECOND: u64 = 30 << 20;
+/// Bytes of data files a second that the estimate supposes a restore to fetch, verify and write. Chosen, not
+/// measured: the network and the disks decide, and the report says what was supposed.
+const SUPPOSED_FETCHING: u64 = 100 << 20;
+/// Bytes of WAL a second that the estimate supposes PostgreSQL to replay. Chosen as well.
+const SUPPOSED_REPLAY: u64 = 30 << 20;
 
 /// The object that `plan --json` prints for a target that can be reached.
 pub fn reachable_json(plan: &RecoveryPlan) -> Value {
@@ -83,7 +85,7 @@ pub fn reachable_text(plan: &RecoveryPlan) -> String {
         line("left prepared", format!("transaction {} \"{gid}\" at {}", prepared.xid, prepared.lsn));
     }
     line("to fetch", sizes::human(plan.bytes_to_fetch));
-    line("estimated", format!("about {} s", estimated(plan).as_secs()));
+    line("estimated", estimate(plan));
     for warning in &plan.warnings {
         line("warning", warning.clone());
     }
@@ -114,15 +116,35 @@ pub fn unreachable_text(why: &Unreachable) -> String {
 }
 
 /// The command that carries this plan out.
-pub fn restore_command_line(settings: &Settings, args: &TargetArgs) -> String {
+pub fn restore_command_line(
+    settings: &Settings,
+    args: &TargetArgs,
+    destination: Option<&Destination>,
+) -> String {
     let mut words = vec!["walpoint".to_owned()];
     if let Some(config) = &settings.source {
         words.extend(["--config".to_owned(), config.display().to_string()]);
     }
     words.push("restore".to_owned());
     words.extend(args.words());
-    words.extend(["--data-directory".to_owned(), "DIRECTORY".to_owned()]);
+    let directory = destination.map(|it| it.data_directory.display().to_string());
+    words.extend(["--data-directory".to_owned(), directory.unwrap_or_else(|| "DIRECTORY".to_owned())]);
+    for mapping in destination.iter().flat_map(|it| &it.tablespaces) {
+        words.extend(["--tablespace".to_owned(), format!("{}={}", mapping.from, mapping.to.display())]);
+    }
+    if destination.is_some_and(|it| it.take_over) {
+        words.push("--take-over".to_owned());
+    }
     words.iter().map(|word| crate::postgres_command::shell_word(word)).collect::<Vec<_>>().join(" ")
+}
+
+/// What becomes of the subscriptions that the backup has, when it has any.
+pub fn subscriptions(backup: &BackupSummary) -> Option<String> {
+    let names = backup.subscriptions.as_deref().filter(|names| !names.is_empty())?;
+    Some(format!(
+        "the original subscribes to others ({}): a copy does not, unless it is restored with --take-over",
+        names.join(", ")
+    ))
 }
 
 fn path(plan: &RecoveryPlan) -> String {
@@ -145,10 +167,20 @@ fn at(moment: &Moment) -> String {
     format!("--target-lsn {}{time}", moment.lsn)
 }
 
+/// In words, with what it rests on: nothing of it was tried on this machine.
+fn estimate(plan: &RecoveryPlan) -> String {
+    format!(
+        "about {} s, if {}/s of data are restored and {}/s of WAL replayed",
+        estimated(plan).as_secs(),
+        sizes::human(SUPPOSED_FETCHING),
+        sizes::human(SUPPOSED_REPLAY)
+    )
+}
+
 fn estimated(plan: &RecoveryPlan) -> Duration {
     let wal = plan.segments.count.saturating_mul(plan.segment_size.bytes());
-    let fetching = plan.backup.bytes.data / FETCHED_PER_SECOND;
-    Duration::from_secs(1 + fetching + wal / REPLAYED_PER_SECOND)
+    let fetching = plan.backup.bytes.data / SUPPOSED_FETCHING;
+    Duration::from_secs(1 + fetching + wal / SUPPOSED_REPLAY)
 }
 
 #[cfg(test)]
@@ -231,9 +263,13 @@ mod tests {
     #[test]
     fn people_read_the_same() {
         let text = reachable_text(&plan());
-        for what in
-            ["20261121T005909Z-full-66a14c", "transaction 726 at 0/A108A0", "mind the gap", "2 segments"]
-        {
+        for what in [
+            "20261121T005909Z-full-66a14c",
+            "transaction 726 at 0/A108A0",
+            "mind the gap",
+            "2 segments",
+            "about 1 s, if 100 MiB/s of data are restored and 30.0 MiB/s of WAL replayed",
+        ] {
             assert!(text.contains(what), "{what}: {text}");
         }
     }

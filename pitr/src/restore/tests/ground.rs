@@ -1,0 +1,129 @@
+//! What is said before anything is written.
+
+use super::*;
+
+async fn looked_at(stage: &Stage, contents: &Contents) -> Ground {
+    let plan = fixture::plan(contents.store(&stage.archive).await);
+    let destination = fixture::request(stage.target()).destination();
+    let ground = survey(&stage.archive, &plan, &destination).await.unwrap();
+    assert!(!stage.target().exists());
+    ground
+}
+
+#[tokio::test]
+async fn what_the_configuration_names_and_the_machine_lacks_is_said_before_anything_is_written() {
+    let stage = Stage::new().await;
+    let mut contents = Contents::cluster();
+    let main = b"ssl = on\nssl_cert_file = '/nowhere/server.crt'\nssl_key_file = 'server.key'\n\
+                 ssl_ca_file = 'root.crt'\nlogging_collector = on\nlog_directory = '/nowhere/log'\n\
+                 unix_socket_directories = '/tmp, /nowhere/run, @abstract'\nmax_connections = 20\n\
+                 max_wal_senders = 10\ninclude_dir 'conf.d'\ninclude 'more/there.conf'\n";
+    contents
+        .file("postgresql.conf", main)
+        .file("server.key", b"key")
+        .directory("more")
+        .file("more/there.conf", b"include 'gone.conf'\n");
+    let ground = looked_at(&stage, &contents).await;
+    assert_eq!(ground.refusals, []);
+    assert_eq!(
+        ground.warnings,
+        [
+            "postgresql.conf includes \"conf.d\", which is not here",
+            "postgresql.conf sets ssl_cert_file to \"/nowhere/server.crt\", which is not here",
+            "postgresql.conf sets ssl_ca_file to \"root.crt\", which is not here",
+            "postgresql.conf sets log_directory to \"/nowhere/log\", which is not here",
+            "postgresql.conf names \"/nowhere/run\" in unix_socket_directories, which is not here",
+            "postgresql.conf sets max_connections to 20, and the original ran with 100: recovery stops at that",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn files_that_are_not_used_are_not_asked_for() {
+    let stage = Stage::new().await;
+    let mut contents = Contents::cluster();
+    contents.file(
+        "postgresql.conf",
+        b"ssl = off\nssl_cert_file = '/nowhere/x'\nlog_directory = '/nowhere/log'\nhba_file = ''\n",
+    );
+    assert_eq!(looked_at(&stage, &contents).await.warnings, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn everything_that_is_in_the_way_is_said_at_once() {
+    let stage = Stage::new().await;
+    let used = stage.scratch.path().join("used");
+    std::fs::create_dir(&used).unwrap();
+    std::fs::write(used.join("mine"), "").unwrap();
+    let mut contents = Contents::cluster();
+    contents.tablespace(16384, &used).tablespace(16385, Path::new("/nowhere/at/all"));
+    let plan = fixture::plan(contents.store(&stage.archive).await);
+    let request = fixture::request(used.join("data"));
+    let destination = Destination { data_directory: stage.target(), ..request.destination() };
+    let refusals = survey(&stage.archive, &plan, &destination).await.unwrap().refusals;
+    let reasons: Vec<&str> = refusals.iter().map(|refusal| refusal.why.as_str()).collect();
+    assert_eq!(reasons.len(), 2, "{reasons:?}");
+    assert!(reasons[0].contains("used") && reasons[0].contains("not empty"), "{reasons:?}");
+    assert!(reasons[1].contains("/nowhere/at/all"), "{reasons:?}");
+    let request = fixture::request(stage.target());
+    let error = restore(&stage.archive, &plan, &request, &Progress::new()).await.unwrap_err().to_string();
+    assert!(reasons.iter().all(|reason| error.contains(reason)), "{error}");
+    assert!(!stage.target().exists());
+}
+
+#[tokio::test]
+async fn subscriptions_are_named_unless_the_copy_takes_over() {
+    let stage = Stage::new().await;
+    let mut backup = Contents::cluster().store(&stage.archive).await;
+    backup.subscriptions = Some(vec!["orders".to_owned()]);
+    let plan = fixture::plan(backup);
+    for (take_over, expected) in [(false, vec!["subscription orders"]), (true, vec![])] {
+        let request = RestoreRequest { take_over, ..fixture::request(stage.target()) };
+        let ground = survey(&stage.archive, &plan, &request.destination()).await.unwrap();
+        assert_eq!(ground.neutralised, expected);
+        restore(&stage.archive, &plan, &request, &Progress::new()).await.unwrap();
+        let workers = value_of(&stage.read("postgresql.auto.conf"), "max_logical_replication_workers");
+        assert_eq!(workers.as_deref(), (!take_over).then_some("0"));
+        std::fs::remove_dir_all(stage.target()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn without_the_key_it_is_said_that_nobody_looked() {
+    let stage = Stage::new().await;
+    let sealer = fixture::sealer(Some(stage.scratch.path()));
+    let archive = Archive::new(Arc::clone(&stage.store), fixture::CLUSTER, sealer);
+    let plan = fixture::plan(Contents::cluster().store(&archive).await);
+    std::fs::create_dir(stage.target()).unwrap();
+    std::fs::write(stage.target().join("mine"), "").unwrap();
+    let destination = fixture::request(stage.target()).destination();
+    let ground = survey(&stage.archive, &plan, &destination).await.unwrap();
+    assert!(ground.refusals[0].why.contains("not empty"), "{:?}", ground.refusals);
+    assert!(ground.warnings[0].contains("not looked at"), "{:?}", ground.warnings);
+}
+
+#[tokio::test]
+async fn files_are_counted_as_they_are_completed() {
+    let stage = Stage::new().await;
+    let plan = fixture::plan(Contents::cluster().store(&stage.archive).await);
+    // The second pack that is fetched for good does not come: the first one's files count.
+    let faulty = Faulty::new(Arc::clone(&stage.store));
+    let calls_before = {
+        let archive = fixture::archive(Arc::new(faulty.clone()));
+        let request = fixture::request(stage.target());
+        prepare(&archive, &plan, &request.destination()).await.unwrap();
+        faulty.calls(Verb::Get)
+    };
+    faulty.fail(Verb::Get, calls_before * 2 + 2, Fault::Before(StoreErrorKind::Transient));
+    let archive = fixture::archive(Arc::new(faulty.clone()));
+    let mut request = fixture::request(stage.target());
+    request.workers = std::num::NonZeroUsize::MIN;
+    let progress = Progress::new();
+    restore(&archive, &plan, &request, &progress).await.unwrap_err();
+    let now = progress.now();
+    assert!(now.done_files > 1 && now.done_files < now.total_files, "{now:?}");
+    std::fs::remove_dir_all(stage.target()).unwrap();
+    let progress = Progress::new();
+    restore(&stage.archive, &plan, &request, &progress).await.unwrap();
+    assert_eq!(progress.now().done_files, progress.now().total_files);
+}
