@@ -1,4 +1,4 @@
-//! The data directory, as a file system sees it: which one a hook is called for, and its `pg_control`.
+//! The data directory, as a file system sees it: which one a path belongs to, and its `pg_control`.
 
 use crate::config::Settings;
 use crate::exit::{Failure, Status};
@@ -6,10 +6,10 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 use walpoint_archive::Cluster;
-use walpoint_wal::{ControlFile, ControlFileError};
+use walpoint_wal::{ControlFile, ControlFileError, SystemIdentifier};
 
 /// Where PostgreSQL keeps its control file, within the data directory.
-const CONTROL_FILE: &str = "global/pg_control";
+pub const CONTROL_FILE: &str = "global/pg_control";
 /// The control file is this long on every version (`PG_CONTROL_FILE_SIZE`, catalog/pg_control.h).
 const CONTROL_FILE_BYTES: usize = 8192;
 /// The server may be writing it: a torn read is repeated this often.
@@ -67,27 +67,6 @@ pub fn of_wal_path(path: &Path) -> Option<PathBuf> {
     None
 }
 
-/// The cluster that a hook works for: the data directory of `%p`, else the configured one.
-///
-/// # Errors
-/// Status 2 when neither holds a `pg_control`; status 1 when one is there and cannot be read.
-pub fn of_hook(path: &Path, settings: &Settings) -> Result<DataDirectory, Failure> {
-    let candidates = [of_wal_path(path), settings.postgres.data_directory.clone()];
-    for candidate in candidates.iter().flatten() {
-        if let Some(found) = open(candidate)? {
-            return Ok(found);
-        }
-    }
-    let seen: Vec<String> =
-        candidates.iter().flatten().map(|path| format!("\"{}\"", path.display())).collect();
-    Err(Failure::usage(format!(
-        "could not tell which cluster \"{}\" belongs to: there is no {CONTROL_FILE} in {}",
-        path.display(),
-        if seen.is_empty() { "any known directory".to_owned() } else { seen.join(" or in ") }
-    ))
-    .with_hint("set data_directory in section [postgres], or run the command in the data directory"))
-}
-
 /// The configured data directory, which must be there.
 ///
 /// # Errors
@@ -108,28 +87,69 @@ pub fn configured(settings: &Settings) -> Result<DataDirectory, Failure> {
 /// Opens a data directory; none when there is no cluster in it.
 ///
 /// # Errors
-/// Status 1 when it cannot be read, status 5 when its `pg_control` is damaged.
+/// Status 1 when it cannot be read, status 2 when its PostgreSQL is later than this program, status 5 when its
+/// `pg_control` is damaged.
 pub fn open(path: &Path) -> Result<Option<DataDirectory>, Failure> {
+    match look(path)? {
+        None => Ok(None),
+        Some(Found::Known(directory)) => Ok(Some(*directory)),
+        Some(Found::Later { why, .. }) => {
+            let file = path.join(CONTROL_FILE);
+            Err(Failure::usage(format!("could not use \"{}\": {why}", file.display())).with_hint(
+                "this PostgreSQL is later than this walpoint, which archives its WAL as it is and does nothing \
+                 else with it: install a walpoint that knows it",
+            ))
+        }
+    }
+}
+
+/// A cluster that was found, as far as this program can read of it.
+#[derive(Debug)]
+pub enum Found {
+    /// All of its `pg_control`.
+    Known(Box<DataDirectory>),
+    /// Of a version later than this program.
+    Later {
+        /// Which cluster it is.
+        system_identifier: SystemIdentifier,
+        /// Why no more can be said.
+        why: ControlFileError,
+    },
+}
+
+/// Looks for a cluster, of this or a later version of PostgreSQL; none when there is none.
+///
+/// # Errors
+/// Status 1 when it cannot be read, status 5 when its `pg_control` is damaged.
+pub fn look(path: &Path) -> Result<Option<Found>, Failure> {
     let file = path.join(CONTROL_FILE);
     let mut last = None;
     for attempt in 0..TRIES {
         if attempt > 0 {
             std::thread::sleep(BETWEEN_TRIES);
         }
-        let bytes = match std::fs::File::open(&file).and_then(|file| read_at_most(file, CONTROL_FILE_BYTES)) {
-            Ok(bytes) => bytes,
-            Err(error) if is_absent(&error) => return Ok(None),
-            Err(error) => {
-                return Err(Failure::failed(format!("could not read \"{}\": {error}", file.display()))
-                    .with_hint("run walpoint as the user that owns the data directory"));
+        let Some(bytes) = control_bytes(&file)? else { return Ok(None) };
+        let why = match ControlFile::parse(&bytes) {
+            Ok(control) => {
+                return Ok(Some(Found::Known(Box::new(DataDirectory { path: path.to_owned(), control }))));
             }
+            Err(why) => why,
         };
-        match ControlFile::parse(&bytes) {
-            Ok(control) => return Ok(Some(DataDirectory { path: path.to_owned(), control })),
-            Err(error) => last = Some(error),
+        if let Some(system_identifier) = ControlFile::identity_of_later_version(&bytes) {
+            return Ok(Some(Found::Later { system_identifier, why }));
         }
+        last = Some(why);
     }
     Err(unreadable(&file, last))
+}
+
+fn control_bytes(file: &Path) -> Result<Option<Vec<u8>>, Failure> {
+    match std::fs::File::open(file).and_then(|file| read_at_most(file, CONTROL_FILE_BYTES)) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if is_absent(&error) => Ok(None),
+        Err(error) => Err(Failure::failed(format!("could not read \"{}\": {error}", file.display()))
+            .with_hint("run walpoint as the user that owns the data directory")),
+    }
 }
 
 fn is_absent(error: &io::Error) -> bool {
@@ -177,5 +197,16 @@ mod tests {
         std::fs::create_dir(directory.path().join("global")).unwrap();
         std::fs::write(directory.path().join(CONTROL_FILE), [0; 100]).unwrap();
         assert_eq!(open(directory.path()).unwrap_err().status, Status::Damaged);
+    }
+
+    #[test]
+    fn a_later_version_is_wrong_usage_and_no_damage() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("global")).unwrap();
+        let mut bytes = [7; 8192];
+        bytes[8..12].copy_from_slice(&1900u32.to_le_bytes());
+        std::fs::write(directory.path().join(CONTROL_FILE), bytes).unwrap();
+        assert_eq!(open(directory.path()).unwrap_err().status, Status::Usage);
+        assert!(matches!(look(directory.path()).unwrap(), Some(Found::Later { .. })));
     }
 }

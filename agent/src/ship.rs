@@ -4,6 +4,7 @@ pub mod get;
 pub mod push;
 
 pub mod before;
+mod cluster;
 mod examine;
 mod histories;
 mod source;

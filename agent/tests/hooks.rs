@@ -262,21 +262,9 @@ fn a_contract_that_cannot_be_read_is_255() {
 #[test]
 fn a_contract_says_what_is_a_gap() {
     let stage = Stage::archived();
-    let get = |name| {
-        stage
-            .run(&["archive-get", "--contract", "walpoint.recovery.json", name, "pg_wal/RECOVERYXLOG"])
-            .status
-    };
-    let id = ran(&mut stage.command(&["list", "--json"])).expect(0).json()["cluster"].clone();
-    let contract = |last: &str| {
-        let contract = serde_json::json!({
-            "format": 1, "system_identifier": id, "segment_size": 1 << 20,
-            "path": [{"timeline": 1, "begin": "0/0", "end": null}],
-            "first_segment": FULL, "last_segment": last, "last_record": "0/A00028",
-            "target": "test", "restored_at": "2026-11-21T00:00:00.000000Z", "writer": "0000000000000000",
-        });
-        std::fs::write(stage.data().join("walpoint.recovery.json"), contract.to_string()).unwrap();
-    };
+    let path = serde_json::json!([{"timeline": 1, "begin": "0/0", "end": null}]);
+    let get = |name| stage.get_by_contract(name).status;
+    let contract = |last: &str| stage.promise(path.clone(), last);
     contract(SMALL);
     assert_eq!((get(SMALL), get(NEXT)), (0, 1));
     contract(NEXT);

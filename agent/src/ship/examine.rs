@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use walpoint_archive::ContentHash;
 use walpoint_archive::content::ContentHasher;
 use walpoint_wal::{
-    Carry, CarryOver, ControlFile, Ending, PageHeader, SegmentName, Survey, SurveyError, SurveyOf, Surveyor,
+    Carry, CarryOver, Ending, PageHeader, SegmentName, SegmentSize, Survey, SurveyError, SurveyOf, Surveyor,
+    SystemIdentifier,
 };
 
 /// A segment that may be shipped.
@@ -36,7 +37,8 @@ pub struct Looked {
     pub bytes: Option<Vec<u8>>,
 }
 
-/// Reads the file and looks at it. `before` is where the segment before may still lie.
+/// Reads the file, which has the size of a segment, and looks at it. `before` is where the segment before may
+/// still lie.
 ///
 /// # Errors
 /// Status 1, 2 or 4 with the reason why it must not be archived under this name.
@@ -44,24 +46,15 @@ pub fn look(
     source: &Source,
     name: SegmentName,
     partial: bool,
-    control: &ControlFile,
+    cluster: SystemIdentifier,
     before: Option<(SegmentName, PathBuf)>,
 ) -> Result<Looked, Failure> {
-    if source.size() != control.segment_size.bytes() {
-        return Err(wrong_size(source, control));
-    }
     let bytes = if source.size() <= IN_MEMORY_BYTES { Some(source.read()?) } else { None };
     let carry = match &bytes {
         Some(bytes) if !begins_within_a_record(bytes) => Carry::Unknown,
-        _ => carry_from(before, control),
+        _ => carry_from(before, cluster),
     };
-    let of = SurveyOf {
-        name,
-        partial,
-        file_size: source.size(),
-        expected: Some(control.system_identifier),
-        carry,
-    };
+    let of = SurveyOf { name, partial, file_size: source.size(), expected: Some(cluster), carry };
     let (mut surveyor, mut hasher) = (Surveyor::new(of), ContentHasher::new());
     let mut take = |piece: &[u8]| {
         surveyor.feed(piece);
@@ -86,18 +79,18 @@ fn begins_within_a_record(bytes: &[u8]) -> bool {
 
 /// How the segment before ended, when it is still in `pg_wal`. Whatever is wrong with it is its own matter:
 /// then the record that spans in stays unchecked.
-fn carry_from(before: Option<(SegmentName, PathBuf)>, control: &ControlFile) -> Carry {
-    let found = before.and_then(|(name, path)| carry_out(name, &path, control));
+fn carry_from(before: Option<(SegmentName, PathBuf)>, cluster: SystemIdentifier) -> Carry {
+    let found = before.and_then(|(name, path)| carry_out(name, &path, cluster));
     found.map_or(Carry::Unknown, Carry::Known)
 }
 
-fn carry_out(name: SegmentName, path: &Path, control: &ControlFile) -> Option<CarryOver> {
+fn carry_out(name: SegmentName, path: &Path, cluster: SystemIdentifier) -> Option<CarryOver> {
     let source = Source::open(path).ok()?;
     let of = SurveyOf {
         name,
         partial: false,
         file_size: source.size(),
-        expected: Some(control.system_identifier),
+        expected: Some(cluster),
         carry: Carry::Unknown,
     };
     let mut surveyor = Surveyor::new(of);
@@ -143,11 +136,20 @@ fn refusal(error: &SurveyError) -> Failure {
     Failure::new(status, error.to_string()).with_hint(hint)
 }
 
-fn wrong_size(source: &Source, control: &ControlFile) -> Failure {
-    Failure::usage(format!(
-        "the file has {} bytes and the cluster's segments have {}",
-        source.size(),
-        control.segment_size.bytes()
-    ))
-    .while_doing(doing(source))
+/// How large the cluster's segments are, and that this file is as large as one. The file's own size is all
+/// there is to go by when `pg_control` cannot be read.
+///
+/// # Errors
+/// Status 2 when it is no segment by its size.
+pub fn size_of_segment(source: &Source, known: Option<SegmentSize>) -> Result<SegmentSize, Failure> {
+    let found = source.size();
+    let refused = |why: String| Failure::usage(why).while_doing(doing(source));
+    match known {
+        Some(size) if size.bytes() == found => Ok(size),
+        Some(size) => Err(refused(format!(
+            "the file has {found} bytes and the cluster's segments have {}",
+            size.bytes()
+        ))),
+        None => SegmentSize::new(found).map_err(|error| refused(error.to_string())),
+    }
 }

@@ -1,19 +1,20 @@
 //! `archive-get`: the hook around [`walpoint_pitr::get`]. It finds out for whom the file is, waits while
 //! waiting can help, and turns what is left into the one answer that PostgreSQL must not misread.
 
+use super::cluster::HookCluster;
 use crate::cli::GetArgs;
 use crate::config::{Settings, StandbyOnOutage, durations};
 use crate::data_directory;
 use crate::exit::{Ending, Failure, Status};
 use crate::open::{self, Patience};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use walpoint_archive::ArchiveError;
 use walpoint_archive::store::StoreErrorKind;
+use walpoint_archive::{Archive, ArchiveError};
 use walpoint_pitr::contract::Contract;
-use walpoint_pitr::get::{GetError, GetOutcome, GetRequest, get};
+use walpoint_pitr::get::{GetError, GetOutcome, GetRequest, can_do_without, get};
 use walpoint_pitr::recovery_settings::STANDBY_SIGNAL;
-use walpoint_wal::WalFileName;
+use walpoint_wal::{SegmentSize, SystemIdentifier, WalFileName};
 
 /// Pause before the second try; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -21,21 +22,30 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const FIRST_WORD_AFTER: Duration = Duration::from_secs(5);
 const FURTHER_WORDS_EVERY: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// How long a file is looked for that recovery can do without. PostgreSQL waits meanwhile, at its target.
+const PATIENCE_WITHOUT: Duration = Duration::from_secs(15);
 
 /// Carries out `archive-get` by the rules of `recovery.signal`.
 ///
 /// # Errors
 /// Everything but "here it is" and "there is no such file". Recovery must stop.
 pub async fn run(settings: &Settings, args: &GetArgs, started: Instant) -> Result<Ending, Failure> {
-    let request = request(settings, args)?;
+    let question = Question::of(settings, args)?;
     let patience = match is_standby(&args.destination) {
         true => settings.archive_get.standby_retry_for,
         false => settings.archive_get.retry_for,
     };
-    match saying_that_it_waits(&request, patience, ask_again(settings, &request, patience, started)).await? {
+    let outcome = match question.dispensable() {
+        Some(why) => ask_in_passing(settings, &question, why).await,
+        None => {
+            let asking = ask_again(settings, &question, patience, started);
+            saying_that_it_waits(&question, patience, asking).await?
+        }
+    };
+    match outcome {
         GetOutcome::Delivered => Ok(Ending::DONE),
         GetOutcome::NoSuchFile { why } => {
-            tracing::info!("\"{}\" is not in the archive: {why}", request.name);
+            tracing::info!("\"{}\" is not in the archive: {why}", question.name);
             Ok(Ending::NotAvailable)
         }
     }
@@ -72,20 +82,56 @@ fn is_standby(destination: &Path) -> bool {
     data_directory::of_wal_path(destination).is_some_and(|directory| directory.join(STANDBY_SIGNAL).exists())
 }
 
-fn request(settings: &Settings, args: &GetArgs) -> Result<GetRequest, Failure> {
-    let text = args.name.to_string_lossy();
-    let name: WalFileName =
-        text.parse().map_err(|error| Failure::usage(format!("could not get \"{text}\": {error}")))?;
-    let cluster = data_directory::of_hook(&args.destination, settings)?;
-    let beside = data_directory::of_wal_path(&args.destination).unwrap_or_else(|| cluster.path.clone());
-    let contract = args.contract.as_deref().map(|file| read_contract(&beside.join(file))).transpose()?;
-    Ok(GetRequest {
-        name,
-        destination: args.destination.clone(),
-        system_identifier: cluster.control.system_identifier,
-        segment_size: cluster.control.segment_size,
-        contract,
-    })
+/// What PostgreSQL asks for.
+struct Question {
+    name: WalFileName,
+    destination: PathBuf,
+    system_identifier: SystemIdentifier,
+    /// None when only the archive can tell: PostgreSQL is later than this program, and there is no contract.
+    segment_size: Option<SegmentSize>,
+    contract: Option<Contract>,
+}
+
+impl Question {
+    fn of(settings: &Settings, args: &GetArgs) -> Result<Self, Failure> {
+        let text = args.name.to_string_lossy();
+        let name: WalFileName =
+            text.parse().map_err(|error| Failure::usage(format!("could not get \"{text}\": {error}")))?;
+        let cluster = HookCluster::of(&args.destination, settings)?;
+        let beside = data_directory::of_wal_path(&args.destination).unwrap_or_else(|| cluster.path.clone());
+        let contract = args.contract.as_deref().map(|file| read_contract(&beside.join(file))).transpose()?;
+        let promised = contract.as_ref().map(|contract| contract.segment_size);
+        Ok(Self {
+            name,
+            destination: args.destination.clone(),
+            system_identifier: cluster.system_identifier,
+            segment_size: cluster.segment_size().or(promised),
+            contract,
+        })
+    }
+
+    /// Why recovery can do without the file, whatever the archive has, when it can.
+    fn dispensable(&self) -> Option<&'static str> {
+        can_do_without(&self.with(self.segment_size?))
+    }
+
+    fn with(&self, segment_size: SegmentSize) -> GetRequest {
+        GetRequest {
+            name: self.name,
+            destination: self.destination.clone(),
+            system_identifier: self.system_identifier,
+            segment_size,
+            contract: self.contract.clone(),
+        }
+    }
+
+    async fn put_to(&self, archive: &Archive) -> Result<GetOutcome, GetError> {
+        let size = match self.segment_size {
+            Some(size) => size,
+            None => archive.segment_size().await?.ok_or(ArchiveError::NoCluster(self.system_identifier))?,
+        };
+        get(archive, &self.with(size)).await
+    }
 }
 
 fn read_contract(path: &Path) -> Result<Contract, Failure> {
@@ -99,7 +145,7 @@ fn read_contract(path: &Path) -> Result<Contract, Failure> {
 
 /// Says now and then that recovery waits for the archive: without it the server's log shows nothing at all.
 async fn saying_that_it_waits<T>(
-    request: &GetRequest,
+    question: &Question,
     patience: Duration,
     work: impl Future<Output = T>,
 ) -> T {
@@ -111,7 +157,7 @@ async fn saying_that_it_waits<T>(
             result = &mut work => return result,
             () = tokio::time::sleep(next) => tracing::warn!(
                 "waiting for \"{}\" for {} s; a failing archive is tried again for up to {}",
-                request.name,
+                question.name,
                 started.elapsed().as_secs(),
                 durations::render(patience)
             ),
@@ -120,9 +166,22 @@ async fn saying_that_it_waits<T>(
     }
 }
 
+/// Asks once, for a file that recovery can do without: it is a favour, and no failure of the archive stops a
+/// recovery for it.
+async fn ask_in_passing(settings: &Settings, question: &Question, why: &str) -> GetOutcome {
+    let asking = ask(settings, question, PATIENCE_WITHOUT);
+    let failure = match tokio::time::timeout(PATIENCE_WITHOUT, asking).await {
+        Ok(Ok(outcome)) => return outcome,
+        Ok(Err(unanswered)) => unanswered.failure.to_string(),
+        Err(_) => "the archive did not answer in time".to_owned(),
+    };
+    tracing::warn!("recovery goes on without \"{}\", which it does not need: {failure}", question.name);
+    GetOutcome::NoSuchFile { why: why.to_owned() }
+}
+
 async fn ask_again(
     settings: &Settings,
-    request: &GetRequest,
+    question: &Question,
     patience: Duration,
     started: Instant,
 ) -> Result<GetOutcome, Failure> {
@@ -130,7 +189,7 @@ async fn ask_again(
     let mut tries: u32 = 0;
     loop {
         tries += 1;
-        let unanswered = match ask(settings, request, patience.saturating_sub(started.elapsed())).await {
+        let unanswered = match ask(settings, question, patience.saturating_sub(started.elapsed())).await {
             Ok(outcome) => return Ok(outcome),
             Err(unanswered) => unanswered,
         };
@@ -167,13 +226,14 @@ enum Again {
     No,
 }
 
-async fn ask(settings: &Settings, request: &GetRequest, left: Duration) -> Result<GetOutcome, Unanswered> {
-    let opened = open::archive(settings, request.system_identifier, Patience::For(left)).await;
+async fn ask(settings: &Settings, question: &Question, left: Duration) -> Result<GetOutcome, Unanswered> {
+    let opened = open::archive(settings, question.system_identifier, Patience::For(left)).await;
     let archive = opened.map_err(|failure| {
         let again = if failure.status == Status::Failed { Again::MayPass } else { Again::No };
         Unanswered { failure, again }
     })?;
-    get(&archive, request)
+    question
+        .put_to(&archive)
         .await
         .map_err(|error| Unanswered { again: again_after(&error), failure: error.into() })
 }

@@ -4,12 +4,12 @@
 //! one before, one to put, one to see that nobody else put another content at the same time.
 
 use super::before::{history_in, segment_before};
-use super::examine::{Examined, Looked, look};
+use super::cluster::HookCluster;
+use super::examine::{Examined, Looked, look, size_of_segment};
 use super::histories;
 use super::source::Source;
 use crate::cli::PushArgs;
 use crate::config::{Settings, durations};
-use crate::data_directory::{self, DataDirectory};
 use crate::exit::{Ending, Failure};
 use crate::open::{self, Patience};
 use crate::writer_id;
@@ -17,10 +17,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use walpoint_archive::{
-    Archive, ArchiveError, Common, ContentHash, FileFacts, PutSource, PutWal, RunFacts, Usable, WalFacts,
-    WriterId,
+    Archive, ArchiveError, Cluster, Common, ContentHash, FileFacts, PutSource, PutWal, RunFacts,
+    SegmentState, Usable, WalFacts, WriterId,
 };
-use walpoint_wal::{Ending as WalEnding, SegmentName, TimelineHistory, TimelineId, WalFileName};
+use walpoint_wal::{Ending as WalEnding, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName};
 
 /// Bytes a second that the slowest line is given time for, beside the configured deadline.
 const SLOWEST_BYTES_PER_SECOND: u64 = 1 << 20;
@@ -62,7 +62,7 @@ fn file_name(path: &Path) -> Result<WalFileName, Failure> {
 /// What a push finds on this host.
 struct Ground {
     source: Source,
-    cluster: DataDirectory,
+    cluster: HookCluster,
     writer: WriterId,
 }
 
@@ -72,7 +72,7 @@ async fn look_at_the_ground(settings: &Settings, path: &Path) -> Result<Ground, 
     let (settings, path) = (settings.clone(), path.to_owned());
     let looking = tokio::task::spawn_blocking(move || {
         let source = Source::open(&path)?;
-        let cluster = data_directory::of_hook(&path, &settings)?;
+        let cluster = HookCluster::of(&path, &settings)?;
         let writer = writer_id::of(&cluster.path);
         Ok(Ground { source, cluster, writer })
     });
@@ -86,7 +86,7 @@ async fn push(
     left: Duration,
 ) -> Result<Ending, Failure> {
     let Ground { source, cluster, writer } = ground;
-    let identifier = cluster.control.system_identifier;
+    let identifier = cluster.system_identifier;
     let archive = open::archive_to_write(settings, identifier, Patience::For(left)).await?;
     let pg_wal = source.path().parent().unwrap_or(Path::new("")).to_owned();
     let push = Push { name, source: Arc::new(source), cluster, pg_wal, archive, writer };
@@ -103,34 +103,52 @@ async fn push(
 struct Push {
     name: WalFileName,
     source: Arc<Source>,
-    cluster: DataDirectory,
+    cluster: HookCluster,
     pg_wal: PathBuf,
     archive: Archive,
     writer: WriterId,
 }
 
+/// What the archive has of the file that is pushed, and how the segment before leads to it.
+struct Seen {
+    own: SegmentState,
+    previous: Option<WalFacts>,
+}
+
 impl Push {
     async fn segment(&self, segment: SegmentName, partial: bool) -> Result<(), Failure> {
-        let control = &self.cluster.control;
+        let size = size_of_segment(&self.source, self.cluster.segment_size())?;
         let history = self.history_of(segment.timeline);
-        let before = segment_before(segment, control.segment_size, history.as_ref());
-        let (looked, previous) =
-            futures::try_join!(self.look(segment, partial, before), self.previous_facts(before))?;
-        let same_size = |facts: &WalFacts| facts.common.plain_size == self.source.size();
-        if !previous.as_ref().is_some_and(same_size) {
-            // The first file of its kind: what later ones count on must be there before it, and be true of it.
-            self.archive.ensure_cluster(&self.cluster.as_cluster()?).await?;
+        let before = segment_before(segment, size, history.as_ref());
+        let (looked, seen) =
+            futures::try_join!(self.look(segment, partial, before), self.see(before, segment))?;
+        let previous = seen.previous.as_ref();
+        // The first file of its kind: what later ones count on must be there before it, and be true of it.
+        if !previous.is_some_and(|facts| facts.validated && facts.common.plain_size == size.bytes()) {
+            self.ensure_cluster(Some(size)).await?;
         }
-        let is_first_of_timeline = previous.as_ref().is_none_or(|facts| facts.timeline != segment.timeline);
+        let is_first_of_timeline = previous.is_none_or(|facts| facts.timeline != segment.timeline);
         if segment.timeline != TimelineId::FIRST && is_first_of_timeline {
             histories::ensure(&self.archive, &self.pg_wal, segment.timeline, self.writer).await?;
         }
-        let facts = self.facts(segment, &looked, previous.as_ref())?;
+        let facts = FileFacts::Wal(Box::new(self.facts(segment, size, &looked, previous)?));
         let source = match looked.bytes {
             Some(bytes) => PutSource::Bytes(bytes.into()),
             None => PutSource::File(self.source.file()),
         };
-        self.put(FileFacts::Wal(Box::new(facts)), source).await
+        self.put(facts, source, &seen.own).await
+    }
+
+    /// Makes sure that the archive knows the cluster, as it is. A PostgreSQL later than this program is not
+    /// described: what is guessed wrong would stand against what is known later.
+    async fn ensure_cluster(&self, size: Option<SegmentSize>) -> Result<(), Failure> {
+        if let Some(directory) = &self.cluster.known {
+            return Ok(self.archive.ensure_cluster(&directory.as_cluster()?).await?);
+        }
+        if let (Some(segment_size), Some(stored)) = (size, self.archive.cluster().await?) {
+            self.archive.ensure_cluster(&Cluster { segment_size, ..stored }).await?;
+        }
+        Ok(())
     }
 
     async fn look(
@@ -139,10 +157,10 @@ impl Push {
         partial: bool,
         before: Option<SegmentName>,
     ) -> Result<Looked, Failure> {
-        let (source, control) = (Arc::clone(&self.source), self.cluster.control.clone());
+        let (source, cluster) = (Arc::clone(&self.source), self.cluster.system_identifier);
         let before = before.map(|name| (name, self.pg_wal.join(name.to_string())));
         // On a thread of its own, so that a disk that hangs does not outlast the deadline.
-        let looking = tokio::task::spawn_blocking(move || look(&source, segment, partial, &control, before));
+        let looking = tokio::task::spawn_blocking(move || look(&source, segment, partial, cluster, before));
         let looked = looking.await;
         looked
             .unwrap_or_else(|error| Err(Failure::failed(format!("could not look at \"{segment}\": {error}"))))
@@ -155,11 +173,22 @@ impl Push {
         history_in(&self.pg_wal, timeline).map(|(history, _)| history)
     }
 
+    async fn see(&self, before: Option<SegmentName>, segment: SegmentName) -> Result<Seen, Failure> {
+        let Some(before) = before else {
+            return Ok(Seen { own: self.archive.wal_variants(&self.name).await?, previous: None });
+        };
+        let neighbours = self.archive.wal_neighbours(before, segment, &self.name).await?;
+        let previous = self.previous_facts(before, &neighbours.before).await?;
+        Ok(Seen { own: neighbours.own, previous })
+    }
+
     /// What the archive says of the segment before. Where it cannot be understood, a new run of WAL begins:
     /// that costs a request at planning and is no reason to hold this file back.
-    async fn previous_facts(&self, before: Option<SegmentName>) -> Result<Option<WalFacts>, Failure> {
-        let Some(before) = before else { return Ok(None) };
-        let state = self.archive.wal_variants(&WalFileName::Segment(before)).await?;
+    async fn previous_facts(
+        &self,
+        before: SegmentName,
+        state: &SegmentState,
+    ) -> Result<Option<WalFacts>, Failure> {
         let Usable::One(variant) = state.usable() else { return Ok(None) };
         match self.archive.wal_facts(variant).await {
             Ok(facts) => Ok(Some(facts)),
@@ -174,6 +203,7 @@ impl Push {
     fn facts(
         &self,
         segment: SegmentName,
+        size: SegmentSize,
         looked: &Looked,
         previous: Option<&WalFacts>,
     ) -> Result<WalFacts, Failure> {
@@ -193,7 +223,7 @@ impl Push {
             Examined::Unreadable { magic, why } => {
                 tracing::warn!("\"{}\" is archived without being validated: {why}", self.name);
                 let start = segment
-                    .start(self.cluster.control.segment_size)
+                    .start(size)
                     .map_err(|error| Failure::usage(format!("could not archive \"{segment}\": {error}")))?;
                 Ok(WalFacts::unvalidated(common, segment.timeline, start, *magic))
             }
@@ -204,30 +234,31 @@ impl Push {
         let bytes = self.source.read()?;
         TimelineHistory::parse(timeline, &bytes)
             .map_err(|error| Failure::usage(format!("could not archive \"{}\": {error}", self.name)))?;
-        self.archive.ensure_cluster(&self.cluster.as_cluster()?).await?;
+        self.ensure_cluster(None).await?;
         histories::ensure_ancestors(&self.archive, &self.pg_wal, timeline, self.writer).await?;
         self.small_file_of(bytes).await
     }
 
     async fn small_file(&self) -> Result<(), Failure> {
         let bytes = self.source.read()?;
-        self.archive.ensure_cluster(&self.cluster.as_cluster()?).await?;
+        self.ensure_cluster(None).await?;
         self.small_file_of(bytes).await
     }
 
     async fn small_file_of(&self, bytes: Vec<u8>) -> Result<(), Failure> {
         let common = self.common(ContentHash::of(&bytes));
-        self.put(FileFacts::Other(common), PutSource::Bytes(bytes.into())).await
+        let seen = self.archive.wal_variants(&self.name).await?;
+        self.put(FileFacts::Other(common), PutSource::Bytes(bytes.into()), &seen).await
     }
 
     fn common(&self, content: ContentHash) -> Common {
-        Common::new(content, self.source.size(), self.writer, self.cluster.control.system_identifier)
+        Common::new(content, self.source.size(), self.writer, self.cluster.system_identifier)
     }
 
-    async fn put(&self, facts: FileFacts, source: PutSource) -> Result<(), Failure> {
+    async fn put(&self, facts: FileFacts, source: PutSource, seen: &SegmentState) -> Result<(), Failure> {
         // PostgreSQL recycles a segment under another name: what was read must be what the name still means.
         self.source.unchanged()?;
-        let outcome = self.archive.put_wal(&PutWal { name: self.name, facts, source }).await?;
+        let outcome = self.archive.put_wal_seen(&PutWal { name: self.name, facts, source }, seen).await?;
         tracing::debug!("\"{}\": {outcome:?}", self.name);
         Ok(())
     }

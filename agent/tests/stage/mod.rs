@@ -6,7 +6,7 @@
 //! - `…0A` and `…0B` hold one commit each (727, 728) and a switch
 //! - `…0C` is still open
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, dead_code)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, dead_code)]
 
 use serde_json::Value;
 use std::io::Read;
@@ -18,6 +18,9 @@ pub const SPANNED: &str = "000000010000000000000009";
 pub const SMALL: &str = "00000001000000000000000A";
 pub const LAST: &str = "00000001000000000000000B";
 pub const OPEN: &str = "00000001000000000000000C";
+
+/// The recovery contract's file in the data directory.
+pub const CONTRACT: &str = "walpoint.recovery.json";
 
 /// What a run of the program came to.
 #[derive(Debug)]
@@ -140,6 +143,33 @@ impl Stage {
     /// `archive-get`, as PostgreSQL calls it.
     pub fn get(&self, name: &str) -> Ran {
         self.run(&["archive-get", name, "pg_wal/RECOVERYXLOG"])
+    }
+
+    /// `archive-get`, as PostgreSQL calls it in a cluster that was restored.
+    pub fn get_by_contract(&self, name: &str) -> Ran {
+        self.run(&["archive-get", "--contract", CONTRACT, name, "pg_wal/RECOVERYXLOG"])
+    }
+
+    /// Writes the contract of a recovery along these timelines that needs `…08` to `last`.
+    pub fn promise(&self, path: Value, last: &str) {
+        let contract = serde_json::json!({
+            "format": 1, "system_identifier": self.system_identifier(), "segment_size": 1 << 20, "path": path,
+            "first_segment": FULL, "last_segment": last, "last_record": "0/A00028",
+            "target": "test", "restored_at": "2026-11-21T00:00:00.000000Z", "writer": "0000000000000000",
+        });
+        std::fs::write(self.data().join(CONTRACT), contract.to_string()).unwrap();
+    }
+
+    /// Moves the archive away, as when its disk is not mounted.
+    #[expect(clippy::disallowed_methods, reason = "nothing has to be durable here")]
+    pub fn take_archive_away(&self) {
+        std::fs::rename(self.archive(), self.path("moved away")).unwrap();
+    }
+
+    /// The cluster's, as its `pg_control` has it.
+    pub fn system_identifier(&self) -> String {
+        let control = std::fs::read(self.data().join("global/pg_control")).unwrap();
+        u64::from_le_bytes(control[..8].try_into().unwrap()).to_string()
     }
 
     /// What `archive-get` brought.

@@ -1,0 +1,61 @@
+//! The cluster that a hook works for. A PostgreSQL later than this program must not lose its archiving for it,
+//! so the hooks need no more of `pg_control` than every version has in the same place.
+
+use crate::config::Settings;
+use crate::data_directory::{self, CONTROL_FILE, DataDirectory, Found};
+use crate::exit::Failure;
+use std::path::{Path, PathBuf};
+use walpoint_wal::{SegmentSize, SystemIdentifier};
+
+/// A hook's cluster.
+#[derive(Debug)]
+pub struct HookCluster {
+    /// Its data directory.
+    pub path: PathBuf,
+    /// Which one it is.
+    pub system_identifier: SystemIdentifier,
+    /// All of `pg_control`; none when PostgreSQL is later than this program.
+    pub known: Option<DataDirectory>,
+}
+
+impl HookCluster {
+    /// The cluster of a hook's `%p`: of the data directory that it belongs to, else of the configured one.
+    ///
+    /// # Errors
+    /// Status 2 when neither holds a `pg_control`; status 1 or 5 when one is there and cannot be read.
+    pub fn of(path: &Path, settings: &Settings) -> Result<Self, Failure> {
+        let candidates = [data_directory::of_wal_path(path), settings.postgres.data_directory.clone()];
+        for candidate in candidates.iter().flatten() {
+            if let Some(found) = data_directory::look(candidate)? {
+                return Ok(Self::found(candidate, found));
+            }
+        }
+        let seen: Vec<String> =
+            candidates.iter().flatten().map(|path| format!("\"{}\"", path.display())).collect();
+        Err(Failure::usage(format!(
+            "could not tell which cluster \"{}\" belongs to: there is no {CONTROL_FILE} in {}",
+            path.display(),
+            if seen.is_empty() { "any known directory".to_owned() } else { seen.join(" or in ") }
+        ))
+        .with_hint("set data_directory in section [postgres], or run the command in the data directory"))
+    }
+
+    fn found(path: &Path, found: Found) -> Self {
+        let path = path.to_owned();
+        match found {
+            Found::Known(directory) => {
+                let system_identifier = directory.control.system_identifier;
+                Self { path, system_identifier, known: Some(*directory) }
+            }
+            Found::Later { system_identifier, why } => {
+                tracing::warn!("{why}; WAL is taken as it is");
+                Self { path, system_identifier, known: None }
+            }
+        }
+    }
+
+    /// Size of its segments, when `pg_control` can be read.
+    pub fn segment_size(&self) -> Option<SegmentSize> {
+        self.known.as_ref().map(|directory| directory.control.segment_size)
+    }
+}
