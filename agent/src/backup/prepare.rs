@@ -44,6 +44,8 @@ pub async fn prepare(settings: &Settings) -> Result<Preparation, Failure> {
         open::archive_to_write(settings, directory.control.system_identifier, open::Patience::Command)
             .await?;
     archive.ensure_cluster(&directory.as_cluster()?).await?;
+    // The store has answered: from here on hours of work are not given up for an outage of minutes.
+    let archive = open::again(settings, &archive, open::Patience::Work).await?;
     let server = &session.server;
     let roots: Vec<PathBuf> =
         [&server.config_file, &server.hba_file, &server.ident_file].into_iter().flatten().cloned().collect();

@@ -19,6 +19,8 @@ use walpoint_pitr::postgresql_conf;
 
 mod trial;
 
+const ARCHIVE_TIMEOUT: &str = "archive_timeout";
+
 /// Carries out `init`.
 pub async fn run(global: &GlobalArgs, args: &InitArgs) -> Result<Ending, Failure> {
     let file = configuration_file(global)?;
@@ -29,8 +31,8 @@ pub async fn run(global: &GlobalArgs, args: &InitArgs) -> Result<Ending, Failure
     if let Some(text) = &text {
         write(&file, text)?;
     }
-    let lines = postgresql_lines(&file)?;
-    let applied = if args.apply { Some(apply(&settings, &lines).await?) } else { None };
+    let mut lines = postgresql_lines(&file)?;
+    let applied = if args.apply { Some(apply(&settings, &mut lines).await?) } else { None };
     let said = Said { file: &file, written: text.is_some(), settings: &settings, ability, lines, applied };
     output::result(&if global.json { said.json()? } else { said.text()? })?;
     Ok(Ending::DONE)
@@ -98,22 +100,40 @@ fn write(file: &Path, text: &str) -> Result<(), Failure> {
 }
 
 /// Names and values for postgresql.conf.
-fn postgresql_lines(file: &Path) -> Result<[(&'static str, String); 3], Failure> {
+fn postgresql_lines(file: &Path) -> Result<Vec<(&'static str, String)>, Failure> {
     let program = postgres_command::this_program()?;
-    Ok([
+    Ok(vec![
         ("archive_mode", "on".to_owned()),
         ("archive_command", postgres_command::archive_command(&program, Some(file))),
-        ("archive_timeout", "60s".to_owned()),
+        (ARCHIVE_TIMEOUT, "60s".to_owned()),
     ])
 }
 
-/// Sets the lines in the running cluster. True when it must be restarted for `archive_mode`.
-async fn apply(settings: &Settings, lines: &[(&str, String)]) -> Result<bool, Failure> {
+/// What `--apply` did.
+struct Applied {
+    /// Whether PostgreSQL must be restarted for `archive_mode`.
+    restart_needed: bool,
+    /// The `archive_timeout` that the operator had chosen, and that stays.
+    kept_timeout: Option<String>,
+}
+
+/// Sets the lines in the running cluster; those that it has its own value for are taken out.
+async fn apply(settings: &Settings, lines: &mut Vec<(&'static str, String)>) -> Result<Applied, Failure> {
     let connection = settings.postgres.connection.as_ref().map(config::Connection::reveal);
     let session = Session::open(connection, settings.postgres.data_directory.as_deref()).await?;
+    let kept_timeout = keep_timeout(lines, session.archive_timeout().await?);
     let lines: Vec<(&str, &str)> = lines.iter().map(|(name, value)| (*name, value.as_str())).collect();
     session.alter_system(&lines).await?;
-    Ok(session.server.archive_mode == "off")
+    Ok(Applied { restart_needed: session.server.archive_mode == "off", kept_timeout })
+}
+
+/// Only where it is off (0) is a timeout ours to choose. The value that stays, when one does.
+fn keep_timeout(lines: &mut Vec<(&'static str, String)>, now: String) -> Option<String> {
+    if now == "0" {
+        return None;
+    }
+    lines.retain(|(name, _)| *name != ARCHIVE_TIMEOUT);
+    Some(now)
 }
 
 struct Said<'a> {
@@ -121,9 +141,9 @@ struct Said<'a> {
     written: bool,
     settings: &'a Settings,
     ability: Ability,
-    lines: [(&'static str, String); 3],
-    /// With `--apply`: whether a restart is needed.
-    applied: Option<bool>,
+    lines: Vec<(&'static str, String)>,
+    /// With `--apply`.
+    applied: Option<Applied>,
 }
 
 impl Said<'_> {
@@ -133,11 +153,16 @@ impl Said<'_> {
         output::json_line(&json!({
             "config": self.file,
             "written": self.written,
-            "archive": { "url": self.settings.archive()?.url.to_string(), "create_only": self.ability.create_only },
+            "archive": {
+                "url": self.settings.archive()?.url.to_string(),
+                "create_only": self.ability.create_only,
+                "checksum": self.ability.checksum.word(),
+            },
             "encrypted": !self.settings.encryption.recipients.is_empty(),
             "postgresql": lines,
             "applied": self.applied.is_some(),
-            "restart_needed": self.applied,
+            "restart_needed": self.applied.as_ref().map(|applied| applied.restart_needed),
+            "kept_archive_timeout": self.applied.as_ref().and_then(|applied| applied.kept_timeout.as_ref()),
         }))
     }
 
@@ -148,7 +173,7 @@ impl Said<'_> {
         }
         let did = if self.written { "wrote" } else { "used" };
         text += &format!("{did} the configuration \"{}\"\n\n", self.file.display());
-        text += match self.applied {
+        text += match &self.applied {
             Some(_) => "set in the running cluster:\n\n",
             None => "add to postgresql.conf (or run init again with --apply):\n\n",
         };
@@ -157,12 +182,30 @@ impl Said<'_> {
                 .map_err(|error| Failure::failed(error.to_string()))?;
             text += &format!("{}\n", line.trim_end());
         }
-        text += match self.applied {
-            Some(false) => "\n",
-            Some(true) | None => "\narchive_mode takes effect when PostgreSQL is restarted.\n",
+        if let Some(kept) = self.applied.as_ref().and_then(|applied| applied.kept_timeout.as_ref()) {
+            text += &format!("\narchive_timeout stays at {kept}, as it was set before.\n");
+        }
+        text += match &self.applied {
+            Some(Applied { restart_needed: false, .. }) => "\n",
+            _ => "\narchive_mode takes effect when PostgreSQL is restarted.\n",
         };
         text +=
             "Never wrap the command in timeout, a pipe or ||: PostgreSQL acts on its exact exit status.\n";
         Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_that_was_chosen_stays() {
+        let lines = || vec![("archive_mode", "on".to_owned()), (ARCHIVE_TIMEOUT, "60s".to_owned())];
+        let mut off = lines();
+        assert_eq!((keep_timeout(&mut off, "0".to_owned()), off.len()), (None, 2));
+        let mut chosen = lines();
+        let kept = keep_timeout(&mut chosen, "5min".to_owned());
+        assert_eq!((kept.as_deref(), chosen), (Some("5min"), vec![("archive_mode", "on".to_owned())]));
     }
 }

@@ -94,6 +94,12 @@ impl Session {
         parse_lsn(doing, row.get(0))
     }
 
+    /// `archive_timeout` as the server shows it: `0` when it is off.
+    pub async fn archive_timeout(&self) -> Result<String, SessionError> {
+        let sql = "SELECT current_setting('archive_timeout')";
+        Ok(self.row("read archive_timeout", sql, &[]).await?.get(0))
+    }
+
     /// Writes settings with `ALTER SYSTEM` and has the server read them.
     pub async fn alter_system(&self, settings: &[(&str, &str)]) -> Result<(), SessionError> {
         for (name, value) in settings {

@@ -4,7 +4,7 @@ use crate::exit::{Failure, Status};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use walpoint_archive::object_key::{ObjectKey, Prefix};
-use walpoint_archive::store::{Metadata, ObjectStore, PutMode, PutOutcome, StoreErrorKind};
+use walpoint_archive::store::{ChecksumCheck, Metadata, ObjectStore, PutMode, PutOutcome, StoreErrorKind};
 use walpoint_archive::writer_id::WriterId;
 
 /// What the store can do beyond what every store must.
@@ -12,6 +12,8 @@ use walpoint_archive::writer_id::WriterId;
 pub struct Ability {
     /// Whether it refuses to overwrite when it is asked to.
     pub create_only: bool,
+    /// What it makes of the checksum that comes with an object.
+    pub checksum: ChecksumCheck,
 }
 
 impl Ability {
@@ -22,7 +24,14 @@ impl Ability {
         } else {
             "overwrites although it is asked not to (walpoint's keys carry a hash of the content, so nothing is lost)"
         };
-        format!("  writes, reads back, lists and deletes\n  {create_only}\n")
+        let checksum = match self.checksum {
+            ChecksumCheck::Verified => "verifies the SHA-256 of what it is sent, and refuses what differs",
+            ChecksumCheck::Ignored => {
+                "does not look at the SHA-256 of what it is sent (what it stored is verified when it is read)"
+            }
+            ChecksumCheck::NotSent => "writes to the file system's durable storage (fsync) before it answers",
+        };
+        format!("  writes, reads back, lists and deletes\n  {create_only}\n  {checksum}\n")
     }
 }
 
@@ -67,7 +76,9 @@ async fn steps(store: &dyn ObjectStore, key: &ObjectKey) -> Result<Ability, Fail
     if store.list(&prefix, None, None).await?.len() != 1 {
         return Err(wrong(store, "a listing does not show an object that was just written"));
     }
-    Ok(Ability { create_only })
+    // Last of all: a store that does not look at it replaces the object.
+    let checksum = store.try_checksum(key).await?;
+    Ok(Ability { create_only, checksum })
 }
 
 fn wrong(store: &dyn ObjectStore, what: &str) -> Failure {

@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "what is moved by hand here need not be durable")]
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
