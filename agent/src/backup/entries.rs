@@ -142,7 +142,8 @@ mod tests {
     }
 
     fn contents(entries: Vec<Entry>, gone: &[&str], tablespaces: &[(u32, &str)]) -> Contents {
-        let place = PiecePlace { offset: 3, stored_length: 5, length: 7, hash: ContentHash::of(b"x") };
+        let hash = ContentHash::of(b"x");
+        let place = PiecePlace { offset: 3, stored_length: 5, length: 7, hash, part: None };
         let listing = Listing::of(entries);
         let read = |(index, entry): (usize, &Entry)| ReadFile {
             index,

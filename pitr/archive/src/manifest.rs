@@ -16,9 +16,10 @@ use walpoint_wal::SystemIdentifier;
 
 use crate::backup_id::BackupId;
 use crate::content::ContentHash;
-use crate::pack::{MAX_PIECE_BYTES, MAX_STORED_PIECE_BYTES, PiecePlace};
+use crate::pack::{MAX_PIECE_BYTES, MAX_STORED_PIECE_BYTES, PartOfFrame, PiecePlace};
 use crate::relative_path::RelativePath;
 
+mod columns;
 mod line;
 mod order;
 mod read;
@@ -111,8 +112,10 @@ pub struct Piece {
     pub pack_offset: u64,
     /// Size of its frame in bytes.
     pub stored_length: u32,
-    /// BLAKE3 of its plain bytes.
+    /// BLAKE3 of the plain bytes of its frame.
     pub blake3: ContentHash,
+    /// Which part of its frame it is; `None` when it is all of it.
+    pub part: Option<PartOfFrame>,
 }
 
 impl Piece {
@@ -126,6 +129,7 @@ impl Piece {
             pack_offset: place.offset,
             stored_length: place.stored_length,
             blake3: place.hash,
+            part: place.part,
         }
     }
 
@@ -136,6 +140,7 @@ impl Piece {
             stored_length: self.stored_length,
             length: self.length,
             hash: self.blake3,
+            part: self.part,
         }
     }
 
@@ -196,10 +201,23 @@ fn check_pieces(size: u64, pieces: &[Piece]) -> Result<(), String> {
         if piece.length == 0 || piece.length as usize > MAX_PIECE_BYTES {
             return Err(format!("a piece has {} bytes", piece.length));
         }
+        if let Some(part) = piece.part
+            && !is_part(part, piece.length)
+        {
+            return Err(format!("a piece is {} bytes of a frame of {}", piece.length, part.frame_length));
+        }
         if piece.stored_length == 0 || piece.stored_length as usize > MAX_STORED_PIECE_BYTES {
             return Err(format!("a piece has {} stored bytes", piece.stored_length));
         }
         end = end.checked_add(piece.length.into()).ok_or("its pieces are too large")?;
     }
     if end == size { Ok(()) } else { Err(format!("its pieces have {end} bytes, its size is {size}")) }
+}
+
+/// What is all of a frame is written as such, and is no part.
+fn is_part(part: PartOfFrame, length: u32) -> bool {
+    let end = part.skip.checked_add(length);
+    length < part.frame_length
+        && part.frame_length as usize <= MAX_PIECE_BYTES
+        && end.is_some_and(|end| end <= part.frame_length)
 }

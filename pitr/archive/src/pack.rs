@@ -37,8 +37,37 @@ pub struct PiecePlace {
     pub stored_length: u32,
     /// Size of the plain piece in bytes.
     pub length: u32,
-    /// BLAKE3 of the plain piece.
+    /// BLAKE3 of what its frame holds.
     pub hash: ContentHash,
+    /// Which part of its frame it is; `None` when it is all of it.
+    pub part: Option<PartOfFrame>,
+}
+
+/// Of a frame, the pages that are still as they were when an older backup stored
+/// them, while others of the same frame have changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PartOfFrame {
+    /// Plain bytes of the frame before the part.
+    pub skip: u32,
+    /// Plain bytes of the whole frame.
+    pub frame_length: u32,
+}
+
+impl PiecePlace {
+    /// Plain bytes of its frame.
+    fn frame_length(&self) -> u32 {
+        self.part.map_or(self.length, |part| part.frame_length)
+    }
+
+    /// What of its frame's plain bytes the piece is.
+    fn cut(&self, mut plain: Vec<u8>) -> Option<Vec<u8>> {
+        let Some(PartOfFrame { skip, .. }) = self.part else { return Some(plain) };
+        let skip = skip as usize;
+        let end = skip.checked_add(self.length as usize).filter(|end| *end <= plain.len())?;
+        plain.truncate(end);
+        plain.drain(..skip);
+        Some(plain)
+    }
 }
 
 /// Collects pieces until a pack is full.
@@ -94,6 +123,7 @@ impl PackWriter {
             stored_length: u32::try_from(frame.len()).map_err(|_| PackError::Full)?,
             length: u32::try_from(plain.len()).map_err(|_| PackError::PieceSize(plain.len()))?,
             hash: ContentHash::of(plain),
+            part: None,
         };
         self.frames.extend_from_slice(&frame);
         self.hasher.update(plain);
@@ -136,13 +166,15 @@ pub fn read_piece(frames: &[u8], place: &PiecePlace) -> Result<Vec<u8>, OpenErro
 /// The plain bytes of a piece out of its frame alone (fetched by range from a
 /// pack that is not encrypted), verified.
 pub fn read_frame(frame: &[u8], place: &PiecePlace) -> Result<Vec<u8>, OpenError> {
-    let length = place.length as usize;
+    let length = place.frame_length() as usize;
     if length > MAX_PIECE_BYTES {
         return Err(OpenError::TooLarge { limit: MAX_PIECE_BYTES as u64 });
     }
     let plain = compress::decompress(frame, length).map_err(|error| OpenError::Damaged(error.to_string()))?;
     match ContentHash::of(&plain) {
-        hash if hash == place.hash => Ok(plain),
+        hash if hash == place.hash => {
+            place.cut(plain).ok_or_else(|| OpenError::Damaged("a piece lies outside of its frame".to_owned()))
+        }
         hash => {
             Err(OpenError::Damaged(format!("a piece has the content {hash}, expected was {}", place.hash)))
         }
@@ -222,6 +254,25 @@ mod tests {
     }
 
     #[test]
+    fn a_part_of_a_frame_is_cut_out_of_it_and_never_from_beside_it() {
+        let piece = noise(3 * 8192);
+        let (places, sealed) = pack_of(std::slice::from_ref(&piece), KeyRing::default());
+        let part = |skip, length, frame_length| {
+            let part = Some(PartOfFrame { skip, frame_length });
+            read_piece(&sealed.bytes, &PiecePlace { length, part, ..places[0] })
+        };
+        assert!(part(8192, 8192, 3 * 8192).unwrap() == piece[8192..2 * 8192]);
+        assert!(part(0, 8192, 3 * 8192).unwrap() == piece[..8192]);
+        assert!(part(2 * 8192, 8192, 3 * 8192).unwrap() == piece[2 * 8192..]);
+        for (skip, length, frame_length) in
+            [(2 * 8192, 8193, 3 * 8192), (u32::MAX, 1, 3 * 8192), (0, u32::MAX, 3 * 8192), (0, 8192, 8192)]
+        {
+            assert!(matches!(part(skip, length, frame_length), Err(OpenError::Damaged(_))));
+        }
+        assert!(matches!(part(0, 1, u32::MAX), Err(OpenError::TooLarge { .. })));
+    }
+
+    #[test]
     fn every_flipped_bit_of_a_frame_is_noticed() {
         let piece = b"some page, some page, some page".to_vec();
         let (places, sealed) = pack_of(std::slice::from_ref(&piece), KeyRing::default());
@@ -245,7 +296,7 @@ mod tests {
             let hash = ContentHash::of(b"expected");
             for offset in [offset, near] {
                 for (stored_length, length) in [(stored_length, length), (stored_length % 100, length % 4096)] {
-                    let place = PiecePlace { offset, stored_length, length, hash };
+                    let place = PiecePlace { offset, stored_length, length, hash, part: None };
                     prop_assert!(read_piece(&frames, &place).is_err());
                 }
             }

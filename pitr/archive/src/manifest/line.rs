@@ -7,18 +7,15 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use walpoint_wal::SystemIdentifier;
 
+use super::columns::{Columns, OwnedColumns};
 use super::{CONFIG_FOLDER, EntryKind, ManifestEntry, Piece, TABLESPACE_FOLDER, check_pieces};
 use crate::backup_id::BackupId;
-use crate::content::{ContentHash, StoredHash};
+use crate::content::StoredHash;
 use crate::hex;
 use crate::relative_path::{MAX_PATH_BYTES, RelativePath};
 
 /// The first line's mark.
 pub(super) const MARK: &str = "manifest";
-
-/// The columns of a piece, for whoever reads a manifest by eye.
-pub(super) const COLUMNS: [&str; 7] =
-    ["file_offset", "length", "backup", "pack", "pack_offset", "stored_length", "blake3"];
 
 #[derive(Serialize)]
 pub(super) struct HeaderLine<'a> {
@@ -40,14 +37,6 @@ pub(super) struct TrailerLine {
     pub files: u64,
     pub bytes: u64,
     pub sha256: StoredHash,
-}
-
-/// A piece as it is written: an array, because there is one for each MiB.
-pub(super) type Columns<'a> = (u64, u32, Option<&'a BackupId>, u32, u64, u32, ContentHash);
-
-pub(super) fn columns(piece: &Piece) -> Columns<'_> {
-    let Piece { file_offset, length, backup, pack, pack_offset, stored_length, blake3 } = piece;
-    (*file_offset, *length, backup.as_ref(), *pack, *pack_offset, *stored_length, *blake3)
 }
 
 #[derive(Serialize, Default)]
@@ -98,7 +87,7 @@ impl<'a> EntryLine<'a> {
         }
         if entry.kind.is_file() {
             line.size = Some(entry.size);
-            line.pieces = Some(pieces.iter().map(columns).collect());
+            line.pieces = Some(pieces.iter().map(Columns::of).collect());
         }
         line
     }
@@ -139,14 +128,6 @@ pub(super) struct AnyLine {
     pub sha256: Option<StoredHash>,
 }
 
-pub(super) type OwnedColumns = (u64, u32, Option<BackupId>, u32, u64, u32, ContentHash);
-
-pub(super) fn piece(
-    (file_offset, length, backup, pack, pack_offset, stored_length, blake3): OwnedColumns,
-) -> Piece {
-    Piece { file_offset, length, backup, pack, pack_offset, stored_length, blake3 }
-}
-
 impl AnyLine {
     /// The entry that this line is, or begins.
     pub(super) fn into_entry(self) -> Result<ManifestEntry, String> {
@@ -174,7 +155,7 @@ impl AnyLine {
         } else {
             (0, Vec::new())
         };
-        let pieces = pieces.into_iter().map(piece).collect();
+        let pieces = pieces.into_iter().map(|OwnedColumns(piece)| piece).collect();
         Ok(ManifestEntry { path, kind, mode, size, pieces })
     }
 }

@@ -3,7 +3,8 @@
 
 use std::io::{BufRead, Read as _};
 
-use super::line::{AnyLine, MARK, OwnedColumns, check_entry, piece};
+use super::columns::OwnedColumns;
+use super::line::{AnyLine, MARK, check_entry};
 use super::order::Order;
 use super::{MAX_LINE_BYTES, ManifestEntry, ManifestError, ManifestHeader, ManifestTotals};
 use crate::content::StoredHasher;
@@ -65,7 +66,9 @@ impl<R: BufRead> ManifestReader<R> {
         };
         loop {
             match self.next_line()? {
-                Line::More(more) if entry.kind.is_file() => entry.pieces.extend(more.into_iter().map(piece)),
+                Line::More(more) if entry.kind.is_file() => {
+                    entry.pieces.extend(more.into_iter().map(|OwnedColumns(piece)| piece));
+                }
                 other => {
                     self.ahead = Some(other);
                     break;

@@ -33,6 +33,7 @@ fn pieces(count: u64, length: u32) -> Vec<Piece> {
         pack_offset: number * 100,
         stored_length: 100,
         blake3: ContentHash::of(&number.to_le_bytes()),
+        part: None,
     };
     (0..count).map(piece).collect()
 }
@@ -134,7 +135,7 @@ fn a_file_of_very_many_pieces_goes_on_in_further_lines() {
 #[test]
 fn the_longest_line_that_is_written_can_be_read() {
     let name = vec![0xff; crate::relative_path::MAX_PATH_BYTES];
-    let length = MAX_PIECE_BYTES as u32;
+    let length = MAX_PIECE_BYTES as u32 - 1;
     let piece = |number: u64| Piece {
         file_offset: number * u64::from(length),
         length,
@@ -143,12 +144,49 @@ fn the_longest_line_that_is_written_can_be_read() {
         pack_offset: u64::MAX,
         stored_length: MAX_STORED_PIECE_BYTES as u32,
         blake3: ContentHash::of(b""),
+        part: Some(PartOfFrame { skip: 1, frame_length: MAX_PIECE_BYTES as u32 }),
     };
     let pieces: Vec<_> = (0..PIECES_PER_LINE as u64).map(piece).collect();
     let size = PIECES_PER_LINE as u64 * u64::from(length);
     let longest = ManifestEntry { path: path(&name), kind: EntryKind::File, mode: 0o600, size, pieces };
     let stored = write(std::slice::from_ref(&longest)).unwrap();
     assert_eq!(read(&stored).unwrap(), [longest]);
+}
+
+/// An incremental's file: the third of four pages changed since an older backup stored all
+/// four in one frame.
+#[test]
+fn a_piece_may_be_a_part_of_an_older_backups_frame() {
+    let older: Vec<Piece> = pieces(2, 8192).split_off(1);
+    let part = |skip, length| {
+        let part = Some(PartOfFrame { skip, frame_length: 4 * 8192 });
+        Piece { file_offset: skip.into(), length, part, ..older[0].clone() }
+    };
+    let one = pieces(1, 8192).remove(0);
+    let changed = Piece { file_offset: 2 * 8192, ..one.clone() };
+    let pieces = vec![part(0, 2 * 8192), changed, part(3 * 8192, 8192)];
+    let mixed = ManifestEntry { size: 4 * 8192, pieces, ..entry("1259", EntryKind::File) };
+    let stored = write(std::slice::from_ref(&mixed)).unwrap();
+    let text = String::from_utf8(stored.clone()).unwrap();
+    assert!(text.contains("[0,16384,\"20261119T214500Z-full-000000\",0,100,100,"), "{text}");
+    assert!(text.contains("\",0,32768],[16384,8192,null,0,0,100,"), "{text}");
+    assert_eq!(read(&stored).unwrap(), [mixed.clone()]);
+    for (skip, length, frame_length) in
+        [(0, 8192, 8192), (8192, 8192, 8192), (u32::MAX, 8192, 32768), (0, 8192, MAX_PIECE_BYTES as u32 + 1)]
+    {
+        let part = Some(PartOfFrame { skip, frame_length });
+        let pieces = vec![Piece { length, part, ..one.clone() }];
+        assert!(write(&[ManifestEntry { size: 8192, pieces, ..mixed.clone() }]).is_err(), "{part:?}");
+    }
+}
+
+#[test]
+fn a_piece_with_another_number_of_columns_is_refused() {
+    let stored = String::from_utf8(write(&[file("a", 1)]).unwrap()).unwrap();
+    for columns in ["\",1]]", "\",1,2,3]]", "\",1,2,\"x\"]]"] {
+        let changed = stored.replacen("\"]]", columns, 1);
+        assert!(matches!(read(changed.as_bytes()), Err(ManifestError::Damaged { line: 2, .. })), "{columns}");
+    }
 }
 
 #[test]

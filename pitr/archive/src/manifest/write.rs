@@ -4,7 +4,8 @@ use std::io::Write;
 
 use serde::Serialize;
 
-use super::line::{COLUMNS, EntryLine, HeaderLine, MARK, MoreLine, TrailerLine, check_entry, columns};
+use super::columns::{COLUMNS, Columns};
+use super::line::{EntryLine, HeaderLine, MARK, MoreLine, TrailerLine, check_entry};
 use super::order::Order;
 use super::{ManifestEntry, ManifestError, ManifestHeader, ManifestTotals, PIECES_PER_LINE};
 use crate::content::StoredHasher;
@@ -44,7 +45,7 @@ impl<W: Write> ManifestWriter<W> {
         let (first, more) = entry.pieces.split_at(entry.pieces.len().min(PIECES_PER_LINE));
         self.write(&EntryLine::new(entry, first))?;
         for pieces in more.chunks(PIECES_PER_LINE) {
-            self.write(&MoreLine { more: pieces.iter().map(columns).collect() })?;
+            self.write(&MoreLine { more: pieces.iter().map(Columns::of).collect() })?;
         }
         Ok(())
     }
