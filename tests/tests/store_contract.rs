@@ -19,7 +19,7 @@ use walpoint_archive::object_key::{ObjectKey, Prefix};
 use walpoint_archive::store::contract::run_contract;
 use walpoint_archive::store::s3::S3Store;
 use walpoint_archive::store::{
-    Metadata, ObjectStore, PutMode, PutOutcome, RetryPolicy, StoreError, StoreErrorKind,
+    ChecksumCheck, Metadata, ObjectStore, PutMode, PutOutcome, RetryPolicy, StoreError, StoreErrorKind,
 };
 use walpoint_tests::garage::{Garage, credentials};
 use walpoint_tests::process::run;
@@ -136,6 +136,28 @@ fn the_contract_holds_through_a_proxy_that_breaks_requests() -> Result<()> {
     let faults = break_here_and_there(&proxy);
     Told::new(&garage.bucket()?, &proxy.endpoint()).run("child_runs_the_contract_with_retries")?;
     assert!(proxy.requests().len() > 2000 + faults, "the contract did not go through the proxy");
+    Ok(())
+}
+
+#[test]
+fn garage_overwrites_although_it_is_asked_not_to_and_looks_at_checksums() -> Result<()> {
+    let Some(garage) = Garage::shared()? else { return Ok(()) };
+    Told::new(&garage.bucket()?, &garage.endpoint()).run("child_finds_out_what_the_store_does")
+}
+
+#[test]
+#[ignore = "run by the tests above"]
+fn child_finds_out_what_the_store_does() -> Result<()> {
+    for store in [Arc::new(plain_store()?), retried_store()?] as [Arc<dyn ObjectStore>; 2] {
+        runtime::block_on(async {
+            assert_eq!(put(store.as_ref(), "object", vec![1]).await?, PutOutcome::Created);
+            assert_eq!(put(store.as_ref(), "object", vec![2]).await?, PutOutcome::Created);
+            assert_eq!(store.try_checksum(&key("object")).await?, ChecksumCheck::Verified);
+            assert_eq!(read(store.as_ref(), "object").await?, [2], "what was refused has replaced it");
+            store.delete(&key("object")).await?;
+            anyhow::Ok(())
+        })?;
+    }
     Ok(())
 }
 

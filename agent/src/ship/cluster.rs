@@ -40,7 +40,7 @@ impl HookCluster {
         .with_hint("set data_directory in section [postgres], or run the command in the data directory"))
     }
 
-    fn found(path: &Path, found: Found) -> Self {
+    pub(super) fn found(path: &Path, found: Found) -> Self {
         let path = path.to_owned();
         match found {
             Found::Known(directory) => {

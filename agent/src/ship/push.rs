@@ -263,3 +263,6 @@ impl Push {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
