@@ -240,7 +240,9 @@ impl<'w> Search<'w> {
             let first = self.wal.facts(run.first).await?;
             let before_run = run_commits(&first).saturating_sub(first.commits);
             if run.is_cut || until > before_run {
-                return self.bisect(run, run.first, |facts| run_commits(facts) >= until).await.map(Some);
+                let found = self.bisect(run, run.first, |facts| run_commits(facts) >= until).await?;
+                // Metadata that lie must not lead forward again.
+                return Ok(Some(found.min(last)));
             }
             if run.spanning.is_some() {
                 return Ok(Some(run.first));

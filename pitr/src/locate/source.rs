@@ -65,7 +65,7 @@ impl<'a> WalSource<'a> {
         }
         // Before the next one is fetched, so that there is room for it.
         self.make_room();
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(usize::try_from(self.size.bytes()).unwrap_or_default());
         self.archive.fetch_wal(variant, &mut bytes, self.size.bytes()).await?;
         let bytes = Arc::new(bytes);
         lock(&self.segments).push_back((variant.key.clone(), Arc::clone(&bytes)));

@@ -77,8 +77,10 @@ impl<'f> Finder<'f> {
                 None => self.all_of(at, past).await,
             };
         }
-        let start = self.chains.first().map_or(Lsn::ZERO, |chain| self.start_of(chain));
-        Ok(missing(words::before_all_wal(past.target), Some(start)))
+        Ok(match self.chains.first() {
+            Some(chain) => missing(words::before_all_wal(past.target), Some(self.start_of(chain))),
+            None => missing(words::no_wal(), None),
+        })
     }
 
     /// A backup knows the time too: when it ended, its end had been written.
@@ -187,8 +189,10 @@ impl<'f> Finder<'f> {
         let chain = self.chains.get(at)?;
         let is_last = at + 1 == self.chains.len();
         match &chain.ends {
-            ChainEnd::Names => self.wal.coverage.gap_after(chain.last()).map(words::gap),
-            ChainEnd::Open { .. } if is_last => None,
+            ChainEnd::Open { .. } if !is_last => Some(words::chain_end(&chain.ends)),
+            ChainEnd::Names | ChainEnd::Open { .. } => {
+                self.wal.coverage.gap_after(chain.last()).map(words::gap)
+            }
             ends => Some(words::chain_end(ends)),
         }
     }

@@ -58,8 +58,8 @@ impl Search<'_> {
                 let scanned = self.scanned(run.first).await?;
                 known = known.max(scanned.events.iter().filter_map(|event| event.event.time()).max());
                 last = run.first.saturating_sub(1);
-            } else if !run.began_before {
-                known = known.max(run.totals.run_high);
+            } else {
+                known = known.max(self.highest_time(run).await?);
             }
         }
         if last < self.chain.first() {
@@ -70,6 +70,19 @@ impl Search<'_> {
             Some(number) => Ok(known.max(self.wal.facts(number).await?.time_known)),
             None => Ok(known),
         }
+    }
+
+    /// The highest time of the commits and aborts that end in a run.
+    async fn highest_time(&self, run: &Run) -> Result<Option<Timestamp>, ArchiveError> {
+        let high = run.totals.run_high;
+        let first = self.wal.facts(run.first).await?;
+        let until_first = run_of(&first).and_then(|run| run.run_high);
+        if !run.began_before || high > until_first || until_first == first.time_high {
+            return Ok(high);
+        }
+        // The clock was ahead in WAL that has been expired: its time stands in all totals.
+        let facts = self.wal.facts_from(run.first, run.last).await?;
+        Ok(facts.iter().filter_map(|facts| facts.time_high).max())
     }
 
     /// Whether the chain shows that it had begun by the time `past` speaks of: a record

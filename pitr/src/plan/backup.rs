@@ -8,6 +8,8 @@ use walpoint_wal::{Lsn, Timestamp};
 pub(crate) struct Need {
     /// First record of the unbroken WAL that holds the last record.
     pub chain_start: Lsn,
+    /// Start of the last record.
+    pub last_record: Lsn,
     /// Where the last record ends.
     pub last_record_end: Lsn,
     /// The target, when it is a time.
@@ -36,6 +38,11 @@ pub(crate) fn fit(backup: &BackupSummary, need: &Need) -> Fit {
     }
     if backup.redo < need.chain_start {
         return Fit::CutOff;
+    }
+    // Replay from a checkpoint that is its own redo position begins with the record behind
+    // it, so PostgreSQL cannot stop at the checkpoint (`PerformWalRecovery`).
+    if backup.redo == backup.checkpoint && need.last_record <= backup.checkpoint {
+        return Fit::TooLate;
     }
     let ended_by_target = need.time.is_none_or(|target| backup.stop.time <= target);
     let committed_since = need.last_included.is_some_and(|lsn| lsn >= backup.stop.lsn);

@@ -67,6 +67,7 @@ impl<'b> Builder<'b> {
         };
         Ok(Need {
             chain_start: search.first_record().await?.unwrap_or(located.last_record),
+            last_record: located.last_record,
             last_record_end: located.last_record_end,
             time,
             last_included: located.last_included.map(|commit| commit.lsn),

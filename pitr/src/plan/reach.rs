@@ -33,7 +33,13 @@ pub(crate) async fn reachable<'a>(finder: Finder<'a>) -> Result<Vec<Reachable<'a
         else {
             continue;
         };
-        let need = Need { chain_start, last_record_end: last.end, time: None, last_included: None };
+        let need = Need {
+            chain_start,
+            last_record: last.lsn,
+            last_record_end: last.end,
+            time: None,
+            last_included: None,
+        };
         let serving = finder.backups.iter().filter(|backup| fit(backup, &need) == Fit::Serves);
         let Some(backup) = serving.min_by_key(|backup| (backup.stop.lsn, &backup.id)) else { continue };
         let from = Moment { lsn: backup.stop.lsn, time: Some(backup.stop.time) };

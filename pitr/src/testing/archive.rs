@@ -128,6 +128,14 @@ impl TestArchive {
         }
     }
 
+    /// Takes a segment out of the archive.
+    pub async fn delete(&self, name: SegmentName) {
+        let name = WalFileName::Segment(name);
+        for variant in self.archive.wal_variants(&name).await.unwrap().variants {
+            self.archive.store().delete(&variant.key).await.unwrap();
+        }
+    }
+
     pub async fn backup(&self, summary: &BackupSummary) {
         self.archive.put_summary(summary).await.unwrap();
     }

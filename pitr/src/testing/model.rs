@@ -62,6 +62,10 @@ pub(crate) struct Story {
     pub missing: Vec<prop::sample::Index>,
     /// What each push knew, in turn.
     pub knows: Vec<Knows>,
+    /// A segment, and a record in it, that a disk damaged before it was pushed.
+    pub damage: Option<(prop::sample::Index, prop::sample::Index)>,
+    /// How many of the oldest segments were expired after all was pushed.
+    pub expired: usize,
 }
 
 pub(crate) fn story() -> impl Strategy<Value = Story> {
@@ -69,8 +73,18 @@ pub(crate) fn story() -> impl Strategy<Value = Story> {
     let knows = prop_oneof![6 => Just(Knows::All), 2 => Just(Knows::Metadata), 1 => Just(Knows::Nothing)];
     let fork = prop::option::of((ops(10), ops(15)));
     let missing = prop::collection::vec(any::<prop::sample::Index>(), 0..3);
-    (ops(30), fork, missing, prop::collection::vec(knows, 1..8))
-        .prop_map(|(shared, fork, missing, knows)| Story { shared, fork, missing, knows })
+    let damage = prop::option::of(any::<(prop::sample::Index, prop::sample::Index)>());
+    let expired = prop_oneof![3 => Just(0), 1 => 1_usize..4];
+    (ops(30), fork, missing, prop::collection::vec(knows, 1..8), damage, expired).prop_map(
+        |(shared, fork, missing, knows, damage, expired)| Story {
+            shared,
+            fork,
+            missing,
+            knows,
+            damage,
+            expired,
+        },
+    )
 }
 
 /// What a record says.
@@ -126,6 +140,10 @@ pub(crate) struct World {
     /// `(timeline, number)` of what is in the archive.
     pub there: BTreeSet<(u32, u64)>,
     pub backups: Vec<BackupSummary>,
+    /// The damaged segment and where its first damaged record starts.
+    pub damaged: Option<(u32, u64, Lsn)>,
+    /// Segments were expired: totals in metadata count WAL that is not there.
+    pub expired: bool,
 }
 
 impl Life {
@@ -262,12 +280,17 @@ impl World {
             test.history(2, &[(1, fork.0)]).await;
             lives.push((2, new));
         }
+        let damaged = story.damage.and_then(|damage| pick_damage(&lives, &there, damage));
         for (timeline, life) in &lives {
-            for (name, bytes) in
+            for (name, mut bytes) in
                 life.wal.segments().map(|(name, bytes)| (name, bytes.to_vec())).collect::<Vec<_>>()
             {
                 let knows = turns.next().unwrap();
-                if there.contains(&(*timeline, name.number(size()).unwrap())) {
+                let number = name.number(size()).unwrap();
+                if let Some((_, _, lsn)) = damaged.filter(|it| (it.0, it.1) == (*timeline, number)) {
+                    bytes[(lsn.0 % MIB) as usize + 25] ^= 1;
+                }
+                if there.contains(&(*timeline, number)) {
                     test.push(name, bytes, knows).await;
                 }
             }
@@ -280,6 +303,36 @@ impl World {
             }
         }
         let records = lives.iter().map(|(timeline, life)| (*timeline, life.written.clone())).collect();
-        World { test, records, fork: forked.map(|(fork, _)| fork), there, backups }
+        let mut there = there;
+        for _ in 0..story.expired {
+            // Never the last one: then nothing would be left to plan on.
+            let oldest = there.first().copied().filter(|(timeline, _)| *timeline == 1 && there.len() > 1);
+            if let Some((timeline, number)) = oldest {
+                test.delete(super::segment(timeline, number)).await;
+                there.remove(&(timeline, number));
+            }
+        }
+        let fork = forked.map(|(fork, _)| fork);
+        World { test, records, fork, there, backups, damaged, expired: story.expired > 0 }
     }
+}
+
+/// Chooses a record that lies in one segment, and whose 26th byte is on the page it starts on.
+fn pick_damage(
+    lives: &[(u32, &Life)],
+    there: &BTreeSet<(u32, u64)>,
+    (segment, record): (prop::sample::Index, prop::sample::Index),
+) -> Option<(u32, u64, Lsn)> {
+    let there: Vec<_> = there.iter().copied().collect();
+    if there.is_empty() {
+        return None;
+    }
+    let (timeline, number) = *segment.get(&there);
+    let (_, life) = lives.iter().find(|(it, _)| *it == timeline)?;
+    let fits = |it: &&Written| {
+        let inside = it.lsn.0 / MIB == number && it.end.0 <= (number + 1) * MIB;
+        inside && it.end.0 - it.lsn.0 >= 32 && it.lsn.0 % 8192 + 26 < 8192 && it.end.0 % MIB != 0
+    };
+    let records: Vec<_> = life.written.iter().filter(fits).collect();
+    (!records.is_empty()).then(|| (timeline, number, record.get(&records).lsn))
 }

@@ -15,6 +15,8 @@ struct Piece<'w> {
     first: u64,
     last: u64,
     cut: Option<Lsn>,
+    /// Nothing can be read from here on, because of damage.
+    damaged: Option<Lsn>,
     records: Vec<&'w Written>,
 }
 
@@ -44,24 +46,30 @@ fn number_of(lsn: u64) -> u64 {
 impl<'w> Oracle<'w> {
     fn of(world: &'w World, timeline: u32) -> Oracle<'w> {
         let fork = world.fork.filter(|_| timeline == 2);
-        let serves = |number: u64| -> Option<Option<Lsn>> {
+        // Which timeline's file serves, and where it is cut.
+        let serves = |number: u64| -> Option<(u32, Option<Lsn>)> {
             let own = world.there.contains(&(timeline, number))
                 && fork.is_none_or(|fork| number >= number_of(fork.0));
             let old =
                 fork.filter(|fork| number <= number_of(fork.0 - 1) && world.there.contains(&(1, number)));
             match (own, old) {
-                (true, _) => Some(None),
-                (false, Some(fork)) => Some((number == number_of(fork.0)).then_some(fork)),
+                (true, _) => Some((timeline, None)),
+                (false, Some(fork)) => Some((1, (number == number_of(fork.0)).then_some(fork))),
                 _ => None,
             }
         };
         let numbers: BTreeSet<u64> = world.there.iter().map(|(_, number)| *number).collect();
         let mut pieces: Vec<Piece<'w>> = Vec::new();
         for number in numbers {
-            let Some(cut) = serves(number) else { continue };
-            match pieces.last_mut().filter(|piece| piece.last + 1 == number && piece.cut.is_none()) {
-                Some(piece) => (piece.last, piece.cut) = (number, cut),
-                None => pieces.push(Piece { first: number, last: number, cut, records: Vec::new() }),
+            let Some((file, cut)) = serves(number) else { continue };
+            let damaged = world.damaged.filter(|it| (it.0, it.1) == (file, number)).map(|it| it.2);
+            let damaged = damaged.filter(|lsn| cut.is_none_or(|cut| *lsn < cut));
+            let goes_on = |piece: &&mut Piece<'_>| {
+                piece.last + 1 == number && piece.cut.is_none() && piece.damaged.is_none()
+            };
+            match pieces.last_mut().filter(goes_on) {
+                Some(piece) => (piece.last, piece.cut, piece.damaged) = (number, cut, damaged),
+                None => pieces.push(Piece { first: number, last: number, cut, damaged, records: Vec::new() }),
             }
         }
         let all = world.records.iter().find(|(it, _)| *it == timeline).map(|(_, records)| records).unwrap();
@@ -70,6 +78,7 @@ impl<'w> Oracle<'w> {
                 number_of(record.lsn.0) >= piece.first
                     && number_of(record.end.0 - 1) <= piece.last
                     && piece.cut.is_none_or(|cut| record.end <= cut)
+                    && piece.damaged.is_none_or(|damaged| record.end <= damaged)
             };
             piece.records = all.iter().filter(inside).collect();
         }
@@ -101,13 +110,17 @@ impl<'w> Oracle<'w> {
             });
             let by_end = before.iter().any(|record| record.end_time().is_some());
             let by_record = before.iter().find(shown).is_some_and(|record| !out(record.time.unwrap()));
-            if !(by_backup || by_end || by_record) {
+            let begun = by_backup || by_end || by_record;
+            // What was expired may still be known to have had such a time.
+            let may_have_begun = at == 0 && self.world.expired;
+            if !begun && !may_have_begun {
                 continue;
             }
-            return match first {
+            let answer = match first {
                 Some(first) => self.before_excluded(at, first, out),
                 None => self.nothing_out(at, target),
             };
+            return if begun { answer } else { Answer::Open(Box::new(answer)) };
         }
         Answer::No
     }
@@ -192,7 +205,8 @@ impl<'w> Oracle<'w> {
     fn latest(&self) -> Answer {
         let Some(piece) = self.pieces.last() else { return Answer::No };
         let end = piece.cut.unwrap_or(Lsn((piece.last + 1) * MIB));
-        if self.timeline == 2 && self.world.fork.is_some_and(|fork| end < fork) {
+        let stops_short = self.timeline == 2 && self.world.fork.is_some_and(|fork| end < fork);
+        if stops_short || piece.damaged.is_some() {
             return Answer::No;
         }
         let last = piece.records.last();
@@ -274,6 +288,10 @@ impl<'w> Oracle<'w> {
                 (Some(2), _) => assert_eq!(handed, 2),
                 _ => {}
             }
+            if let Some((timeline, damaged, lsn)) = self.world.damaged {
+                let used = file == Some(timeline) && number == damaged;
+                assert!(!used || plan.last_record_end <= lsn, "segment {number} is damaged: {plan:?}");
+            }
         }
         let (_, records) = self.world.records.iter().find(|(it, _)| *it == handed).unwrap();
         assert!(
@@ -285,7 +303,7 @@ impl<'w> Oracle<'w> {
 
     fn check(&self, request: &TargetRequest, outcome: &PlanOutcome) {
         let mut expected = self.answer(&request.target, request.exclusive);
-        if let Answer::Open(answer) = expected {
+        while let Answer::Open(answer) = expected {
             if matches!(outcome, PlanOutcome::Unreachable(_)) {
                 return;
             }
