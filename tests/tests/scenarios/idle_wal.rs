@@ -7,7 +7,7 @@ use walpoint_tests::cluster::{ClusterOptions, Stop};
 use walpoint_tests::scene::Scene;
 use walpoint_tests::{programs, wait};
 
-use super::spanning_records::assert_whole;
+use super::spanning_records::{assert_protected, assert_whole};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -38,6 +38,7 @@ fn segments_by_timeout_and_switches_of_an_idle_cluster_are_nothing_odd() -> Resu
     }
     let archived = assert_whole(&scene)?;
     assert!(archived >= 4, "{archived} segments, switched at {switched}");
+    assert_protected(&scene)?;
     // A backup of a cluster that does nothing meanwhile.
     scene.backup()?;
     assert_whole(&scene)?;

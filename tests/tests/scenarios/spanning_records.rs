@@ -49,6 +49,14 @@ fn rows_after(scene: &mut Scene, target: &[&str]) -> Result<String> {
     Ok(rows)
 }
 
+/// Everything since the one backup can be recovered to, without a break, and `check` has no complaint.
+pub fn assert_protected(scene: &Scene) -> Result<()> {
+    let (status, window) = scene.walpoint.json(&["window"])?;
+    let count = |what: &str| window[what].as_array().map(Vec::len);
+    assert_eq!((status, count("ranges"), count("gaps")), (0, Some(1), Some(0)), "{window}");
+    scene.walpoint.ok(&["check"]).map(drop)
+}
+
 /// The archive has every segment of timeline 1, sound and once.
 pub fn assert_whole(scene: &Scene) -> Result<u64> {
     let (status, listing) = scene.walpoint.json(&["list", "--wal"])?;
@@ -80,6 +88,7 @@ fn every_moment_around_a_record_over_whole_segments_comes_back() -> Result<()> {
     insert(&scene, 4)?;
     scene.archive_everything()?;
     assert!(assert_whole(&scene)? > 10);
+    assert_protected(&scene)?;
     scene.cluster.stop(Stop::Fast)?;
 
     let middle = format_lsn(before + MESSAGE_BYTES / 2);
