@@ -15,7 +15,7 @@ use walpoint_archive::archive::{FileFacts, PutSource, PutWal};
 use walpoint_archive::compress::CompressionLevel;
 use walpoint_archive::config::EncryptionConfig;
 use walpoint_archive::facts::FORMAT;
-use walpoint_archive::pack::MAX_PIECE_BYTES;
+use walpoint_archive::pack::{MAX_PIECE_BYTES, PartOfFrame};
 use walpoint_archive::store::dir::DirStore;
 use walpoint_archive::summary::{BackupBytes, Position, ServerFacts, Settings, StoredObject};
 use walpoint_archive::{
@@ -105,6 +105,9 @@ fn noise(seed: &str, size: usize) -> Vec<u8> {
     bytes
 }
 
+/// A file of which all pages lie in a frame of `base/1/1259`, as an incremental may find them.
+const OF_OLDER_FRAME: &[u8] = b"base/1/2621";
+
 /// The files of a small data directory, one of them large, one in a tablespace,
 /// one that is not UTF-8, one empty.
 fn files() -> BTreeMap<Vec<u8>, Vec<u8>> {
@@ -114,6 +117,7 @@ fn files() -> BTreeMap<Vec<u8>, Vec<u8>> {
         file(b"base/1/1259", noise("1259", 5 * MAX_PIECE_BYTES + 8192)),
         file(b"base/1/2619", vec![0; 3 * MAX_PIECE_BYTES]),
         file(b"base/1/2620", Vec::new()),
+        file(OF_OLDER_FRAME, noise("1259", 3 * 8192).split_off(8192)),
         file(b"base/1/caf\xe9", b"latin 1".to_vec()),
         file(b"base/1/many", noise("many", 20 * MAX_PIECE_BYTES)),
         file(b"global/pg_control", noise("control", 8192)),
@@ -180,7 +184,16 @@ async fn store_pieces(archive: &Archive, id: &BackupId, mut entries: Vec<Manifes
     }
     let sealed = pack.finish(archive.sealer()).unwrap();
     packs.push(archive.put_pack(id, packs.len() as u32, &sealed).await.unwrap());
+    take_from_older_frame(&mut entries);
     Stored { entries, packs }
+}
+
+fn take_from_older_frame(entries: &mut [ManifestEntry]) {
+    let older = entries.iter().find(|entry| entry.path.as_bytes() == b"base/1/1259").unwrap();
+    let part = Some(PartOfFrame { skip: 8192, frame_length: MAX_PIECE_BYTES as u32 });
+    let piece = Piece { length: 2 * 8192, part, ..older.pieces[0].clone() };
+    let file = entries.iter_mut().find(|entry| entry.path.as_bytes() == OF_OLDER_FRAME).unwrap();
+    file.pieces = vec![piece];
 }
 
 /// A whole backup of these files, from the third segment on.

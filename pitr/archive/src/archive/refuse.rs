@@ -93,10 +93,13 @@ impl Archive {
     }
 
     /// Keeps a refused file's bytes where no recovery reads. The mark comes
-    /// first: an earlier put of ours, given up as failed, may still arrive.
-    pub(super) async fn set_aside(&self, put: &PutWal) -> Result<(), ArchiveError> {
+    /// first: an earlier put of ours, given up as failed, may still arrive. One
+    /// that was seen is not put again: an operator may just have taken it away.
+    pub(super) async fn set_aside(&self, put: &PutWal, seen: &SegmentState) -> Result<(), ArchiveError> {
         let ours = put.facts.common().content.id();
-        self.mark_refused(&put.name, ours).await?;
+        if !seen.refused.contains(&ours) {
+            self.mark_refused(&put.name, ours).await?;
+        }
         // PostgreSQL tries again for ever: the bytes are sent once.
         if self.wal_conflicts(&put.name).await?.iter().any(|kept| kept.content == ours) {
             return Ok(());

@@ -18,7 +18,7 @@ use super::refuse::Stance;
 use super::send::{Content, Sent};
 use super::{Archive, PutSource};
 use crate::catalog::{SegmentState, Variant};
-use crate::content::ContentHash;
+use crate::content::{ContentHash, ContentId};
 use crate::envelope::Expected;
 use crate::error::ArchiveError;
 use crate::facts::Common;
@@ -75,9 +75,9 @@ pub struct Neighbours {
     pub own: SegmentState,
 }
 
-/// How often, and how long at most each time, a push that met another one waits
-/// for that one to refuse itself before it does so.
-const WAITS_FOR_RIVALS: u32 = 4;
+/// How often, and how long at most each time, a push that met others waits for
+/// them to refuse themselves before it does so.
+const WAITS_FOR_RIVALS: u32 = 8;
 const LONGEST_WAIT: Duration = Duration::from_millis(400);
 
 impl Archive {
@@ -122,8 +122,8 @@ impl Archive {
         self.put_wal_seen(put, &before).await
     }
 
-    /// The same for one who has just listed the name. However old `before` is, of two contents at
-    /// most one is acknowledged: what came since is seen by the listing after the put.
+    /// The same for one who has just listed the name: what came since is seen by the listing after
+    /// the put.
     ///
     /// # Errors
     /// As [`Archive::put_wal`].
@@ -136,7 +136,7 @@ impl Archive {
             Stance::Free => self.put_where_free(put).await,
             Stance::Same => self.confirm_same(before, put).await,
             Stance::Taken => {
-                self.set_aside(put).await?;
+                self.set_aside(put, before).await?;
                 Err(self.conflict(put, before).await)
             }
             Stance::Undecided => Err(self.conflict(put, before).await),
@@ -148,14 +148,14 @@ impl Archive {
         let key = self.layout.wal(&put.name, ours.id(), self.sealer.encrypts());
         let outcome = self.store_file(&key, put).await?;
         let mut after = self.wal_variants(&put.name).await?;
-        for _ in 0..WAITS_FOR_RIVALS {
-            // The other one sees us too. If it was there first it stays, and we refuse
-            // ourselves below; if it came later it refuses itself, soon.
-            if Stance::after_put(&after, ours.id()) != Stance::Undecided {
-                break;
-            }
+        let mut waits = 0;
+        // The other one sees us too. If it was there first it stays, and we refuse
+        // ourselves below; if it came later it refuses itself, soon.
+        while Stance::after_put(&after, ours.id()) == Stance::Undecided && waits < patience(&after, ours.id())
+        {
             tokio::time::sleep(random_wait()).await;
             after = self.wal_variants(&put.name).await?;
+            waits += 1;
         }
         match Stance::after_put(&after, ours.id()) {
             Stance::Same if outcome == PutOutcome::Created => Ok(PutWalOutcome::Stored),
@@ -291,6 +291,14 @@ fn check_hash(key: &ObjectKey, found: ContentHash, common: &Common) -> Result<Co
         return Ok(*common);
     }
     Err(ArchiveError::damaged(key, format!("its content is {found}, expected was {}", common.content)))
+}
+
+/// How often a push that met others waits. They would all refuse themselves if they
+/// waited alike, and the name were lost to an operator; so one of them, which all
+/// can tell, waits far longer.
+fn patience(state: &SegmentState, ours: ContentId) -> u32 {
+    let lowest = state.standing().iter().map(|variant| variant.content).min();
+    if lowest == Some(ours) { WAITS_FOR_RIVALS } else { 1 }
 }
 
 /// Somewhere in the second half of the longest wait: two rivals should not wake together.

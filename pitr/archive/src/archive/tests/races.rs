@@ -100,8 +100,21 @@ async fn of_two_contents_at_most_one_is_acknowledged_and_that_one_is_used() {
     for race in races {
         decided += race.await.unwrap();
     }
-    // Waiting for a random while lets one of the two win, as a rule.
-    assert!(decided > 20, "only {decided} of 40 races had a winner");
+    // Were both to refuse themselves, the name would wait for an operator.
+    assert_eq!(decided, 40, "some of 40 races had no winner");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_push_that_is_tried_again_does_not_undo_what_the_operator_decides() {
+    let place = Place::new().await;
+    let _stored = place.archive().put_wal(&put("theirs")).await.unwrap();
+    assert!(place.archive().put_wal(&put("ours")).await.is_err());
+    let again = Pusher::start(&place, false, "ours");
+    again.step().await;
+    place.archive().resolve(&segment(), id("ours")).await.unwrap();
+    assert!(again.end().await.is_err());
+    assert_eq!(usable(&place.archive()).await.unwrap().as_deref(), Some(&b"ours"[..]));
+    assert_eq!(place.archive().put_wal(&put("ours")).await.unwrap(), PutWalOutcome::AlreadyThere);
 }
 
 #[tokio::test(flavor = "multi_thread")]
