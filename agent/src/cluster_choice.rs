@@ -39,8 +39,8 @@ pub async fn open(settings: &Settings, named: Option<SystemIdentifier>) -> Resul
 /// when recovery is needed most.
 fn in_data_directory(settings: &Settings) -> Option<SystemIdentifier> {
     let path = settings.postgres.data_directory.as_deref()?;
-    match data_directory::open(path) {
-        Ok(found) => found.map(|found| found.control.system_identifier),
+    match data_directory::look(path) {
+        Ok(found) => found.map(|found| found.system_identifier()),
         Err(failure) => {
             tracing::warn!("{failure}");
             None

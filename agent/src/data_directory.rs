@@ -117,6 +117,16 @@ pub enum Found {
     },
 }
 
+impl Found {
+    /// Which cluster it is.
+    pub fn system_identifier(&self) -> SystemIdentifier {
+        match self {
+            Self::Known(directory) => directory.control.system_identifier,
+            Self::Later { system_identifier, .. } => *system_identifier,
+        }
+    }
+}
+
 /// Looks for a cluster, of this or a later version of PostgreSQL; none when there is none.
 ///
 /// # Errors

@@ -33,6 +33,7 @@ fn init_writes_a_configuration_that_the_hooks_work_with() {
         (said["written"].as_bool(), said["archive"]["create_only"].as_bool()),
         (Some(true), Some(true))
     );
+    assert_eq!(said["archive"]["checksum"], "not-sent");
     let command = said["postgresql"]["archive_command"].as_str().unwrap();
     let config = stage.config().display().to_string();
     assert_eq!(command, format!("{} --config {config} archive-push %p", env!("CARGO_BIN_EXE_walpoint")));

@@ -135,6 +135,15 @@ fn a_backup_of_it_is_refused() {
 }
 
 #[test]
+fn another_cluster_is_not_taken_for_it() {
+    let stage = Stage::archived();
+    stage.make_data_directory("data", "pg_control-of-another-cluster");
+    grow_old(&stage);
+    stage.configure(&format!("[postgres]\ndata_directory = \"{}\"\n", stage.data().display()));
+    stage.run(&["list"]).expect(4).says(&stage.system_identifier());
+}
+
+#[test]
 fn a_damaged_control_file_is_no_later_version() {
     let stage = Stage::new();
     std::fs::write(stage.data().join("global/pg_control"), vec![0; 8192]).unwrap();

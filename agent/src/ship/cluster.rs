@@ -41,17 +41,15 @@ impl HookCluster {
     }
 
     pub(super) fn found(path: &Path, found: Found) -> Self {
-        let path = path.to_owned();
-        match found {
-            Found::Known(directory) => {
-                let system_identifier = directory.control.system_identifier;
-                Self { path, system_identifier, known: Some(*directory) }
-            }
-            Found::Later { system_identifier, why } => {
+        let (path, system_identifier) = (path.to_owned(), found.system_identifier());
+        let known = match found {
+            Found::Known(directory) => Some(*directory),
+            Found::Later { why, .. } => {
                 tracing::warn!("{why}; WAL is taken as it is");
-                Self { path, system_identifier, known: None }
+                None
             }
-        }
+        };
+        Self { path, system_identifier, known }
     }
 
     /// Size of its segments, when `pg_control` can be read.
