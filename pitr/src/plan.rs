@@ -9,7 +9,6 @@ mod build;
 mod outcome;
 mod reach;
 mod replay;
-mod report;
 pub(crate) mod words;
 
 use walpoint_archive::{Archive, ArchiveError, BackupSummary, Catalog};
@@ -23,7 +22,6 @@ use build::Builder;
 
 pub use outcome::{Candidate, Moment, Nearest, PlanError, PlanOutcome, RecoveryPlan, Segments, Unreachable};
 pub(crate) use reach::{Reachable, nearest, reachable};
-pub use report::{BackupReport, PlanReport, explain};
 
 /// Plans a recovery.
 ///

@@ -14,8 +14,8 @@ use super::chain::{Chain, Run};
 use super::scan::{EventAt, PathWal, Scan, Scanned, Spot};
 use crate::coverage::last_segment_before;
 
-/// Segments whose metadata are asked for at a time where no binary search is possible.
-const BATCH: u64 = 64;
+/// Most segments whose metadata are asked for at a time where no binary search is possible.
+const MOST_AT_A_TIME: u64 = 64;
 
 /// A chain and the means to read it.
 #[derive(Debug, Clone, Copy)]
@@ -137,14 +137,15 @@ impl<'w> Search<'w> {
         last: u64,
         holds: impl Fn(&WalFacts) -> bool,
     ) -> Result<Option<u64>, ArchiveError> {
-        let mut number = first;
+        let (mut number, mut batch) = (first, 1);
         while number <= last {
-            let until = last.min(number.saturating_add(BATCH - 1));
+            let until = last.min(number.saturating_add(batch - 1));
             let facts = self.wal.facts_from(number, until).await?;
             if let Some((found, _)) = (number..).zip(&facts).find(|(_, facts)| holds(facts)) {
                 return Ok(Some(found));
             }
             number = until + 1;
+            batch = next_batch(batch);
         }
         Ok(None)
     }
@@ -156,15 +157,16 @@ impl<'w> Search<'w> {
         last: u64,
         holds: impl Fn(&WalFacts) -> bool,
     ) -> Result<Option<u64>, ArchiveError> {
-        let mut end = last.checked_add(1);
+        let (mut end, mut batch) = (last.checked_add(1), 1);
         while let Some(past) = end.filter(|past| *past > first) {
-            let from = first.max(past.saturating_sub(BATCH));
+            let from = first.max(past.saturating_sub(batch));
             let facts = self.wal.facts_from(from, past - 1).await?;
             let matching = (from..).zip(&facts).filter(|(_, facts)| holds(facts));
             if let Some((found, _)) = matching.last() {
                 return Ok(Some(found));
             }
             end = Some(from);
+            batch = next_batch(batch);
         }
         Ok(None)
     }
@@ -250,6 +252,11 @@ impl<'w> Search<'w> {
         }
         Ok(None)
     }
+}
+
+/// What is looked for is often near, and sometimes very far.
+fn next_batch(batch: u64) -> u64 {
+    (batch * 4).min(MOST_AT_A_TIME)
 }
 
 pub(crate) fn run_of(facts: &WalFacts) -> Option<&walpoint_archive::RunFacts> {

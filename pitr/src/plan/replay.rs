@@ -11,7 +11,9 @@ use crate::locate::{Finder, Prepared, Scan};
 
 /// Most plain bytes of WAL that are read for this. What it finds is advice, and reading
 /// all of a long recovery's WAL to plan it would take as long as the recovery.
-const MOST_BYTES: u64 = 256 << 20;
+const MOST_BYTES: u64 = 64 << 20;
+/// The same for clusters that can have prepared transactions.
+const MOST_BYTES_WITH_PREPARED: u64 = 256 << 20;
 
 /// What replaying does.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -43,7 +45,8 @@ pub(crate) async fn replay(
 ) -> Result<Replay, ArchiveError> {
     let size = finder.wal.size();
     let last = last_record.segment_number(size);
-    let affordable = (MOST_BYTES / size.bytes()).max(1);
+    let most = if backup.settings.max_prepared_xacts > 0 { MOST_BYTES_WITH_PREPARED } else { MOST_BYTES };
+    let affordable = (most / size.bytes()).max(1);
     let first = backup.redo.segment_number(size);
     let from = first.max(last.saturating_add(1).saturating_sub(affordable));
     let mut scan = match from > first {

@@ -6,7 +6,7 @@ use walpoint_wal::{Lsn, Timestamp};
 
 mod failover;
 mod oracle;
-mod shown;
+mod requests;
 
 use super::*;
 use crate::target::{Target, TargetRequest, TargetTimeline};

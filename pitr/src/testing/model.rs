@@ -317,7 +317,8 @@ impl World {
     }
 }
 
-/// Chooses a record that lies in one segment, and whose 26th byte is on the page it starts on.
+/// Chooses a record that lies in one segment, and whose 26th byte is on the page it starts
+/// on. Not the last of all: broken and followed by zeros it is the end of WAL, no damage.
 fn pick_damage(
     lives: &[(u32, &Life)],
     there: &BTreeSet<(u32, u64)>,
@@ -331,8 +332,8 @@ fn pick_damage(
     let (_, life) = lives.iter().find(|(it, _)| *it == timeline)?;
     let fits = |it: &&Written| {
         let inside = it.lsn.0 / MIB == number && it.end.0 <= (number + 1) * MIB;
-        inside && it.end.0 - it.lsn.0 >= 32 && it.lsn.0 % 8192 + 26 < 8192 && it.end.0 % MIB != 0
+        inside && it.end.0 - it.lsn.0 >= 32 && it.lsn.0 % 8192 + 26 < 8192 && !it.end.0.is_multiple_of(MIB)
     };
-    let records: Vec<_> = life.written.iter().filter(fits).collect();
+    let records: Vec<_> = life.written.split_last()?.1.iter().filter(fits).collect();
     (!records.is_empty()).then(|| (timeline, number, record.get(&records).lsn))
 }
