@@ -89,7 +89,8 @@ fn judge_gap(snapshot: &Snapshot, gap: &Gap, thresholds: &Thresholds) -> Option<
     } else {
         format!("segments {} to {} are missing in the archive", gap.first, gap.last)
     };
-    let text = format!("{missing}: take a base backup");
+    // After a crash PostgreSQL can have a full segment that it never offers to the archiver.
+    let text = format!("{missing}: walpoint archive-push it if pg_wal still has it, else take a base backup");
     (!is_on_its_way).then(|| Finding::new(Level::Critical, text))
 }
 
