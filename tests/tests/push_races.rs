@@ -29,8 +29,8 @@ const ENDPOINT: &str = "WALPOINT_TEST_RACE_ENDPOINT";
 const CLUSTER: SystemIdentifier = SystemIdentifier(7);
 const RACES: u32 = 40;
 
-/// Pushes begin up to so much apart: about as long as one of them takes.
-const APART: Duration = Duration::from_millis(40);
+/// Pushes begin up to so much apart: about as long as a listing and a put take.
+const APART: Duration = Duration::from_millis(6);
 
 #[test]
 fn of_two_contents_that_race_on_garage_one_is_acknowledged_and_used() -> Result<()> {
