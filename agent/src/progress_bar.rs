@@ -16,7 +16,7 @@ const SAID_EVERY: Duration = Duration::from_secs(10);
 /// Runs `work`, showing `progress` on standard error until it is done. What cannot be shown is lost; it
 /// never ends the work.
 pub async fn shown<T>(name: &str, progress: &Progress, work: impl Future<Output = T>) -> T {
-    let mut display = if std::io::stderr().is_terminal() { Display::bar(name) } else { Display::lines(name) };
+    let mut display = Display::new(name);
     let mut ticks = tokio::time::interval(display.every());
     tokio::pin!(work);
     let result = loop {
@@ -36,14 +36,15 @@ enum Display {
 }
 
 impl Display {
-    fn bar(name: &str) -> Self {
+    fn new(name: &str) -> Self {
         let bar =
             ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_prefix(name.to_owned());
-        Self::Bar(bar.with_style(style(UNKNOWN_SIZE)))
-    }
-
-    fn lines(name: &str) -> Self {
-        Self::Lines { name: name.to_owned(), started: Instant::now() }
+        // Hidden also on a terminal that is said to move no cursor (TERM=dumb).
+        if std::io::stderr().is_terminal() && !bar.is_hidden() {
+            Self::Bar(bar.with_style(style(UNKNOWN_SIZE)))
+        } else {
+            Self::Lines { name: name.to_owned(), started: Instant::now() }
+        }
     }
 
     fn every(&self) -> Duration {
