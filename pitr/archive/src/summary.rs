@@ -14,6 +14,7 @@ use crate::error::ArchiveError;
 use crate::facts::FORMAT;
 use crate::layout::{Entry, Layout};
 use crate::object_key::ObjectKey;
+use crate::pack::MAX_PACK_BYTES;
 use crate::writer_id::WriterId;
 
 /// What is known of a backup without reading its manifest.
@@ -205,6 +206,10 @@ impl BackupSummary {
             let Some(Entry::Pack { backup, number, .. }) = layout.parse(&pack.key) else {
                 return Some(format!("\"{}\" is not the key of a pack", pack.key));
             };
+            // Readers hold a pack in memory, on this word.
+            if pack.size > MAX_PACK_BYTES as u64 {
+                return Some(format!("it says that pack \"{}\" has {} bytes", pack.key, pack.size));
+            }
             if !seen.insert((backup, number)) {
                 return Some(format!("it names pack \"{}\" twice", pack.key));
             }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use super::ArchiveConfigError;
+use super::{ArchiveConfigError, without_user_info};
 use crate::object_key::{ObjectKey, ObjectKeyError};
 
 /// `s3://bucket[/prefix]` or `file:///directory`.
@@ -25,7 +25,9 @@ impl FromStr for ArchiveUrl {
     type Err = ArchiveConfigError;
 
     fn from_str(text: &str) -> Result<Self, ArchiveConfigError> {
-        let refused = |why: String| ArchiveConfigError::new(format!("[archive] url {text:?}"), why);
+        let refused = |why: String| {
+            ArchiveConfigError::new(format!("[archive] url {:?}", without_user_info(text)), why)
+        };
         if let Some(rest) = text.strip_prefix("s3://") {
             return parse_s3(rest).map_err(refused);
         }
@@ -37,6 +39,11 @@ impl FromStr for ArchiveUrl {
 }
 
 fn parse_s3(rest: &str) -> Result<ArchiveUrl, String> {
+    if rest.contains('@') {
+        return Err(
+            "credentials do not belong here; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY".to_owned()
+        );
+    }
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     // Amazon S3, "General purpose bucket naming rules"; older buckets have
     // capitals and underscores too.
@@ -114,6 +121,16 @@ mod tests {
             "s3://user:pw@bucket",
         ] {
             assert!(text.parse::<ArchiveUrl>().is_err(), "{text:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn credentials_in_an_archive_url_are_refused_and_not_repeated() {
+        for text in
+            ["s3://user:secret@bucket", "s3://user:sec/secret@bucket/a", "https://user:secret@host/bucket"]
+        {
+            let error = format!("{0} {0:?}", text.parse::<ArchiveUrl>().unwrap_err());
+            assert!(!error.contains("secret"), "{error}");
         }
     }
 }

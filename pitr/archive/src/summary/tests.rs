@@ -108,6 +108,10 @@ fn a_summary_that_contradicts_itself_or_its_place_is_damaged() {
         ("packs", serde_json::json!([pack("7/cluster.json")])),
         ("packs", serde_json::json!([pack(&key), pack(&key)])),
         ("packs", serde_json::json!([pack(&key.replace("7/", "8/"))])),
+        (
+            "packs",
+            serde_json::json!([{"key": key, "size": MAX_PACK_BYTES + 1, "sha256": StoredHash::of(b"")}]),
+        ),
     ] {
         let parsed = parse(&with(name, value));
         assert!(matches!(parsed, Err(ArchiveError::Damaged { .. })), "{name}: {parsed:?}");
