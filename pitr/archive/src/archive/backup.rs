@@ -114,10 +114,9 @@ impl Archive {
         bytes: Bytes,
         metadata: &Metadata,
     ) -> Result<bool, ArchiveError> {
-        let ours = StoredHash::of(&bytes);
-        match self.put_bytes(key, bytes, metadata).await? {
+        match self.put_bytes(key, bytes.clone(), metadata).await? {
             PutOutcome::Created => Ok(true),
-            PutOutcome::Exists => Ok(self.stored_hash(key).await? == ours),
+            PutOutcome::Exists => Ok(self.stored_hash(key).await? == StoredHash::of(&bytes)),
         }
     }
 

@@ -41,6 +41,7 @@ mod guard;
 mod listing;
 mod put;
 mod read;
+mod signature;
 #[cfg(test)]
 mod tests;
 mod trust;

@@ -4,14 +4,14 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::put_object::{PutObjectError, PutObjectOutput};
 use aws_sdk_s3::types::{ServerSideEncryption, StorageClass};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use base64::Engine;
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 
 use super::failure::Attempt;
+use super::signature::SignedBody;
 use super::{Inner, guard};
 use crate::config::{self, ArchiveConfig};
+use crate::content::StoredHash;
 use crate::object_key::ObjectKey;
 use crate::store::{ChecksumCheck, Metadata, PutMode, PutOutcome, StoreError, StoreErrorKind};
 
@@ -37,11 +37,6 @@ impl Placing {
             kms_key: config.kms_key.clone(),
         }
     }
-}
-
-/// The SHA-256 of bytes as S3 writes it.
-pub(super) fn checksum(bytes: &[u8]) -> String {
-    base64::engine::general_purpose::STANDARD.encode(Sha256::digest(bytes))
 }
 
 /// Compares what the store says it verified with what was sent.
@@ -80,11 +75,13 @@ pub(super) async fn put(
     mode: PutMode,
 ) -> Result<PutOutcome, StoreError> {
     let attempt = inner.attempt("put", key);
-    let checksum = checksum(&body);
+    let hash = StoredHash::of(&body);
+    let checksum = hash.base64();
+    let body = Body { bytes: &body, hash, checksum: &checksum };
     let conditional = inner.sends_condition(mode);
-    let mut result = send(inner, key, &body, metadata, &checksum, conditional).await;
+    let mut result = send(inner, key, body, metadata, conditional).await;
     if conditional && result.as_ref().is_err_and(is_unknown_to_store) {
-        result = send(inner, key, &body, metadata, &checksum, false).await;
+        result = send(inner, key, body, metadata, false).await;
         if result.is_ok() {
             inner.forget_conditions();
         }
@@ -102,15 +99,24 @@ pub(super) async fn put(
     }
 }
 
+/// What is sent, and what is said of it.
+#[derive(Clone, Copy)]
+struct Body<'a> {
+    bytes: &'a Bytes,
+    /// What the signature covers.
+    hash: StoredHash,
+    /// What the store is told that the SHA-256 is.
+    checksum: &'a str,
+}
+
 async fn send(
     inner: &Inner,
     key: &ObjectKey,
-    body: &Bytes,
+    body: Body<'_>,
     metadata: &Metadata,
-    checksum: &str,
     conditional: bool,
 ) -> Result<PutObjectOutput, SdkError<PutObjectError, HttpResponse>> {
-    let limits = aws_sdk_s3::config::Builder::new().timeout_config(inner.time_for(body.len()));
+    let limits = aws_sdk_s3::config::Builder::new().timeout_config(inner.time_for(body.bytes.len()));
     inner
         .client
         .put_object()
@@ -122,10 +128,11 @@ async fn send(
         .set_server_side_encryption(inner.placing.sse.clone())
         .set_ssekms_key_id(inner.placing.kms_key.clone())
         .set_if_none_match(conditional.then(|| "*".to_owned()))
-        .checksum_sha256(checksum)
-        .body(body.clone().into())
+        .checksum_sha256(body.checksum)
+        .body(body.bytes.clone().into())
         .customize()
         .config_override(limits)
+        .interceptor(SignedBody(body.hash))
         .send()
         .await
 }
@@ -133,8 +140,10 @@ async fn send(
 /// Sends bytes with the checksum of others. The signature is over the right one, so that nothing but
 /// `x-amz-checksum-sha256` is wrong.
 pub(super) async fn try_checksum(inner: &Inner, key: &ObjectKey) -> Result<ChecksumCheck, StoreError> {
-    let (sent, of_others) = (Bytes::from_static(b"walpoint"), checksum(b"not walpoint"));
-    match send(inner, key, &sent, &Metadata::new(), &of_others, false).await {
+    let bytes = Bytes::from_static(b"walpoint");
+    let of_others = StoredHash::of(b"not walpoint").base64();
+    let body = Body { bytes: &bytes, hash: StoredHash::of(&bytes), checksum: &of_others };
+    match send(inner, key, body, &Metadata::new(), false).await {
         Ok(answer) if answer.e_tag().is_none() => Err(inner.attempt("put", key).not_s3("it has no ETag")),
         Ok(_) => Ok(ChecksumCheck::Ignored),
         Err(error) if is_bad_checksum(&error) => Ok(ChecksumCheck::Verified),

@@ -13,7 +13,9 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use bytes::Bytes;
 
 use super::failure::Attempt;
+use super::signature::SignedBody;
 use super::{Inner, put, read};
+use crate::content::StoredHash;
 use crate::object_key::ObjectKey;
 use crate::store::{Metadata, PutMode, PutOutcome, StoreError, StoreErrorKind, Upload};
 
@@ -148,7 +150,8 @@ impl Upload for S3Upload {
         if body.is_empty() {
             return Ok(());
         }
-        let (number, checksum, attempt) = (self.next_number()?, put::checksum(&body), self.attempt());
+        let (number, hash, attempt) = (self.next_number()?, StoredHash::of(&body), self.attempt());
+        let checksum = hash.base64();
         let limits = aws_sdk_s3::config::Builder::new().timeout_config(self.inner.time_for(body.len()));
         let size = body.len() as u64;
         let request = self
@@ -164,6 +167,7 @@ impl Upload for S3Upload {
         let answer = request
             .customize()
             .config_override(limits)
+            .interceptor(SignedBody(hash))
             .send()
             .await
             .map_err(|error| attempt.failed(&error))?;

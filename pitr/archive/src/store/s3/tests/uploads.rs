@@ -1,6 +1,7 @@
 //! Objects in parts, answered by a script.
 
 use super::*;
+use crate::content::StoredHash;
 use crate::store::PART_BYTES;
 
 const BEGUN: &str =
@@ -43,7 +44,9 @@ async fn every_part_is_sent_with_its_sha256_and_named_at_the_end() {
         let part = server.only("PUT", &format!("partNumber={number}&"));
         assert_eq!(part.body.len(), length);
         let sha256 = part.header("x-amz-checksum-sha256").unwrap().to_owned();
-        assert_eq!(sha256, put::checksum(&part.body));
+        let hash = StoredHash::of(&part.body);
+        assert_eq!(sha256, hash.base64());
+        assert_eq!(part.header("x-amz-content-sha256"), Some(hash.to_string().as_str()));
         assert!(named.contains(&format!("<ChecksumSHA256>{sha256}</ChecksumSHA256>")), "{named}");
     }
 }
