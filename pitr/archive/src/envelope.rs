@@ -90,16 +90,24 @@ impl Sealer {
         content: ContentHash,
         plain_size: u64,
     ) -> io::Result<Sealed> {
-        let encrypted = self.encrypts();
-        let bytes = if encrypted {
-            let mut writer = self.keys.encryptor(Vec::with_capacity(frames.len() + STEP))?;
-            writer.write_all(&frames)?;
-            writer.finish()?
-        } else {
-            frames
-        };
-        let stored = StoredHash::of(&bytes);
-        Ok(Sealed { bytes: Bytes::from(bytes), content, plain_size, stored, encrypted })
+        let bytes = self.encrypt(frames)?;
+        let (stored, encrypted) = (StoredHash::of(&bytes), self.encrypts());
+        Ok(Sealed { bytes, content, plain_size, stored, encrypted })
+    }
+
+    /// Seals content whose stored hash nobody needs but the store, which makes its own.
+    pub(crate) fn seal_unhashed(&self, plain: &[u8]) -> io::Result<(ContentHash, Bytes)> {
+        let frame = compress::compress(plain, self.level)?;
+        Ok((ContentHash::of(plain), self.encrypt(frame)?))
+    }
+
+    fn encrypt(&self, frames: Vec<u8>) -> io::Result<Bytes> {
+        if !self.encrypts() {
+            return Ok(frames.into());
+        }
+        let mut writer = self.keys.encryptor(Vec::with_capacity(frames.len() + STEP))?;
+        writer.write_all(&frames)?;
+        writer.finish().map(Bytes::from)
     }
 
     /// Seals what `plain` gives into `out`, in bounded memory. `plain_size` is

@@ -92,14 +92,14 @@ impl Archive {
             return self.seal_and_upload(key, metadata, content, source).await;
         }
         let (sealer, source) = (self.sealer.clone(), source.clone());
-        let seal = move || sealer.seal_bytes(&source.read(content.size)?);
+        let seal = move || sealer.seal_unhashed(&source.read(content.size)?);
         let sealed = tokio::task::spawn_blocking(seal).await;
-        let sealed =
+        let (hash, bytes) =
             sealed.map_err(panicked).and_then(|sealed| sealed).map_err(|error| unsealed(key, error))?;
-        if sealed.content != content.hash {
+        if hash != content.hash {
             return Ok(Sent::Changed);
         }
-        self.put_bytes(key, sealed.bytes, metadata).await.map(Sent::Put)
+        self.put_bytes(key, bytes, metadata).await.map(Sent::Put)
     }
 
     /// Seals content that lies in memory.
