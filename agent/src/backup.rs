@@ -105,9 +105,9 @@ impl Copied {
         progress: &Progress,
     ) -> Result<Taken, Failure> {
         let Preparation { session, archive, .. } = preparation;
-        progress.enter(Phase::Waiting);
         let range = self.wal();
         let (late, packs) = self.reading.finish(self.late).await?;
+        progress.enter(Phase::Waiting);
         wal_wait::wait(archive, session, &range, settings.backup.wal_timeout).await?;
         progress.enter(Phase::Finishing);
         let tablespaces = complete::tablespaces(&self.stopped)?;

@@ -22,6 +22,10 @@ mod body;
 #[cfg(test)]
 mod tests;
 
+/// Trying again for longer than this is said aloud, once a request: whoever waits
+/// should know for what.
+const SILENCE: Duration = Duration::from_secs(5);
+
 /// How long and how often to try again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RetryPolicy {
@@ -75,11 +79,12 @@ struct Tries {
     key: String,
     since: Instant,
     failures: u32,
+    is_said: bool,
 }
 
 impl Tries {
     fn new(policy: RetryPolicy, verb: &'static str, key: impl ToString) -> Self {
-        Self { policy, verb, key: key.to_string(), since: Instant::now(), failures: 0 }
+        Self { policy, verb, key: key.to_string(), since: Instant::now(), failures: 0, is_said: false }
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -118,9 +123,19 @@ impl Tries {
         if self.deadline().is_some_and(|deadline| next >= deadline) {
             return Err(self.given_up(error));
         }
-        tracing::debug!(%error, tries = self.failures, ?pause, "trying again");
+        self.say(&error);
         tokio::time::sleep_until(next).await;
         Ok(())
+    }
+
+    fn say(&mut self, error: &StoreError) {
+        if self.is_said || self.since.elapsed() < SILENCE {
+            tracing::debug!(%error, tries = self.failures, "trying again");
+            return;
+        }
+        self.is_said = true;
+        let limit = self.policy.give_up_after.as_secs();
+        tracing::warn!("{error}; trying again for up to {limit} s");
     }
 
     fn given_up(&self, mut error: StoreError) -> StoreError {
