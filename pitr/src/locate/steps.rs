@@ -93,7 +93,6 @@ impl Walk<'_> {
         run: &Run,
         begin: u64,
     ) -> Result<Option<EventAt>, ArchiveError> {
-        // A step into a run's first segment is in no total, so that one is always looked at.
         let mut at = Some(run.first.max(begin));
         while let Some(number) = at {
             let facts = search.wal.facts(number).await?;
@@ -107,7 +106,7 @@ impl Walk<'_> {
                 return Ok(step);
             }
             self.time = facts.run.and_then(|run| run.run_last_time).or(self.time);
-            at = search.next_in_run(number, |facts| facts.run.map_or(0, |run| run.run_steps)).await?;
+            at = next_with_step(search, run, number).await?;
             if let Some(before) = at.and_then(|next| next.checked_sub(1)) {
                 let before = search.wal.facts(before).await?.run;
                 self.time = before.and_then(|run| run.run_last_time).or(self.time);
@@ -128,4 +127,16 @@ impl Walk<'_> {
         }
         None
     }
+}
+
+/// The next segment of a run behind `number` in which a step can lie: one that the totals
+/// count, or the one to the run's first commit or abort, which no total counts.
+async fn next_with_step(search: Search<'_>, run: &Run, number: u64) -> Result<Option<u64>, ArchiveError> {
+    let counted = search.next_in_run(number, |facts| facts.run.map_or(0, |run| run.run_steps)).await?;
+    if run.is_cut || run.totals.run_last_time.is_none() {
+        return Ok(counted);
+    }
+    let ended = |facts: &WalFacts| facts.run.is_some_and(|run| run.run_last_time.is_some());
+    let first = search.bisect(run, run.first, ended).await?;
+    Ok(Some(first).filter(|first| *first > number).into_iter().chain(counted).min())
 }

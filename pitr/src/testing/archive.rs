@@ -112,8 +112,8 @@ impl TestArchive {
         facts
     }
 
-    /// What was pushed of the segment before: on the same timeline or, up to the fork, on
-    /// the parent's.
+    /// What was pushed of the segment before: on the same timeline or, before the segment
+    /// that the fork is in, on the parent's.
     fn before(&self, name: SegmentName) -> Option<&(WalFacts, Survey)> {
         let mut previous = name.previous(size())?;
         loop {
@@ -121,7 +121,7 @@ impl TestArchive {
                 return Some(pushed);
             }
             let (parent, fork) = self.parents.get(&previous.timeline)?;
-            if previous.start(size()).unwrap().0 >= *fork {
+            if previous.number(size()).unwrap() >= fork / super::MIB {
                 return None;
             }
             previous.timeline = *parent;
