@@ -8,6 +8,11 @@
 //! How: a content's own hash is in its key, so different contents never meet in
 //! one object. Whoever comes later sees the other in a listing, before its put
 //! or after, and refuses itself by a mark that recovery heeds.
+//!
+//! One case is left open. When one content is being pushed twice at once (by a
+//! primary and a standby, say) and another content is put in the very moment
+//! between the two, the second push can refuse what the first was told is safe:
+//! a mark speaks of the content, whoever pushed it.
 
 use std::io::Write;
 use std::time::Duration;

@@ -170,7 +170,7 @@ fn a_piece_may_be_a_part_of_an_older_backups_frame() {
     let text = String::from_utf8(stored.clone()).unwrap();
     assert!(text.contains("[0,16384,\"20261119T214500Z-full-000000\",0,100,100,"), "{text}");
     assert!(text.contains("\",0,32768],[16384,8192,null,0,0,100,"), "{text}");
-    assert_eq!(read(&stored).unwrap(), [mixed.clone()]);
+    assert_eq!(read(&stored).unwrap(), std::slice::from_ref(&mixed));
     for (skip, length, frame_length) in
         [(0, 8192, 8192), (8192, 8192, 8192), (u32::MAX, 8192, 32768), (0, 8192, MAX_PIECE_BYTES as u32 + 1)]
     {

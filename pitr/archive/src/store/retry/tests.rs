@@ -131,7 +131,9 @@ async fn a_body_that_breaks_off_goes_on_at_the_byte_reached() {
 #[tokio::test]
 async fn a_body_that_makes_no_progress_is_given_up() {
     let place = Place::new(SHORT).await;
-    let _created = place.put(b"some bytes", PutMode::CreateOnly).await.unwrap();
+    let body = Bytes::from_static(b"some bytes");
+    // Not within the short time that is to be seen below.
+    let _created = place.faulty.put(&key(), body, &Metadata::new(), PutMode::CreateOnly).await.unwrap();
     place.faulty.fail_every(Verb::Get, Some(Fault::CutBody(0)));
     let error = read(place.store.get(&key(), None).await.unwrap()).await.unwrap_err();
     assert_eq!(error.kind, Transient);
