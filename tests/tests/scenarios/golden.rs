@@ -22,7 +22,8 @@ fn the_golden_archive_restores_to_its_end_and_to_a_restore_point() -> Result<()>
     let identity = golden.join("identity");
     walpoint.configure(&format!("[encryption]\nidentity_file = \"{}\"", identity.display()))?;
     let mut scene = Scene::of_parts(like, walpoint, place);
-    for (target, rows) in [(&["--latest"][..], "301 46150"), (&["--target-name", "two hundred"], "200 20100")] {
+    for (target, rows) in [(&["--latest"][..], "301 46150"), (&["--target-name", "two hundred"], "200 20100")]
+    {
         let space = scene.fresh_directory();
         let mapping = format!("16384={}", space.display());
         let mut arguments = target.to_vec();

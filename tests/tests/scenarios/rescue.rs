@@ -16,7 +16,8 @@ use walpoint_tests::walpoint::{ArchivePlace, CALL_LIMIT};
 #[test]
 fn stock_tools_rebuild_an_encrypted_cluster_with_a_tablespace() -> Result<()> {
     let Some(postgres) = programs::distribution_postgres()? else { return Ok(()) };
-    if ["zstd", "age", "age-keygen", "python3"].iter().any(|tool| !Path::new("/usr/bin").join(tool).exists()) {
+    if ["zstd", "age", "age-keygen", "python3"].iter().any(|tool| !Path::new("/usr/bin").join(tool).exists())
+    {
         programs::missing::<()>("zstd, age and python3 are not all installed")?;
         return Ok(());
     }
@@ -49,7 +50,8 @@ fn stock_tools_rebuild_an_encrypted_cluster_with_a_tablespace() -> Result<()> {
     write_private(&data.join("recovery.signal"), "")?;
     rescued.start_expect_ready(RECOVERY_LIMIT)?;
     assert_eq!(rescued.value("select count(*) || ' ' || sum(g) from aside")?, "1500 1125750");
-    let place = rescued.value("select pg_tablespace_location(oid) from pg_tablespace where spcname = 'space'")?;
+    let place =
+        rescued.value("select pg_tablespace_location(oid) from pg_tablespace where spcname = 'space'")?;
     assert_eq!(place, new.display().to_string());
     rescued.stop(Stop::Immediate)
 }

@@ -1,4 +1,8 @@
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "what is moved by hand here need not be durable")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "what is moved by hand here need not be durable"
+)]
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
