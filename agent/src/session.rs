@@ -14,7 +14,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Config, NoTls, Row};
 
-pub use archiving::ArchiverStatistics;
+pub use archiving::{ArchiverStatistics, WalFile};
 pub use error::SessionError;
 pub use online_backup::{Position, StoppedBackup};
 pub use server::Server;

@@ -3,4 +3,5 @@
 mod archive_view;
 pub mod check;
 pub mod health;
+mod missing;
 mod unarchived;

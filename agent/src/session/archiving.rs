@@ -19,6 +19,13 @@ pub struct ArchiverStatistics {
     pub last_failed_time: Option<Timestamp>,
 }
 
+/// A file of `pg_wal` or of its `archive_status`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WalFile {
+    pub name: String,
+    pub modified: Timestamp,
+}
+
 impl ArchiverStatistics {
     /// Is the newest thing that the archiver reported a failure?
     pub fn is_failing(&self) -> bool {
@@ -80,6 +87,28 @@ impl Session {
         let count: i64 = row.get(2);
         let since = Timestamp::from_unix_micros(row.get(1));
         Ok((count.unsigned_abs(), since.map(|since| (row.get(0), since))))
+    }
+
+    /// The files of `pg_wal`.
+    pub async fn wal_files(&self) -> Result<Vec<WalFile>, SessionError> {
+        self.files("list pg_wal", "pg_ls_waldir()").await
+    }
+
+    /// The files of `pg_wal/archive_status`: `.ready` and `.done`.
+    pub async fn archive_statuses(&self) -> Result<Vec<WalFile>, SessionError> {
+        self.files("list the state of archiving", "pg_ls_archive_statusdir()").await
+    }
+
+    async fn files(&self, doing: &str, function: &str) -> Result<Vec<WalFile>, SessionError> {
+        let sql =
+            format!("SELECT name, (extract(epoch FROM modification) * 1000000)::bigint FROM {function}");
+        let rows = self.client.query(&sql, &[]).await;
+        let rows = rows.map_err(|error| SessionError::statement(doing, &error))?;
+        let file = |row: &tokio_postgres::Row| {
+            let modified = Timestamp::from_unix_micros(row.get(1))?;
+            Some(WalFile { name: row.get(0), modified })
+        };
+        Ok(rows.iter().filter_map(file).collect())
     }
 
     /// Ends the segment that is being written, also on an idle server, where

@@ -75,6 +75,16 @@ impl Server {
         })
     }
 
+    /// Does somebody archive?
+    pub fn has_archiver(&self) -> bool {
+        !(self.archive_command.trim().is_empty() && self.archive_library.is_empty())
+    }
+
+    /// Is it walpoint? A wrapper that names the hook passes for it.
+    pub fn archives_with_walpoint(&self) -> bool {
+        self.archive_library.is_empty() && self.archive_command.contains("archive-push")
+    }
+
     /// Is this the server of the data directory whose `pg_control` is given?
     pub fn must_own(&self, data_directory: &Path, control: &ControlFile) -> Result<(), SessionError> {
         if self.system_identifier == control.system_identifier {

@@ -6,13 +6,15 @@ use std::collections::BTreeSet;
 
 use walpoint_archive::{Archive, ArchiveError, BackupSummary, Catalog, CatalogScope, SegmentState, Variant};
 use walpoint_pitr::coverage::{self, Coverage, Link, WhyGap};
-use walpoint_pitr::path::TimelinePath;
+use walpoint_pitr::path::{self, TimelinePath};
+use walpoint_pitr::target::TargetTimeline;
 use walpoint_wal::file_name::WalFileName;
 use walpoint_wal::lsn::Lsn;
 use walpoint_wal::segment::{SegmentName, SegmentSize};
 use walpoint_wal::timeline::{PathStep, TimelineId};
 
 use super::health::{ArchiveState, Damage, Gap, KnownBackup};
+use super::missing;
 
 /// Whose WAL to look for.
 #[derive(Debug, Clone)]
@@ -27,20 +29,28 @@ pub struct Wanted {
     pub look_back: u32,
 }
 
+/// What the archive says.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    pub state: ArchiveState,
+    /// Segments that the server has completed behind the archive's end.
+    pub unarchived: Vec<SegmentName>,
+}
+
 /// Looks into the archive. A cluster that it does not know yet is an empty
 /// state, no error.
-pub async fn look(archive: &Archive, wanted: &Wanted) -> Result<ArchiveState, ArchiveError> {
+pub async fn look(archive: &Archive, wanted: &Wanted) -> Result<View, ArchiveError> {
     let catalog = match archive.catalog(CatalogScope::NoWal).await {
         Ok(catalog) => catalog,
         Err(ArchiveError::NoCluster(_)) => {
-            return Ok(ArchiveState {
-                missing_histories: wanted.ancestry.clone(),
-                ..ArchiveState::default()
-            });
+            let missing_histories = wanted.ancestry.clone();
+            let state = ArchiveState { missing_histories, ..ArchiveState::default() };
+            return Ok(View { state, unarchived: Vec::new() });
         }
         Err(error) => return Err(error),
     };
     let mut state = backups_and_histories(&catalog, wanted);
+    let mut unarchived = Vec::new();
     if let Some((from, timeline)) = beginning(&catalog.backups, wanted) {
         let catalog = archive.catalog(CatalogScope::From(from)).await?;
         let look = Look { catalog: &catalog, size: catalog.cluster.segment_size, from };
@@ -49,8 +59,9 @@ pub async fn look(archive: &Archive, wanted: &Wanted) -> Result<ArchiveState, Ar
         state.archived_to = look.archived_to(timeline);
         state.refused = look.refused();
         state.damaged = look.damaged(archive, &coverage).await?;
+        unarchived = look.unarchived(&coverage, wanted);
     }
-    Ok(state)
+    Ok(View { state, unarchived })
 }
 
 fn backups_and_histories(catalog: &Catalog, wanted: &Wanted) -> ArchiveState {
@@ -77,8 +88,15 @@ fn backups_and_histories(catalog: &Catalog, wanted: &Wanted) -> ArchiveState {
             .filter(|timeline| is_missing(timeline) && !catalog.history_conflicts.contains(timeline))
             .copied()
             .collect(),
+        followed: followed(catalog),
         ..ArchiveState::default()
     }
+}
+
+/// The timeline that a restore takes when none is named.
+fn followed(catalog: &Catalog) -> Option<TimelineId> {
+    let backups: Vec<&BackupSummary> = catalog.backups.iter().collect();
+    path::choose(catalog, TargetTimeline::Latest, &backups).ok().map(|chosen| chosen.path.timeline)
 }
 
 /// Where to begin: the start of the backup that many back, the oldest when
@@ -157,6 +175,16 @@ impl Look<'_> {
         let has_content = |state: &SegmentState| !state.standing().is_empty();
         let (newest, _) = segments.iter().rev().find(|(_, state)| has_content(state))?;
         newest.checked_add(1)?.checked_mul(self.size.bytes()).map(Lsn)
+    }
+
+    /// What the server has completed behind the newest segment of its way. Holes
+    /// before that are [`Look::holes`]; without the history nobody knows the way.
+    fn unarchived(&self, coverage: &Coverage<'_>, wanted: &Wanted) -> Vec<SegmentName> {
+        let Some(position) = wanted.position else { return Vec::new() };
+        let Ok(path) = TimelinePath::to(self.catalog, coverage.path.timeline) else { return Vec::new() };
+        let newest = links(coverage).map(|link| link.number).max();
+        let from = newest.map_or(0, |newest| newest + 1).max(self.first_number());
+        missing::unarchived(self.catalog, &path, from, position)
     }
 
     /// Names at or after the beginning under which content was refused.

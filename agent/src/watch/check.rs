@@ -5,15 +5,16 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use walpoint_archive::Archive;
+use walpoint_archive::{Archive, ArchiveError};
 use walpoint_wal::control_file::ControlFile;
 use walpoint_wal::lsn::Lsn;
 use walpoint_wal::segment::{SegmentName, SegmentSize};
 use walpoint_wal::timeline::TimelineId;
 use walpoint_wal::timestamp::Timestamp;
 
-use super::archive_view::{self, Wanted};
-use super::health::{ArchiveState, ServerState, Snapshot, Waiting};
+use super::archive_view::{self, View, Wanted};
+use super::health::{ArchiveState, Missing, MissingSegment, ServerState, Snapshot, Waiting};
+use super::missing;
 use super::unarchived::UnarchivedSegment;
 use crate::config::{Connection, Settings};
 use crate::exit::{Failure, Status};
@@ -73,7 +74,7 @@ impl Asked {
     /// # Errors
     /// When the server answers but does not let itself be asked.
     pub async fn snapshot(&self, settings: &Settings) -> Result<Snapshot, Failure> {
-        let server = match &self.session {
+        let mut server = match &self.session {
             Ok(session) => unless_absent(self.server_state(session).await)?,
             Err(why) => Err(why.clone()),
         };
@@ -87,12 +88,45 @@ impl Asked {
             ancestry: self.ancestry(server.as_ref().ok().map(|server| server.timeline)),
             look_back: settings.check.look_back,
         };
-        Ok(Snapshot { now, server, archive: self.archive_state(&wanted).await })
+        let archive = self.archive_state(&wanted, &mut server).await?;
+        Ok(Snapshot { now, server, archive })
     }
 
-    async fn archive_state(&self, wanted: &Wanted) -> Result<ArchiveState, String> {
-        let archive = self.archive.as_ref().map_err(Clone::clone)?;
-        archive_view::look(archive, wanted).await.map_err(|error| error.to_string())
+    /// Completed segments are looked for after the server's position was read,
+    /// and asked for again when they seem lost: they may just have arrived.
+    async fn archive_state(
+        &self,
+        wanted: &Wanted,
+        server: &mut Result<ServerState, String>,
+    ) -> Result<Result<ArchiveState, String>, Failure> {
+        let archive = match &self.archive {
+            Ok(archive) => archive,
+            Err(why) => return Ok(Err(why.clone())),
+        };
+        let View { mut state, unarchived } = match archive_view::look(archive, wanted).await {
+            Ok(view) => view,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        if let (Ok(server), Ok(session), false) = (server, &self.session, unarchived.is_empty()) {
+            let fates = self.fates(session, &unarchived).await?;
+            match still_missing(archive, wanted, fates).await {
+                Ok(missing) => state.missing = missing,
+                Err(error) => return Ok(Err(error.to_string())),
+            }
+            let oldest = state.missing.iter().find(|it| it.missing != Missing::Gone);
+            let size = SegmentSize::new(session.server.wal_segment_size).ok();
+            if let (Some(oldest), Some(size)) = (oldest, size) {
+                let event = self.first_event(session, oldest.name, size);
+                server.unarchived_since = server.unarchived_since.into_iter().chain(event).min();
+            }
+        }
+        Ok(Ok(state))
+    }
+
+    async fn fates(&self, session: &Session, names: &[SegmentName]) -> Result<Vec<MissingSegment>, Failure> {
+        let statuses = missing::by_name(session.archive_statuses().await?);
+        let files = missing::by_name(session.wal_files().await?);
+        Ok(missing::fate(names, &files, &statuses))
     }
 
     async fn server_state(&self, session: &Session) -> Result<ServerState, Failure> {
@@ -111,7 +145,8 @@ impl Asked {
         Ok(ServerState {
             is_in_recovery: server.is_in_recovery,
             archive_mode: server.archive_mode.clone(),
-            has_archiver: !(server.archive_command.trim().is_empty() && server.archive_library.is_empty()),
+            has_archiver: server.has_archiver(),
+            archives_with_walpoint: server.archives_with_walpoint(),
             timeline,
             position,
             waiting,
@@ -147,6 +182,20 @@ impl Asked {
         let ancestors = ancestors.into_iter().map(|ancestor| ancestor.timeline);
         ancestors.filter(|ancestor| *ancestor != TimelineId::FIRST).chain([timeline]).collect()
     }
+}
+
+/// Leaves out what has arrived since the archive was listed.
+async fn still_missing(
+    archive: &Archive,
+    wanted: &Wanted,
+    fates: Vec<MissingSegment>,
+) -> Result<Vec<MissingSegment>, ArchiveError> {
+    if !fates.iter().any(|it| it.missing.is_lost()) {
+        return Ok(fates);
+    }
+    let again = archive_view::look(archive, wanted).await?.unarchived;
+    let is_missing = |it: &MissingSegment| again.contains(&it.name);
+    Ok(fates.into_iter().filter(is_missing).collect())
 }
 
 /// The segment that holds the oldest WAL outside the archive: the one that

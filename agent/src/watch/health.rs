@@ -2,12 +2,13 @@
 //! every threshold can be tried on both sides.
 //!
 //! **Lag** is the age of the oldest WAL that is not in the archive, 0 when
-//! there is none. Two things count, the older one: a file that waits for the
-//! archiver (its `.ready`), from the moment it became ready; and the first
-//! commit, abort, prepare or restore point of the oldest segment outside the
-//! archive, be it waiting or still being written, from its own time. WAL that
-//! an idle server writes for itself (checkpoints, running transactions) holds
-//! nothing to lose and never makes it late.
+//! there is none. The oldest of these counts: a file that waits for the
+//! archiver (its `.ready`), from the moment it became ready; a complete segment
+//! that the archive lacks, whatever PostgreSQL says of it, from when it was last
+//! written to; and the first commit, abort, prepare or restore point of the
+//! oldest segment outside the archive, from its own time. What an idle server
+//! writes for itself into the open segment (checkpoints, running transactions)
+//! holds nothing to lose and never makes it late.
 
 mod findings;
 mod report;
@@ -100,6 +101,8 @@ pub struct ServerState {
     pub archive_mode: String,
     /// Is there an `archive_command` or `archive_library`?
     pub has_archiver: bool,
+    /// Is it `archive-push`?
+    pub archives_with_walpoint: bool,
     pub timeline: TimelineId,
     /// Where WAL is inserted next; `None` in recovery.
     pub position: Option<Lsn>,
@@ -128,6 +131,10 @@ pub struct ArchiveState {
     /// End of the newest segment of the server's timeline.
     pub archived_to: Option<Lsn>,
     pub gaps: Vec<Gap>,
+    /// Segments behind the archive's end that the server has completed, oldest first.
+    pub missing: Vec<MissingSegment>,
+    /// The timeline that a restore takes when none is named.
+    pub followed: Option<TimelineId>,
     pub damaged: Vec<Damage>,
     /// Names under which recovery finds two contents and no decision.
     pub ambiguous: Vec<String>,
@@ -154,6 +161,43 @@ pub struct Gap {
     pub followed_since: Option<Timestamp>,
 }
 
+/// A segment that the server has completed and the archive does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MissingSegment {
+    pub name: SegmentName,
+    pub missing: Missing,
+}
+
+/// What has become of it on the server. `written` is when its file was last
+/// written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// It waits for the archiver (`.ready`).
+    Waits { written: Timestamp },
+    /// PostgreSQL takes it for archived (`.done`), and it was ready since then.
+    CalledArchived { written: Timestamp, since: Timestamp },
+    /// PostgreSQL does not offer it to the archiver.
+    NotOffered { written: Timestamp },
+    /// `pg_wal` does not have it any more.
+    Gone,
+}
+
+impl Missing {
+    /// Will it not arrive by itself?
+    pub fn is_lost(self) -> bool {
+        !matches!(self, Missing::Waits { .. })
+    }
+
+    fn written(self) -> Option<Timestamp> {
+        match self {
+            Missing::Waits { written }
+            | Missing::CalledArchived { written, .. }
+            | Missing::NotOffered { written } => Some(written),
+            Missing::Gone => None,
+        }
+    }
+}
+
 /// A segment whose WAL is damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Damage {
@@ -161,16 +205,26 @@ pub struct Damage {
     pub lsn: Lsn,
 }
 
+impl ServerState {
+    /// A standby leaves archiving to its primary, whose WAL it replays, unless
+    /// `archive_mode` is `always`.
+    pub fn archives_itself(&self) -> bool {
+        !self.is_in_recovery || self.archive_mode == "always"
+    }
+}
+
 impl Snapshot {
     /// Age of the oldest WAL that is not in the archive; `None` when the
     /// server did not answer or is a standby, whose primary archives.
     pub fn lag(&self) -> Option<Duration> {
         let server = self.server.as_ref().ok()?;
-        if server.is_in_recovery && server.archive_mode != "always" {
+        if !server.archives_itself() {
             return None;
         }
         let waiting = server.waiting.oldest.as_ref().map(|(_, since)| *since);
-        let oldest = waiting.into_iter().chain(server.unarchived_since).min();
+        let missing = self.archive.iter().flat_map(|archive| &archive.missing);
+        let written = missing.filter_map(|it| it.missing.written());
+        let oldest = waiting.into_iter().chain(server.unarchived_since).chain(written).min();
         Some(oldest.map_or(Duration::ZERO, |since| age(self.now, since)))
     }
 

@@ -1,7 +1,7 @@
 //! What is wrong, one sentence each, worst first.
 
 use super::report::spoken;
-use super::{ArchiveState, Gap, Level, ServerState, Snapshot, Thresholds, age};
+use super::{ArchiveState, Gap, Level, Missing, MissingSegment, ServerState, Snapshot, Thresholds, age};
 
 /// One thing that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,13 +35,8 @@ pub fn judge(snapshot: &Snapshot, thresholds: &Thresholds) -> Vec<Finding> {
 }
 
 fn judge_server(server: &ServerState, findings: &mut Vec<Finding>) {
-    if server.archive_mode == "off" {
-        findings.push(Finding::new(
-            Level::Critical,
-            "not protected: archive_mode is off (after a restore, \"walpoint take-over\" turns it on)",
-        ));
-    } else if !server.has_archiver {
-        findings.push(Finding::new(Level::Critical, "not protected: archive_command is empty"));
+    if server.archives_itself() {
+        judge_archiver(server, findings);
     }
     if server.archiver.is_failing() {
         let file = server.archiver.last_failed_wal.as_deref().unwrap_or("a file");
@@ -51,6 +46,62 @@ fn judge_server(server: &ServerState, findings: &mut Vec<Finding>) {
         );
         findings.push(Finding::new(Level::Warning, text));
     }
+}
+
+fn judge_archiver(server: &ServerState, findings: &mut Vec<Finding>) {
+    if server.archive_mode == "off" {
+        findings.push(Finding::new(
+            Level::Critical,
+            "not protected: archive_mode is off (after a restore, or a standby's promotion, \"walpoint take-over\" turns it on)",
+        ));
+    } else if !server.has_archiver {
+        findings.push(Finding::new(Level::Critical, "not protected: archive_command is empty"));
+    } else if !server.archives_with_walpoint {
+        let text = "archive_command does not call walpoint archive-push (\"walpoint init\" prints the line)";
+        findings.push(Finding::new(Level::Warning, text));
+    }
+}
+
+/// The newest timeline is what a restore takes; a server on an older one is
+/// overtaken. One on a newer one has not pushed its history yet.
+fn judge_timeline(server: &ServerState, archive: &ArchiveState) -> Option<Finding> {
+    let followed = archive.followed.filter(|followed| *followed > server.timeline)?;
+    let ours = server.timeline;
+    let text = format!(
+        "the archive follows timeline {followed}, and this server writes timeline {ours}: restore --latest leaves out what it writes (--target-timeline {ours} takes it)"
+    );
+    (!server.is_in_recovery).then(|| Finding::new(Level::Critical, text))
+}
+
+/// Segments that will not arrive by themselves, one sentence for each fate.
+fn judge_missing(snapshot: &Snapshot, missing: &[MissingSegment], thresholds: &Thresholds) -> Vec<Finding> {
+    let is_old = |since| age(snapshot.now, since) >= thresholds.in_flight;
+    let sentence = |text: &str, fits: &dyn Fn(Missing) -> bool| {
+        let names: Vec<_> = missing.iter().filter(|it| fits(it.missing)).map(|it| it.name).collect();
+        let (first, last) = (names.first()?, names.last()?);
+        let what = match names.len() {
+            1 => format!("segment {first} is"),
+            count => format!("{count} segments, {first} to {last}, are"),
+        };
+        Some(Finding::new(Level::Critical, format!("{what} {text}")))
+    };
+    [
+        sentence(
+            "neither in the archive nor in pg_wal any more: recovery cannot go past it, take a base backup",
+            &|it| it == Missing::Gone,
+        ),
+        sentence(
+            "not in the archive although archive_command reported success: walpoint archive-push it while pg_wal has it, else take a base backup",
+            &|it| matches!(it, Missing::CalledArchived { since, .. } if is_old(since)),
+        ),
+        sentence(
+            "complete and not in the archive, and PostgreSQL does not offer it to the archiver: walpoint archive-push it",
+            &|it| matches!(it, Missing::NotOffered { written } if is_old(written)),
+        ),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn judge_archive(
@@ -65,6 +116,9 @@ fn judge_archive(
             format!("the history file of timeline {timeline} is not in the archive"),
         ));
     }
+    let server = snapshot.server.as_ref().ok();
+    findings.extend(server.and_then(|server| judge_timeline(server, archive)));
+    findings.extend(judge_missing(snapshot, &archive.missing, thresholds));
     findings.extend(archive.gaps.iter().filter_map(|gap| judge_gap(snapshot, gap, thresholds)));
     for damage in &archive.damaged {
         let text = format!("segment {} is damaged at {}", damage.segment, damage.lsn);
@@ -116,7 +170,12 @@ fn judge_backups(
 fn judge_lag(snapshot: &Snapshot, thresholds: &Thresholds, findings: &mut Vec<Finding>) {
     let Some(lag) = snapshot.lag() else { return };
     let oldest = snapshot.server.as_ref().ok().and_then(|server| server.waiting.oldest.as_ref());
-    let what = oldest.map_or("the segment that is being written", |(name, _)| name.as_str());
+    let missing = snapshot.archive.as_ref().ok().and_then(|archive| archive.missing.first());
+    let what = match (missing, oldest) {
+        (Some(missing), _) => missing.name.to_string(),
+        (None, Some((name, _))) => name.clone(),
+        (None, None) => "the segment that is being written".to_owned(),
+    };
     let text = format!("WAL has waited {} for the archive, {what} first", spoken(lag));
     findings.push(Finding::new(thresholds.wal_lag.level(lag), text));
 }

@@ -20,6 +20,8 @@ pub struct Report {
     pub last_good_backup: Option<ReportedBackup>,
     pub backup_age_seconds: Option<f64>,
     pub gaps: Vec<ReportedGap>,
+    /// Complete segments that the archive lacks and that will not arrive by themselves.
+    pub missing: Vec<String>,
     pub damaged: Vec<ReportedDamage>,
     pub conflicts: Vec<String>,
     pub missing_histories: Vec<u32>,
@@ -88,6 +90,7 @@ impl Report {
             last_good_backup: archive.and_then(|it| it.last_good_backup.as_ref()).map(ReportedBackup::new),
             backup_age_seconds: snapshot.backup_age().map(|age| age.as_secs_f64()),
             gaps: archive.map(reported_gaps).unwrap_or_default(),
+            missing: archive.map(reported_missing).unwrap_or_default(),
             damaged: archive.map(reported_damage).unwrap_or_default(),
             conflicts: archive
                 .map(|it| it.ambiguous.iter().chain(&it.refused).cloned().collect())
@@ -102,6 +105,11 @@ impl Report {
 fn reported_gaps(archive: &super::ArchiveState) -> Vec<ReportedGap> {
     let gaps = archive.gaps.iter();
     gaps.map(|gap| ReportedGap { first: gap.first.to_string(), last: gap.last.to_string() }).collect()
+}
+
+fn reported_missing(archive: &super::ArchiveState) -> Vec<String> {
+    let lost = archive.missing.iter().filter(|it| it.missing.is_lost());
+    lost.map(|it| it.name.to_string()).collect()
 }
 
 fn reported_damage(archive: &super::ArchiveState) -> Vec<ReportedDamage> {
@@ -151,17 +159,27 @@ pub fn text(snapshot: &Snapshot, thresholds: &Thresholds, findings: &[Finding]) 
     };
     // A bar or a newline would end the text for the plugin's reader.
     let said = said.replace('|', "/").replace(['\n', '\r'], " ");
-    format!("{}: {said} | {}", level(findings).word(), perfdata(snapshot, thresholds))
+    let perfdata = perfdata(snapshot, thresholds);
+    let bar = if perfdata.is_empty() { "" } else { " | " };
+    format!("{}: {said}{bar}{perfdata}", level(findings).word())
 }
 
 fn all_is_well(snapshot: &Snapshot) -> String {
     let backup = snapshot.backup_age().map(|age| format!("last backup {} ago", spoken(age)));
     let lag = match snapshot.lag() {
-        None => "a standby, its primary archives".to_owned(),
+        None => standby(snapshot),
         Some(Duration::ZERO) => "all WAL is in the archive".to_owned(),
         Some(lag) => format!("WAL is in the archive up to {} ago", spoken(lag)),
     };
     [Some(lag), backup].into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+/// What it will be like after a promotion belongs to it: nobody looks then.
+fn standby(snapshot: &Snapshot) -> String {
+    let is_off = snapshot.server.as_ref().is_ok_and(|server| server.archive_mode == "off");
+    let promoted =
+        "; its archive_mode is off: after a promotion it archives only once walpoint take-over has run";
+    format!("a standby, its primary archives{}", if is_off { promoted } else { "" })
 }
 
 /// `label=value[unit];warning;critical;minimum`, what is not known left out.

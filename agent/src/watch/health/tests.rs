@@ -41,6 +41,7 @@ fn healthy() -> Snapshot {
             is_in_recovery: false,
             archive_mode: "on".into(),
             has_archiver: true,
+            archives_with_walpoint: true,
             timeline: TimelineId::FIRST,
             position: Some(Lsn(0x0300_1000)),
             waiting: Waiting::default(),
@@ -212,6 +213,86 @@ fn a_standby_has_no_lag_of_its_own() {
     assert_eq!(judged(&standby), Level::Ok);
 }
 
+/// Until its promotion; from then on its own WAL is at stake.
+#[test]
+fn archiving_that_is_off_is_a_standbys_way() {
+    let with = |is_in_recovery| {
+        server(|it| {
+            it.is_in_recovery = is_in_recovery;
+            it.archive_mode = "off".into();
+        })
+    };
+    let standby = with(true);
+    let line = text(&standby, &thresholds(), &judge(&standby, &thresholds()));
+    assert!(line.starts_with("OK: a standby, its primary archives; its archive_mode is off"), "{line}");
+    assert_eq!(judged(&with(false)), Level::Critical);
+}
+
+#[test]
+fn an_archiver_that_is_not_ours_is_a_warning() {
+    assert_eq!(judged(&server(|it| it.archives_with_walpoint = false)), Level::Warning);
+}
+
+#[test]
+fn a_server_that_the_archive_does_not_follow_is_critical() {
+    let follows = |number| archive(|it| it.followed = TimelineId::new(number));
+    assert_eq!(judged(&follows(1)), Level::Ok);
+    let overtaken = follows(2);
+    let findings = judge(&overtaken, &thresholds());
+    assert_eq!(level(&findings), Level::Critical);
+    assert!(
+        findings[0].text.contains("follows timeline 2") && findings[0].text.contains("--target-timeline 1")
+    );
+    // Its history file is on its way, which is another finding.
+    let mut ahead = follows(1);
+    ahead.server.as_mut().unwrap().timeline = TimelineId::new(2).unwrap();
+    assert_eq!(judged(&ahead), Level::Ok);
+    let mut standby = follows(2);
+    standby.server.as_mut().unwrap().is_in_recovery = true;
+    assert_eq!(judged(&standby), Level::Ok);
+}
+
+#[test]
+fn what_the_archive_lacks_is_critical_unless_it_is_on_its_way() {
+    let written = ago(70);
+    let table = [
+        (Missing::Waits { written }, Level::Ok),
+        (Missing::CalledArchived { written, since: ago(59) }, Level::Ok),
+        (Missing::CalledArchived { written, since: ago(60) }, Level::Critical),
+        (Missing::NotOffered { written: ago(59) }, Level::Ok),
+        (Missing::NotOffered { written: ago(60) }, Level::Critical),
+        (Missing::Gone, Level::Critical),
+    ];
+    for (missing, expected) in table {
+        let name = segment("000000010000000000000003");
+        let snapshot = archive(|it| it.missing.push(MissingSegment { name, missing }));
+        let findings = judge(&snapshot, &thresholds());
+        assert_eq!(level(&findings), expected, "{missing:?}");
+        let is_named = |finding: &Finding| finding.text.contains("segment 000000010000000000000003");
+        assert!(findings.iter().all(is_named), "{findings:?}");
+    }
+}
+
+/// Whatever PostgreSQL says of it.
+#[test]
+fn a_missing_segment_is_late_from_when_it_was_written() {
+    let name = segment("000000010000000000000003");
+    let late = archive(|it| {
+        it.missing.push(MissingSegment { name, missing: Missing::Gone });
+        it.missing.push(MissingSegment { name, missing: Missing::Waits { written: ago(700) } });
+    });
+    assert_eq!(late.lag(), Some(Duration::from_secs(700)));
+}
+
+#[test]
+fn without_performance_data_there_is_no_bar() {
+    let mut snapshot = healthy();
+    snapshot.server = Err("no server".into());
+    snapshot.archive = Err("no archive".into());
+    let findings = judge(&snapshot, &thresholds());
+    assert_eq!(text(&snapshot, &thresholds(), &findings), "CRITICAL: no server; no archive");
+}
+
 #[test]
 fn the_worst_is_said_first_and_nothing_ends_the_line_early() {
     let mut snapshot = archive(|it| it.refused.push("a|b\nc".into()));
@@ -254,6 +335,7 @@ fn the_json_report_keeps_its_names() {
             "lag_seconds",
             "last_backup",
             "last_good_backup",
+            "missing",
             "missing_histories",
             "status",
             "unarchived_bytes",
