@@ -6,9 +6,10 @@ use crate::exit::{Failure, Status};
 use std::path::{Path, PathBuf};
 use walpoint_archive::ContentHash;
 use walpoint_archive::content::ContentHasher;
+use walpoint_wal::record::RECORD_HEADER;
 use walpoint_wal::{
-    Carry, CarryOver, Ending, PageHeader, SegmentName, SegmentSize, Survey, SurveyError, SurveyOf, Surveyor,
-    SystemIdentifier,
+    Carry, CarryOver, Edge, Ending, PageHeader, SegmentName, SegmentSize, Survey, SurveyError, SurveyOf,
+    Surveyor, SystemIdentifier,
 };
 
 /// A segment that may be shipped.
@@ -107,15 +108,25 @@ fn judge(survey: Result<Survey, SurveyError>, partial: bool) -> Result<Examined,
         Err(error) => return Err(refusal(&error)),
     };
     match &survey.ending {
-        Ending::Open { at } if !partial => Err(Failure::failed(format!(
-            "its WAL ends at {at} without a switch to the next segment, so it is not complete"
-        ))
+        Ending::Open { at } if !partial && !may_begin_with_a_switch(&survey) => Err(Failure::failed(
+            format!("its WAL ends at {at} without a switch to the next segment, so it is not complete"),
+        )
         .with_hint(
             "PostgreSQL never archives a segment that it is still writing: was an incomplete copy put into \
              pg_wal, or restored from an archive?",
         )),
         _ => Ok(Examined::Read(Box::new(survey))),
     }
+}
+
+/// A switch record can span into a segment of which it is all there is. Without its beginning, which may be
+/// recycled by now, it cannot be told from WAL that just ends; refusing it would stop the archiver for good.
+fn may_begin_with_a_switch(survey: &Survey) -> bool {
+    let rest = match survey.edge {
+        Edge::Unchecked { record_rest } => record_rest,
+        Edge::Clean | Edge::Checked => return false,
+    };
+    survey.first_record.is_none() && (rest as usize) < RECORD_HEADER
 }
 
 fn refusal(error: &SurveyError) -> Failure {
@@ -151,5 +162,53 @@ pub fn size_of_segment(source: &Source, known: Option<SegmentSize>) -> Result<Se
             size.bytes()
         ))),
         None => SegmentSize::new(found).map_err(|error| refused(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use super::*;
+    use walpoint_wal::SystemIdentifier;
+
+    const MIB: usize = 1 << 20;
+
+    /// A segment of PostgreSQL 15 that holds the rest of a record, so many bytes, and nothing else.
+    fn with_a_rest_of(rest: u32) -> Result<Survey, SurveyError> {
+        let mut bytes = vec![0; MIB];
+        bytes[0..2].copy_from_slice(&0xD110u16.to_le_bytes());
+        bytes[2] = if rest == 0 { 2 } else { 3 };
+        bytes[4] = 1;
+        bytes[8..16].copy_from_slice(&(3 * MIB as u64).to_le_bytes());
+        bytes[16..20].copy_from_slice(&rest.to_le_bytes());
+        bytes[24] = 7;
+        bytes[32..36].copy_from_slice(&(MIB as u32).to_le_bytes());
+        bytes[36..40].copy_from_slice(&8192u32.to_le_bytes());
+        bytes[40..40 + rest as usize].fill(0x55);
+        let mut surveyor = Surveyor::new(SurveyOf {
+            name: "000000010000000000000003".parse().unwrap(),
+            partial: false,
+            file_size: MIB as u64,
+            expected: Some(SystemIdentifier(7)),
+            carry: Carry::Unknown,
+        });
+        surveyor.feed(&bytes);
+        surveyor.finish()
+    }
+
+    #[test]
+    fn what_may_be_the_rest_of_a_switch_does_not_stop_the_archiver() {
+        for rest in [8, 16] {
+            assert!(matches!(judge(with_a_rest_of(rest), false), Ok(Examined::Read(_))), "{rest}");
+        }
+    }
+
+    #[test]
+    fn a_segment_that_is_not_complete_is_refused() {
+        for rest in [0, 24, 4000] {
+            let failure = judge(with_a_rest_of(rest), false).unwrap_err();
+            assert_eq!(failure.status, Status::Failed, "{rest}");
+            assert!(judge(with_a_rest_of(rest), true).is_ok(), "{rest}: a partial one may end anywhere");
+        }
     }
 }
