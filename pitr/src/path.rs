@@ -71,6 +71,34 @@ impl TimelinePath {
     }
 }
 
+/// A parent that goes on beside the timeline that was chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rival {
+    /// The parent.
+    pub timeline: TimelineId,
+    /// Where the chosen timeline's way leaves it.
+    pub fork: Lsn,
+}
+
+/// The parent of the path's timeline when its server went on archiving behind the fork:
+/// it has WAL there that is newer than the child's beginning. After a deliberate step
+/// back in time the parent's WAL is the older one, and no rival.
+pub fn rival_parent(catalog: &Catalog, path: &TimelinePath) -> Option<Rival> {
+    let size = catalog.cluster.segment_size;
+    let parent = path.steps.iter().rev().find(|step| step.end.is_some())?;
+    let fork = parent.end?;
+    // The segment that the fork lies in holds WAL of both.
+    let first = fork.segment_number(size);
+    let stored = |timeline: TimelineId| {
+        let segments = catalog.wal.get(&timeline).into_iter().flat_map(move |it| it.range(first..));
+        segments.flat_map(|(_, state)| state.standing()).map(|variant| variant.stored_at)
+    };
+    let newest_of_parent = stored(parent.timeline).max()?;
+    let oldest_of_child = stored(path.timeline).min();
+    let went_on = oldest_of_child.is_none_or(|child| newest_of_parent >= child);
+    went_on.then_some(Rival { timeline: parent.timeline, fork })
+}
+
 /// Every timeline that anything in the archive names.
 pub fn known(catalog: &Catalog) -> BTreeSet<TimelineId> {
     let ancestors = catalog.histories.values().flat_map(|history| &history.ancestors);

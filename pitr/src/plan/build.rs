@@ -8,8 +8,8 @@ use super::replay::{Replay, raised, replay};
 use super::{PlanOutcome, RecoveryPlan, Segments, refuse, words};
 use crate::coverage::last_segment_before;
 use crate::locate::{Finder, Hit, Located, Missing, Search};
-use crate::path::{Chosen, TimelinePath};
-use crate::target::{Target, TargetRequest};
+use crate::path::{Chosen, TimelinePath, rival_parent};
+use crate::target::{Target, TargetRequest, TargetTimeline};
 
 /// What a plan is built from.
 #[derive(Debug, Clone, Copy)]
@@ -188,7 +188,17 @@ impl<'b> Builder<'b> {
             warnings.push(words::damaged_pages(backup.damaged_pages));
         }
         warnings.extend(self.chosen.without_history.iter().map(|timeline| words::without_history(*timeline)));
+        warnings.extend(self.left_out(located));
         warnings
+    }
+
+    /// Nobody who did not name a timeline has chosen to leave a living one.
+    fn left_out(&self, located: &Located) -> Option<String> {
+        let path = &self.chosen.path;
+        let rival = rival_parent(self.catalog, path)?;
+        let is_chosen = matches!(self.request.timeline, TargetTimeline::Latest);
+        let reaches_it = located.last_record_end >= rival.fork;
+        (is_chosen && reaches_it).then(|| words::left_out(path.timeline, rival))
     }
 
     fn notes(

@@ -8,7 +8,7 @@ use super::replay::Raised;
 use super::{Candidate, Moment, Nearest};
 use crate::coverage::{Gap, WhyGap};
 use crate::locate::{ChainEnd, EventAt};
-use crate::path::NoPath;
+use crate::path::{NoPath, Rival};
 
 pub(crate) fn before_all_wal(target: Timestamp) -> String {
     format!("{target} lies before the WAL that the archive has on this timeline")
@@ -234,6 +234,14 @@ pub(crate) fn raised_setting(raised: &Raised) -> String {
 
 pub(crate) fn minimal_wal(at: Lsn) -> String {
     format!("the primary went to wal_level = minimal at {at}: PostgreSQL does not replay WAL from there on")
+}
+
+pub(crate) fn left_out(chosen: TimelineId, rival: Rival) -> String {
+    let Rival { timeline, fork } = rival;
+    format!(
+        "timeline {timeline} goes on behind {fork}, where timeline {chosen} forks off, and what it wrote there is \
+         left out: recover that with --target-timeline {timeline}"
+    )
 }
 
 pub(crate) fn damaged_pages(count: u64) -> String {

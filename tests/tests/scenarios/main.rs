@@ -8,6 +8,7 @@ mod backup;
 mod backup_files;
 mod check;
 mod check_archive;
+mod check_truth;
 mod clones;
 mod damaged_pages;
 mod debian_layout;

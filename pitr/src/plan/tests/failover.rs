@@ -371,3 +371,26 @@ async fn settings_that_went_up_after_the_backup_are_warned_of() {
     assert!(warned("max_prepared_transactions was raised from 0 to 20"));
     assert_eq!(plan.warnings.len(), 2);
 }
+
+#[tokio::test]
+async fn a_parent_that_went_on_archiving_is_a_warning_to_who_named_no_timeline() {
+    let forked = forked();
+    // The history alone, as the first half of a take-over leaves it.
+    let test = archive_of(&forked, all, |_| None).await;
+    let left_out = |plan: &RecoveryPlan| {
+        plan.warnings
+            .iter()
+            .any(|it| it.contains("--target-timeline 1") && it.contains(&forked.fork.to_string()))
+    };
+    assert!(left_out(&reach(&test, &request(Target::Latest)).await));
+    let named = reach(&test, &on(2, Target::Latest)).await;
+    assert!(!left_out(&named), "{:?}", named.warnings);
+    // Before the fork both are one.
+    let before = reach(&test, &request(Target::Xid(1100))).await;
+    assert!(!left_out(&before), "{:?}", before.warnings);
+    // A parent that ends with the segment of the fork leaves nothing out.
+    let number = forked.fork.0 / size().bytes();
+    let test = archive_of(&forked, |it| (it < number).then_some(Knows::All), all).await;
+    let ended = reach(&test, &request(Target::Latest)).await;
+    assert!(!left_out(&ended), "{:?}", ended.warnings);
+}
