@@ -13,6 +13,7 @@ mod clones;
 mod damaged_pages;
 mod debian_layout;
 mod encryption;
+mod environment_alone;
 mod exit_status;
 mod failover;
 mod forgotten_segment;
