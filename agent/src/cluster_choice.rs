@@ -61,7 +61,7 @@ fn choose(
     match there {
         [only] => Ok(*only),
         [] => Err(Failure::failed(format!("the archive {archive} is empty"))
-            .with_hint("has archive_command run yet, and does the url name the right place?")),
+            .with_hint("no backup or WAL is there yet: take one with walpoint backup; or does the url name another place?")),
         several => {
             Err(Failure::usage(format!("the archive {archive} holds several clusters: {}", list(several)))
                 .with_hint("choose one with --cluster"))
@@ -74,8 +74,12 @@ fn not_there(wanted: SystemIdentifier, named: bool, there: &[Cluster], archive: 
     let holds = if there.is_empty() { "it is empty".to_owned() } else { format!("it holds {}", list(there)) };
     // An archive in which nothing is yet is no sign of a mistake.
     let status = if there.is_empty() { Status::Failed } else { Status::WrongCluster };
-    Failure::new(status, format!("{who} {wanted} is not in the archive {archive}: {holds}"))
-        .with_hint("name another cluster with --cluster, or correct the url in section [archive]")
+    let hint = if there.is_empty() {
+        "no backup or WAL is there yet: take one with walpoint backup; or does the url name another place?"
+    } else {
+        "name another cluster with --cluster, or correct the url in section [archive]"
+    };
+    Failure::new(status, format!("{who} {wanted} is not in the archive {archive}: {holds}")).with_hint(hint)
 }
 
 fn list(clusters: &[Cluster]) -> String {

@@ -51,6 +51,8 @@ pub struct Settings {
     /// `[retention]`
     #[expect(dead_code, reason = "one configuration serves all; expiry reads its part of it")]
     pub retention: RetentionSettings,
+    /// What was set and has no effect in this version.
+    idle: Vec<&'static str>,
 }
 
 /// `[postgres]`
@@ -220,6 +222,11 @@ impl Settings {
         })
     }
 
+    /// Settings that somebody made and that nothing reads yet, in words; none when there are none.
+    pub fn without_effect(&self) -> Option<String> {
+        (!self.idle.is_empty()).then(|| format!("{} has no effect yet", self.idle.join(", ")))
+    }
+
     /// Files handled at the same time.
     pub fn workers(&self) -> NonZeroUsize {
         self.agent.workers
@@ -232,11 +239,17 @@ fn read_file(named: Option<&Path>, raw: &mut RawSettings) -> Result<Option<PathB
         Ok(text) => text,
         Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => {
+            let hint = match error.kind() {
+                std::io::ErrorKind::PermissionDenied => {
+                    "run as the user who may read it, which is the data directory's owner, or let this user read it"
+                }
+                _ => "name it with --config or WALPOINT_CONFIG; \"walpoint init\" writes one",
+            };
             return Err(Failure::usage(format!(
                 "could not read the configuration file \"{}\": {error}",
                 path.display()
             ))
-            .with_hint("name it with --config or WALPOINT_CONFIG; \"walpoint init\" writes one"));
+            .with_hint(hint));
         }
     };
     file::read(path, &text, raw)?;

@@ -112,7 +112,13 @@ fn carry_out(role: Role, cli: &Cli, started: Instant) -> Result<Ending, Failure>
                 unpanicked(|| dispatch::run(role, settings.as_ref().map_err(Clone::clone)?, cli, started));
             ship::get::told(args, settings.as_ref().ok(), ended)
         }
-        _ => dispatch::run(role, &Settings::load(cli.global.config.as_deref())?, cli, started),
+        _ => {
+            let settings = Settings::load(cli.global.config.as_deref())?;
+            if let Some(idle) = settings.without_effect().filter(|_| !role.is_hook()) {
+                tracing::warn!("{idle}");
+            }
+            dispatch::run(role, &settings, cli, started)
+        }
     }
 }
 

@@ -57,9 +57,11 @@ impl Display {
     fn show(&self, now: &ProgressNow) {
         match self {
             Self::Bar(bar) => draw(bar, now),
-            Self::Lines { name, started } => {
+            // As said in the log: cron mails what is written.
+            Self::Lines { name, started } if tracing::enabled!(tracing::Level::INFO) => {
                 output::to_stderr(&format!("{}\n", line(name, now, started.elapsed())));
             }
+            Self::Lines { .. } => {}
         }
     }
 

@@ -10,7 +10,7 @@ pub struct ResolveArgs {
     pub name: WalFileName,
     /// Content that recovery shall use; "walpoint list --wal FILE" shows them
     #[arg(long, value_name = "CONTENT ID")]
-    pub keep: ContentId,
+    pub keep: Option<ContentId>,
     /// The cluster, when the archive holds several
     #[arg(long, value_name = "SYSTEM IDENTIFIER")]
     pub cluster: Option<SystemIdentifier>,

@@ -35,9 +35,12 @@ pub async fn run(settings: &Settings, args: &CheckArgs, json: bool) -> Result<En
     let text = if json {
         let mut report = serde_json::to_value(Report::new(&snapshot, &findings))
             .map_err(|error| Failure::failed(format!("could not write the result as JSON: {error}")))?;
-        if let (Some(probed), Some(report)) = (&probed, report.as_object_mut()) {
-            let seconds = probed.took.as_secs_f64();
-            report.insert("probe".into(), json!({ "segment": probed.segment, "seconds": seconds }));
+        if let Some(report) = report.as_object_mut() {
+            report.insert("thresholds".into(), limits_json(&thresholds));
+            if let Some(Probed { segment, took }) = &probed {
+                let probe = json!({ "segment": segment, "seconds": took.as_secs_f64() });
+                report.insert("probe".into(), probe);
+            }
         }
         output::json_line(&report)?
     } else {
@@ -55,16 +58,38 @@ fn thresholds(check: &CheckSettings) -> Thresholds {
     }
 }
 
+/// In seconds.
+fn limits_json(thresholds: &Thresholds) -> serde_json::Value {
+    let limits = |limits: Limits| json!({ "warning": limits.warning.as_secs(), "critical": limits.critical.as_secs() });
+    json!({ "lag_seconds": limits(thresholds.wal_lag), "backup_age_seconds": limits(thresholds.backup_age) })
+}
+
 /// A segment that went all the way.
 struct Probed {
     segment: SegmentName,
     took: Duration,
 }
 
+/// Nobody need wait for what nobody sends.
+fn may_arrive(session: &Session) -> Result<(), Failure> {
+    let server = &session.server;
+    let why = if server.is_in_recovery {
+        "the server is in recovery and writes no WAL"
+    } else if server.archive_mode == "off" {
+        "archive_mode is off"
+    } else if !server.has_archiver() {
+        "archive_command is empty"
+    } else {
+        return Ok(());
+    };
+    Err(Failure::failed(format!("the probe failed: {why}")))
+}
+
 /// Ends the segment that is being written and waits until it is in the
 /// archive, whole.
 async fn probe(session: &Session, archive: &Archive, settings: &Settings) -> Result<Probed, Failure> {
     let started = Instant::now();
+    may_arrive(session)?;
     let size = SegmentSize::new(session.server.wal_segment_size)
         .map_err(|error| Failure::failed(error.to_string()))?;
     let (_, timeline) = session.wal_position().await?;

@@ -6,6 +6,7 @@ use crate::exit::{Ending, Failure};
 use crate::open::{self, Patience};
 use crate::{command, output, postgres_command, progress_bar};
 use serde_json::json;
+use walpoint_archive::config::ArchiveUrl;
 use walpoint_pitr::contract::CONTRACT_FILE;
 use walpoint_pitr::data_dir::{self, Refusal};
 use walpoint_pitr::plan::{PlanOutcome, RecoveryPlan};
@@ -17,6 +18,7 @@ use walpoint_pitr::restore::{
 use walpoint_pitr::target::{Target, TargetRequest};
 
 pub mod destination;
+mod environment;
 mod owner;
 
 /// Carries out `restore`.
@@ -118,7 +120,7 @@ fn json_text(settings: &Settings, plan: &RecoveryPlan, restored: &Restored) -> R
         "bytes": restored.bytes,
         "files": restored.files,
         "warnings": restored.warnings,
-        "server_needs_environment": if settings.source.is_none() { environment_needed() } else { Vec::new() },
+        "server_needs_environment": environment_needed(settings),
         "plan": command::plan::report::reachable_json(plan),
     }))
 }
@@ -134,30 +136,22 @@ fn text(settings: &Settings, args: &RestoreArgs, restored: &Restored) -> String 
     if let Some(configuration) = &restored.configuration {
         text += &format!("configuration from outside the data directory: {}\n", configuration.display());
     }
-    if !args.take_over && !args.standby {
+    if args.standby {
+        text += "the standby does not archive, after a promotion neither; to let it then, run walpoint take-over\n";
+    } else if !args.take_over {
         text += "the restored cluster does not archive; to let it, run walpoint take-over once it is up\n";
     }
-    if settings.source.is_none() {
+    let environment = environment_needed(settings);
+    if !environment.is_empty() {
         text += &format!(
-            "there is no configuration file: start the server with these variables set as they are now: {}\n",
-            environment_needed().join(", ")
+            "the server runs archive-get: start it with these variables set as they are now: {}\n",
+            environment.join(", ")
         );
     }
     text + &format!("start it with:\n{}\n", restored.start_command)
 }
 
-/// Variables that say where the archive is when no file does: the server must have them too.
-fn environment_needed() -> Vec<String> {
-    let ours = |name: &String| {
-        name.starts_with(crate::config::environment::PREFIX)
-            || [
-                "AWS_ACCESS_KEY_ID",
-                "AWS_SECRET_ACCESS_KEY",
-                "AWS_SESSION_TOKEN",
-                "AWS_PROFILE",
-                "AWS_REGION",
-            ]
-            .contains(&name.as_str())
-    };
-    std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).filter(ours).collect()
+fn environment_needed(settings: &Settings) -> Vec<String> {
+    let is_s3 = settings.archive().is_ok_and(|archive| matches!(archive.url, ArchiveUrl::S3 { .. }));
+    environment::needed(is_s3)
 }

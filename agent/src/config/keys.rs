@@ -245,11 +245,15 @@ pub fn sections() -> Vec<&'static str> {
     sections
 }
 
-/// The candidate that is most like `text`: what the writer probably meant.
+/// From which Jaro-Winkler similarity on one name can be another mistyped.
+const ALIKE: f64 = 0.85;
+
+/// The candidate that is most like `text`: what the writer probably meant. None when none is like it.
 pub fn nearest<C: AsRef<str>>(text: &str, candidates: impl IntoIterator<Item = C>) -> Option<C> {
     candidates
         .into_iter()
         .map(|candidate| (strsim::jaro_winkler(text, candidate.as_ref()), candidate))
+        .filter(|(likeness, _)| *likeness >= ALIKE)
         .max_by(|one, other| one.0.total_cmp(&other.0))
         .map(|(_, candidate)| candidate)
 }
@@ -280,5 +284,6 @@ mod tests {
     fn the_nearest_is_what_was_meant() {
         assert_eq!(nearest("endpiont", ["url", "endpoint", "region"]), Some("endpoint"));
         assert_eq!(nearest("arhive", sections()), Some("archive"));
+        assert_eq!(nearest("tea", sections()), None);
     }
 }

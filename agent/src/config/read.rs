@@ -16,6 +16,7 @@ const fn hours(hours: u64) -> Duration {
 
 /// Builds the settings, taking every value out of `raw`.
 pub fn settings(source: Option<PathBuf>, raw: &mut RawSettings) -> Result<Settings, Failure> {
+    let idle = idle(raw);
     Ok(Settings {
         source,
         postgres: PostgresSettings {
@@ -39,7 +40,15 @@ pub fn settings(source: Option<PathBuf>, raw: &mut RawSettings) -> Result<Settin
         check: check(raw)?,
         agent: agent(raw)?,
         retention: retention(raw)?,
+        idle,
     })
+}
+
+/// What is set and not carried out in this version.
+fn idle(raw: &RawSettings) -> Vec<&'static str> {
+    let retention = raw.has("retention", None).then_some("section [retention]");
+    let incremental = raw.has("backup", Some("incremental")).then_some("\"incremental\" in section [backup]");
+    retention.into_iter().chain(incremental).collect()
 }
 
 /// Reads a word or name by its type's own parser.

@@ -14,6 +14,9 @@ pub fn render(value: impl Fn(&Key) -> Option<String>) -> String {
         if key.section != section {
             section = key.section;
             text += &format!("\n[{section}]\n");
+            if section == "retention" {
+                text += "# Nothing here has an effect yet: nothing expires.\n";
+            }
         }
         text += &format!("# {}\n", key.about);
         text += &match value(key) {

@@ -121,6 +121,16 @@ fn what_nobody_knows_names_the_nearest() {
 }
 
 #[test]
+fn what_has_no_effect_yet_is_said() {
+    let idle = |text| from_text(text).unwrap().without_effect();
+    assert_eq!(idle("[archive]\nurl = \"file:///a\"\n"), None);
+    assert_eq!(
+        idle("[backup]\nincremental = true\n[retention]\nlast = 3\n").unwrap(),
+        "section [retention], \"incremental\" in section [backup] has no effect yet"
+    );
+}
+
+#[test]
 fn a_bare_number_is_refused_and_the_message_says_so() {
     for failure in [
         from_text("[archive_push]\ndeadline = 30\n").unwrap_err(),

@@ -267,7 +267,7 @@ impl<'f> Finder<'f> {
         };
         let found = ends_of(self.wal, self.chains, xid, reference).await?;
         match found.as_slice() {
-            [] => Ok(missing(words::no_such_transaction(xid), None)),
+            [] => Ok(self.not_on_the_way(words::no_such_transaction(xid))),
             [(at, end)] if exclusive => self.before(*at, end.spot).await,
             [(at, end)] => Ok(Sought::Found(Hit { chain: *at, last: end.spot })),
             several => {
@@ -279,10 +279,15 @@ impl<'f> Finder<'f> {
     async fn restore_point(&self, name: &str) -> Result<Sought, ArchiveError> {
         let found = points_named(self.wal, self.chains, name).await?;
         match found.as_slice() {
-            [] => Ok(missing(words::no_such_point(name), None)),
+            [] => Ok(self.not_on_the_way(words::no_such_point(name))),
             [(at, point)] => Ok(Sought::Found(Hit { chain: *at, last: point.spot })),
             several => Ok(Sought::Missing(self.several(words::several_points(name, several.len()), several))),
         }
+    }
+
+    fn not_on_the_way(&self, reason: String) -> Sought {
+        let hint = Some(words::only_looked_at(self.wal.coverage.path.timeline));
+        Sought::Missing(Missing { reason, near: None, hint, candidates: Vec::new() })
     }
 
     fn several(&self, reason: String, found: &[(usize, EventAt)]) -> Missing {

@@ -97,6 +97,13 @@ pub(crate) fn no_such_transaction(xid: u64) -> String {
     format!("no commit or rollback of transaction {xid} is in the archive's WAL on this timeline")
 }
 
+pub(crate) fn only_looked_at(timeline: TimelineId) -> String {
+    format!(
+        "timeline {timeline} and its ancestors were looked at; name another with --target-timeline, \
+         \"walpoint window\" shows them"
+    )
+}
+
 pub(crate) fn several_transactions(xid: u64, count: usize) -> String {
     format!("transaction {xid} ends {count} times in the archive's WAL on this timeline")
 }
