@@ -108,7 +108,9 @@ impl Inner {
     }
 
     fn attempt(&self, verb: &'static str, key: impl ToString) -> Attempt {
-        Attempt { verb, key: key.to_string(), bucket: self.bucket.clone() }
+        // The prefix of everything is empty, and "" tells nobody what was listed.
+        let key = Some(key.to_string()).filter(|key| !key.is_empty()).unwrap_or_else(|| self.url.clone());
+        Attempt { verb, key, bucket: self.bucket.clone() }
     }
 
     /// The limit of a request that sends so many bytes.

@@ -12,7 +12,7 @@ use crate::store::{StoreError, StoreErrorKind};
 #[derive(Clone, Debug)]
 pub(super) struct Attempt {
     verb: &'static str,
-    key: String,
+    pub(super) key: String,
 }
 
 impl Attempt {

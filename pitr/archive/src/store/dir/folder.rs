@@ -22,13 +22,17 @@ const TURN_PATIENCE: Duration = Duration::from_secs(10);
 pub(super) fn open_root(root: &Path, attempt: &Attempt) -> Result<OwnedFd, StoreError> {
     durable::open_dir(root).map_err(|error| match Errno::from_io_error(&error) {
         Some(Errno::NOENT | Errno::NOTDIR) => attempt
-            .error(
-                StoreErrorKind::NoArchive,
-                format!("the archive's directory {} is missing", root.display()),
-            )
+            .error(StoreErrorKind::NoArchive, missing(root, &attempt.key))
             .with_hint("is its disk mounted? a new archive is made by: walpoint init"),
         _ => attempt.io(&format!("open the archive's directory {}", root.display()), &error),
     })
+}
+
+/// Names the directory unless it is what could not be opened and named already.
+fn missing(root: &Path, named: &str) -> String {
+    let root = root.display().to_string();
+    let which = if root == named { String::new() } else { format!(" {root}") };
+    format!("the archive's directory{which} is missing")
 }
 
 /// The name of an object's file and the components of the folder above it.
