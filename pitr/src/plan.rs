@@ -9,6 +9,7 @@ mod build;
 mod outcome;
 mod reach;
 mod replay;
+mod unreadable;
 pub(crate) mod words;
 
 use walpoint_archive::{Archive, ArchiveError, BackupSummary, Catalog};
@@ -19,6 +20,7 @@ use crate::locate::{Finder, Missing, PathWal, Sought, WalSource, chains, find};
 use crate::path::{NoPath, choose, known};
 use crate::target::TargetRequest;
 use build::Builder;
+use unreadable::Unreadable;
 
 pub use outcome::{Candidate, Moment, Nearest, PlanError, PlanOutcome, RecoveryPlan, Segments, Unreachable};
 pub(crate) use reach::{Reachable, nearest, reachable};
@@ -33,8 +35,12 @@ pub async fn plan(
     request: &TargetRequest,
 ) -> Result<PlanOutcome, PlanError> {
     request.check()?;
+    let unreadable = Unreadable::of(catalog, archive.layout());
+    unreadable.check_backup(request)?;
     let allowed = allowed_backups(catalog, request)?;
-    let chosen = match choose(catalog, request.timeline, &allowed) {
+    let choice = choose(catalog, request.timeline, &allowed);
+    unreadable.check_choice(request, &choice)?;
+    let chosen = match choice {
         Ok(chosen) => chosen,
         Err(NoPath::Unknown(timeline)) => {
             return Err(PlanError::UnknownTimeline { timeline, there: known_timelines(catalog) });
@@ -47,16 +53,17 @@ pub async fn plan(
     let wal = PathWal::new(&source, &coverage);
     let chains = chains(&wal).await?;
     let finder = Finder { wal: &wal, chains: &chains, backups: &backups };
-    match find(finder, &request.target, request.exclusive).await? {
+    let outcome = match find(finder, &request.target, request.exclusive).await? {
         Sought::Found(hit) => {
             let builder = Builder { catalog, request, chosen: &chosen, finder };
-            Ok(builder.build(hit).await?)
+            builder.build(hit).await?
         }
         Sought::Missing(missing) => {
             let reason = format!("could not recover to {}: {}", request.target, missing.reason);
-            Ok(refuse(finder, Missing { reason, ..missing }).await?)
+            refuse(finder, Missing { reason, ..missing }).await?
         }
-    }
+    };
+    Ok(unreadable.told_in(request, outcome))
 }
 
 /// The backups that the request lets be used.

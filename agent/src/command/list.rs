@@ -30,16 +30,11 @@ pub async fn run(settings: &Settings, args: &ListArgs, as_json: bool) -> Result<
 
 fn backups_json(catalog: &Catalog) -> Value {
     let backups: Vec<Value> = catalog.backups.iter().map(backup_json).collect();
-    let damaged: Vec<Value> = catalog
-        .damaged
-        .iter()
-        .map(|object| json!({ "key": object.key.as_str(), "reason": object.reason }))
-        .collect();
     json!({
         "cluster": catalog.cluster.system_identifier,
         "backups": backups,
         "unfinished": catalog.unfinished,
-        "damaged": damaged,
+        "damaged": unreadable(catalog),
     })
 }
 
@@ -71,10 +66,19 @@ fn backups_text(catalog: &Catalog) -> String {
     for id in &catalog.unfinished {
         text += &format!("unfinished: {id}\n");
     }
-    for object in &catalog.damaged {
-        text += &format!("damaged: {}: {}\n", object.key, object.reason);
-    }
-    text
+    text + &unreadable_text(catalog)
+}
+
+/// Histories and summaries that are there and cannot be read.
+pub fn unreadable(catalog: &Catalog) -> Vec<Value> {
+    let objects = catalog.damaged.iter();
+    objects.map(|object| json!({ "key": object.key.as_str(), "reason": object.reason })).collect()
+}
+
+/// The same in words.
+pub fn unreadable_text(catalog: &Catalog) -> String {
+    let objects = catalog.damaged.iter();
+    objects.map(|object| format!("damaged: {}: {}\n", object.key, object.reason)).collect()
 }
 
 fn backup_row(backup: &BackupSummary) -> Vec<String> {

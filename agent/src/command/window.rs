@@ -1,5 +1,6 @@
 //! `window`: every moment that can be recovered to, and the gaps between.
 
+use super::list;
 use crate::cli::WindowArgs;
 use crate::config::Settings;
 use crate::exit::{Ending, Failure};
@@ -17,9 +18,12 @@ pub async fn run(settings: &Settings, args: &WindowArgs, as_json: bool) -> Resul
     let window = window(&chosen.archive, &catalog).await?;
     let cluster = chosen.cluster.system_identifier;
     let text = if as_json {
-        output::json_line(&json!({ "cluster": cluster, "ranges": window.ranges, "gaps": window.gaps }))?
+        let damaged = list::unreadable(&catalog);
+        output::json_line(
+            &json!({ "cluster": cluster, "ranges": window.ranges, "gaps": window.gaps, "damaged": damaged }),
+        )?
     } else {
-        text(cluster, &window)
+        text(cluster, &window) + &list::unreadable_text(&catalog)
     };
     output::result(&text)?;
     Ok(Ending::DONE)

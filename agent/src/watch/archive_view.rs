@@ -88,6 +88,11 @@ fn backups_and_histories(catalog: &Catalog, wanted: &Wanted) -> ArchiveState {
             .filter(|timeline| is_missing(timeline) && !catalog.history_conflicts.contains(timeline))
             .copied()
             .collect(),
+        unreadable: catalog
+            .damaged
+            .iter()
+            .map(|object| (object.key.to_string(), object.reason.clone()))
+            .collect(),
         followed: followed(catalog),
         ..ArchiveState::default()
     }

@@ -9,6 +9,7 @@ mod edges;
 mod failover;
 mod oracle;
 mod requests;
+mod unreadable;
 
 use super::*;
 use crate::target::{Target, TargetRequest, TargetTimeline};

@@ -50,7 +50,7 @@ pub async fn list(archive: &Archive, workers: NonZeroUsize, as_json: bool) -> Re
         .try_collect()
         .await?;
     let wal = Wal { cluster: catalog.cluster.system_identifier, timelines };
-    if as_json { output::json_line(&wal) } else { Ok(text(&wal)) }
+    if as_json { output::json_line(&wal) } else { Ok(text(&wal) + &super::unreadable_text(&catalog)) }
 }
 
 fn known_timelines(catalog: &Catalog) -> BTreeSet<TimelineId> {

@@ -116,6 +116,9 @@ fn judge_archive(
             format!("the history file of timeline {timeline} is not in the archive"),
         ));
     }
+    for (key, reason) in &archive.unreadable {
+        findings.push(Finding::new(Level::Critical, format!("\"{key}\" cannot be read: {reason}")));
+    }
     let server = snapshot.server.as_ref().ok();
     findings.extend(server.and_then(|server| judge_timeline(server, archive)));
     findings.extend(judge_missing(snapshot, &archive.missing, thresholds));

@@ -184,6 +184,7 @@ fn holes_damage_and_doubt_in_the_archive_are_critical() {
         (archive(|it| it.damaged.push(Damage { segment: seg, lsn: Lsn(9) })), Level::Critical),
         (archive(|it| it.ambiguous.push(seg.to_string())), Level::Critical),
         (archive(|it| it.refused.push(seg.to_string())), Level::Warning),
+        (archive(|it| it.unreadable.push(("backup.json".into(), "torn".into()))), Level::Critical),
         (archive(|it| it.missing_histories.push(TimelineId::new(2).unwrap())), Level::Critical),
     ];
     for (snapshot, expected) in table {

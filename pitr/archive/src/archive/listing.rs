@@ -10,7 +10,7 @@ use crate::backup_id::BackupId;
 use crate::catalog::{Catalog, CatalogScope, DamagedObject};
 use crate::error::ArchiveError;
 use crate::object_key::{ObjectKey, Prefix};
-use crate::store::Listed;
+use crate::store::{Listed, StoreErrorKind};
 use crate::summary::BackupSummary;
 
 /// What the folders of backups hold.
@@ -150,6 +150,10 @@ fn describe_damage(key: ObjectKey, error: ArchiveError) -> Result<DamagedObject,
     match error {
         ArchiveError::Damaged { what, .. } => Ok(DamagedObject { key, reason: what }),
         ArchiveError::UnknownFormat { .. } => Ok(DamagedObject { key, reason: error.to_string() }),
+        // One object that is torn says nothing about the others.
+        ArchiveError::Store(error) if error.kind == StoreErrorKind::Damaged => {
+            Ok(DamagedObject { key, reason: error.detail })
+        }
         other => Err(other),
     }
 }

@@ -24,7 +24,7 @@ mod resolve;
 
 /// An archive in a directory of its own.
 struct Place {
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     store: Arc<dyn ObjectStore>,
 }
 
@@ -32,7 +32,7 @@ impl Place {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(DirStore::open(dir.path()).await.unwrap());
-        Self { _dir: dir, store }
+        Self { dir, store }
     }
 
     fn archive(&self) -> Archive {

@@ -172,3 +172,17 @@ async fn an_outage_is_never_an_empty_or_a_shorter_catalog() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_torn_object_hides_no_other_one() {
+    let place = Place::new().await;
+    let archive = place.archive();
+    archive.ensure_cluster(&cluster()).await.unwrap();
+    archive.put_summary(&summary()).await.unwrap();
+    let torn = "7/backup/20261121T214500Z-full-000000/backup.json";
+    put_raw(&place, torn, b"{}").await;
+    std::fs::write(place.dir.path().join(torn), b"").unwrap();
+    let catalog = archive.catalog(CatalogScope::NoWal).await.unwrap();
+    assert_eq!(catalog.backups, [summary()]);
+    assert_eq!(catalog.damaged.iter().map(|it| it.key.to_string()).collect::<Vec<_>>(), [torn]);
+}
