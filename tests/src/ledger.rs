@@ -10,7 +10,7 @@ mod client;
 mod notes;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -26,8 +26,17 @@ use crate::wait;
 #[derive(Debug)]
 pub struct Ledger {
     notes: Arc<Notes>,
-    stop: Arc<AtomicBool>,
+    orders: Arc<Orders>,
     clients: Vec<JoinHandle<Result<()>>>,
+}
+
+/// What the clients are told.
+#[derive(Debug, Default)]
+struct Orders {
+    stop: AtomicBool,
+    pause: AtomicBool,
+    /// Clients that wait between two transactions.
+    paused: AtomicUsize,
 }
 
 impl Ledger {
@@ -38,16 +47,16 @@ impl Ledger {
             "create table if not exists ledger(id bigint primary key, client int not null, payload text not null)",
         )?;
         let notes = Arc::new(Notes::default());
-        let stop = Arc::new(AtomicBool::new(false));
+        let orders = Arc::new(Orders::default());
         let connection = cluster.connection(SUPERUSER);
         let runtime = runtime::shared()?;
         let clients = (0..clients)
             .map(|number| {
                 let work = client::Client::new(number, seed, notes.clone());
-                runtime.spawn(work.run(connection.clone(), stop.clone()))
+                runtime.spawn(work.run(connection.clone(), orders.clone()))
             })
             .collect();
-        Ok(Ledger { notes, stop, clients })
+        Ok(Ledger { notes, orders, clients })
     }
 
     pub fn notes(&self) -> Arc<Notes> {
@@ -65,9 +74,21 @@ impl Ledger {
         })
     }
 
+    /// Holds all clients between two transactions; returns when nothing is being written any more.
+    pub fn pause(&self) -> Result<()> {
+        self.orders.pause.store(true, Ordering::Relaxed);
+        wait::until_true("the clients to pause", Duration::from_secs(60), || {
+            Ok(self.orders.paused.load(Ordering::Relaxed) == self.clients.len())
+        })
+    }
+
+    pub fn resume(&self) {
+        self.orders.pause.store(false, Ordering::Relaxed);
+    }
+
     /// Ends all clients between two transactions and returns the notes.
     pub fn finish(self) -> Result<Arc<Notes>> {
-        self.stop.store(true, Ordering::Relaxed);
+        self.orders.stop.store(true, Ordering::Relaxed);
         for client in self.clients {
             runtime::block_on(async {
                 let ended = tokio::time::timeout(Duration::from_secs(60), client).await;
@@ -80,7 +101,7 @@ impl Ledger {
     /// After the server was killed under the clients: their errors are the
     /// expected end.
     pub fn abandon(self) -> Result<Arc<Notes>> {
-        self.stop.store(true, Ordering::Relaxed);
+        self.orders.stop.store(true, Ordering::Relaxed);
         for client in self.clients {
             runtime::block_on(async {
                 let ended = tokio::time::timeout(Duration::from_secs(60), client).await;

@@ -34,9 +34,20 @@ pub struct TransactionEnd {
 /// A target as a user says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OracleTarget {
-    Time { at: Moment, exclusive: bool },
-    Lsn { lsn: u64, exclusive: bool },
-    Xid { xid: u32, exclusive: bool },
+    Time {
+        at: Moment,
+        exclusive: bool,
+    },
+    Lsn {
+        lsn: u64,
+        exclusive: bool,
+    },
+    Xid {
+        xid: u32,
+        exclusive: bool,
+    },
+    /// A restore point: recovery stops right after it.
+    Name(String),
     Latest,
 }
 
@@ -51,6 +62,7 @@ pub struct Oracle {
     record_lsns: Vec<u64>,
     ends: Vec<TransactionEnd>,
     prepares: Vec<(u64, String)>,
+    restore_points: Vec<(u64, String)>,
 }
 
 impl Oracle {
@@ -69,6 +81,7 @@ impl Oracle {
             record_lsns: records.iter().map(|record| record.lsn).collect(),
             ends: Vec::new(),
             prepares: Vec::new(),
+            restore_points: restore_points(records),
         };
         for record in records.iter().filter(|record| record.resource_manager == "Transaction") {
             if let Some(end) = transaction_end(record)? {
@@ -97,7 +110,7 @@ impl Oracle {
         for (position, end) in (1..).zip(&mut ends) {
             end.lsn = position;
         }
-        Ok(Oracle { notes, record_lsns: Vec::new(), ends, prepares: Vec::new() })
+        Ok(Oracle { notes, record_lsns: Vec::new(), ends, prepares: Vec::new(), restore_points: Vec::new() })
     }
 
     /// All commits and aborts in LSN order.
@@ -108,6 +121,11 @@ impl Oracle {
     /// The commits of the ledger's own transactions in LSN order.
     pub fn ledger_commits(&self) -> Vec<&TransactionEnd> {
         self.ends.iter().filter(|end| end.is_commit && self.notes.get(end.xid).is_some()).collect()
+    }
+
+    /// All restore points in LSN order.
+    pub fn restore_points(&self) -> &[(u64, String)] {
+        &self.restore_points
     }
 
     pub fn record_lsns(&self) -> &[u64] {
@@ -159,8 +177,7 @@ impl Oracle {
 
     /// The LSN from which on nothing is replayed.
     pub fn cut(&self, target: &OracleTarget) -> Result<u64> {
-        let after =
-            |lsn: u64| self.record_lsns.iter().copied().find(|start| *start > lsn).unwrap_or(u64::MAX);
+        let after = |lsn: u64| self.record_lsns.iter().copied().find(|start| *start > lsn).unwrap_or(lsn + 1);
         match target {
             OracleTarget::Latest => Ok(u64::MAX),
             OracleTarget::Time { at, exclusive } => {
@@ -172,6 +189,10 @@ impl Oracle {
                 let reached = reached
                     .with_context(|| format!("no record at or after {}", wal_dump::format_lsn(*lsn)))?;
                 Ok(if *exclusive { reached } else { after(reached) })
+            }
+            OracleTarget::Name(name) => {
+                let point = self.restore_points.iter().find(|(_, known)| known == name);
+                Ok(after(point.with_context(|| format!("no restore point {name}"))?.0))
             }
             OracleTarget::Xid { xid, exclusive } => {
                 let end = self.ends.iter().find(|end| end.xid == *xid);
@@ -272,4 +293,13 @@ fn transaction_end(record: &DumpedRecord) -> Result<Option<TransactionEnd>> {
 fn prepared_name(record: &DumpedRecord) -> Option<String> {
     let rest = record.description.strip_prefix("PREPARE gid ")?;
     Some(rest.split_once(": ")?.0.to_owned())
+}
+
+/// `RESTORE_POINT name`.
+fn restore_points(records: &[DumpedRecord]) -> Vec<(u64, String)> {
+    let named = |record: &DumpedRecord| {
+        let name = record.description.strip_prefix("RESTORE_POINT ")?;
+        Some((record.lsn, name.to_owned()))
+    };
+    records.iter().filter(|record| record.resource_manager == "XLOG").filter_map(named).collect()
 }

@@ -1,13 +1,15 @@
 //! One client of the ledger: transactions of every form, one after the other.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio_postgres::SimpleQueryMessage;
 
+use super::Orders;
 use super::notes::{Change, Notes};
 use crate::cluster::SqlClient;
 
@@ -39,9 +41,13 @@ impl Client {
         Client { number, random, next_id, rows: Vec::new(), notes }
     }
 
-    pub(super) async fn run(mut self, connection: String, stop: Arc<AtomicBool>) -> Result<()> {
+    pub(super) async fn run(mut self, connection: String, orders: Arc<Orders>) -> Result<()> {
         let sql = SqlClient::connect(&connection).await?;
-        while !stop.load(Ordering::Relaxed) {
+        while !orders.stop.load(Ordering::Relaxed) {
+            if orders.pause.load(Ordering::Relaxed) {
+                wait_to_go_on(&orders).await;
+                continue;
+            }
             self.transaction(&sql).await?;
         }
         Ok(())
@@ -146,6 +152,14 @@ impl Client {
             _ => Form::Commit,
         }
     }
+}
+
+async fn wait_to_go_on(orders: &Orders) {
+    orders.paused.fetch_add(1, Ordering::Relaxed);
+    while orders.pause.load(Ordering::Relaxed) && !orders.stop.load(Ordering::Relaxed) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    orders.paused.fetch_sub(1, Ordering::Relaxed);
 }
 
 /// The top-level transaction's 32-bit xid, as WAL records carry it.
