@@ -9,6 +9,7 @@
 mod client;
 mod notes;
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -43,6 +44,11 @@ impl Ledger {
     /// Makes the table and starts `clients` clients. Every random choice
     /// follows from `seed`, which a test prints.
     pub fn start(cluster: &Cluster, clients: u32, seed: u64) -> Result<Ledger> {
+        Ledger::start_numbered(cluster, 0..clients, seed)
+    }
+
+    /// With clients of these numbers: each has rows of its own, also where other clients were at work before.
+    pub fn start_numbered(cluster: &Cluster, numbers: Range<u32>, seed: u64) -> Result<Ledger> {
         cluster.execute(
             "create table if not exists ledger(id bigint primary key, client int not null, payload text not null)",
         )?;
@@ -50,7 +56,7 @@ impl Ledger {
         let orders = Arc::new(Orders::default());
         let connection = cluster.connection(SUPERUSER);
         let runtime = runtime::shared()?;
-        let clients = (0..clients)
+        let clients = numbers
             .map(|number| {
                 let work = client::Client::new(number, seed, notes.clone());
                 runtime.spawn(work.run(connection.clone(), orders.clone()))

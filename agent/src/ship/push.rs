@@ -31,11 +31,28 @@ const SLOWEST_BYTES_PER_SECOND: u64 = 1 << 20;
 /// Status 1 to 4. Whatever it is, the file stays where it is and PostgreSQL offers it again.
 pub async fn run(settings: &Settings, args: &PushArgs, started: Instant) -> Result<Ending, Failure> {
     let name = file_name(&args.path)?;
+    push_within(settings, args, name, started).await.map_err(|failure| about(name, failure))
+}
+
+async fn push_within(
+    settings: &Settings,
+    args: &PushArgs,
+    name: WalFileName,
+    started: Instant,
+) -> Result<Ending, Failure> {
     let base = settings.archive_push.deadline;
     let ground = within(name, base, started, look_at_the_ground(settings, &args.path)).await?;
     let deadline = base + Duration::from_secs(ground.source.size() / SLOWEST_BYTES_PER_SECOND);
     let left = deadline.saturating_sub(started.elapsed());
     within(name, deadline, started, push(settings, name, ground, left)).await
+}
+
+/// The server's log has only this one line of it: it names the file.
+fn about(name: WalFileName, failure: Failure) -> Failure {
+    if failure.error.contains(&name.to_string()) {
+        return failure;
+    }
+    failure.while_doing(format_args!("archive \"{name}\""))
 }
 
 async fn within<T>(

@@ -59,6 +59,15 @@ impl Notes {
         self.lock().values().filter(|noted| noted.acknowledged).count()
     }
 
+    /// Those of one branch: of these notes the transactions that `ended_before` its beginning, and all of
+    /// `since`. Both branches of a fork go on with the same xids.
+    pub fn of_branch(&self, ended_before: impl Fn(u32) -> bool, since: &Notes) -> Notes {
+        let mut transactions = self.lock().clone();
+        transactions.retain(|xid, _| ended_before(*xid));
+        transactions.extend(since.lock().clone());
+        Notes { transactions: Mutex::new(transactions) }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u32, Noted>> {
         self.transactions.lock().unwrap_or_else(PoisonError::into_inner)
     }

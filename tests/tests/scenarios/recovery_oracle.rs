@@ -1,6 +1,7 @@
 //! What was promised is what comes back: random targets by time, LSN, xid and
 //! name, each restored and compared to the ledger, row for row.
 
+mod branches;
 mod load;
 mod targets;
 
@@ -74,13 +75,24 @@ fn recover_random_targets(mut scene: Scene, count: usize) -> Result<()> {
     let first = scene.backup_stop(&backup)?;
     let targets = targets::random(&oracle, first, count, &mut StdRng::seed_from_u64(seed));
     scene.cluster.stop(Stop::Fast)?;
+    judge_all(&mut scene, &oracle, first, &targets, &[]).with_context(|| format!("seed {seed}"))
+}
+
+/// Plans and restores every target, with `more` arguments.
+fn judge_all(
+    scene: &mut Scene,
+    oracle: &Oracle,
+    backup_stop: u64,
+    targets: &[OracleTarget],
+    more: &[&str],
+) -> Result<()> {
     for target in targets {
-        let arguments = targets::arguments(&target);
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let planned = judge_plan(&scene, &oracle, first, &target, &arguments);
-        planned.with_context(|| format!("seed {seed}, plan {}", arguments.join(" ")))?;
-        let judged = recover_and_judge(&mut scene, &oracle, &target, &arguments);
-        judged.with_context(|| format!("seed {seed}, restore {}", arguments.join(" ")))?;
+        let arguments = targets::arguments(target);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        judge_plan(scene, oracle, backup_stop, target, &arguments)
+            .with_context(|| format!("plan {}", arguments.join(" ")))?;
+        recover_and_judge(scene, oracle, target, &arguments)
+            .with_context(|| format!("restore {}", arguments.join(" ")))?;
     }
     Ok(())
 }
