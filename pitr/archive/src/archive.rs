@@ -8,6 +8,8 @@ use bytes::Bytes;
 use futures::StreamExt;
 use walpoint_wal::SystemIdentifier;
 
+use crate::content::ContentHash;
+use crate::description::Described;
 use crate::encrypt::KeyRing;
 use crate::envelope::Sealer;
 use crate::error::ArchiveError;
@@ -85,9 +87,21 @@ impl Archive {
         Common::from_metadata(&head.metadata).map_err(|error| ArchiveError::from_facts(key, error))
     }
 
-    /// A small object, whole.
-    async fn read_small(&self, key: &ObjectKey, limit: u64) -> Result<(Metadata, Vec<u8>), ArchiveError> {
-        read_small(self.store.as_ref(), key, limit).await
+    /// A small object that is stored as it is, whole and verified.
+    async fn read_plain(&self, key: &ObjectKey, limit: u64) -> Result<Vec<u8>, ArchiveError> {
+        read_plain(self.store.as_ref(), key, limit).await
+    }
+}
+
+/// An object that is stored as it is, of at most `limit` bytes, whole and verified.
+async fn read_plain(store: &dyn ObjectStore, key: &ObjectKey, limit: u64) -> Result<Vec<u8>, ArchiveError> {
+    let (metadata, bytes) = read_small(store, key, limit).await?;
+    let stored: ContentHash = Described::verified(&metadata)
+        .and_then(|described| described.required("content"))
+        .map_err(|error| ArchiveError::from_facts(key, error))?;
+    match ContentHash::of(&bytes) {
+        found if found == stored => Ok(bytes),
+        found => Err(ArchiveError::damaged(key, format!("its content is {found}, expected was {stored}"))),
     }
 }
 

@@ -1,12 +1,10 @@
 //! What every object's metadata says, typed: the format, the hash and the size
 //! of the plain content, who stored it, and for which cluster.
 
-use std::fmt::Display;
-use std::str::FromStr;
-
 use walpoint_wal::{SystemIdentifier, Timestamp};
 
 use crate::content::ContentHash;
+use crate::description::{Described, Description};
 use crate::store::{Metadata, MetadataError};
 use crate::writer_id::WriterId;
 
@@ -42,6 +40,9 @@ pub enum FactsError {
         /// The value.
         value: String,
     },
+    /// They do not match the hash that they carry.
+    #[error("its metadata are not what was stored")]
+    Altered,
     /// Written by a later version.
     #[error("it has format {0}, and this program knows formats up to {FORMAT}")]
     UnknownFormat(u32),
@@ -60,49 +61,32 @@ impl Common {
 
     /// As object metadata.
     pub fn to_metadata(&self) -> Result<Metadata, MetadataError> {
-        let mut metadata = Metadata::new();
-        put(&mut metadata, "format", Some(self.format))?;
-        put(&mut metadata, "content", Some(self.content))?;
-        put(&mut metadata, "size", Some(self.plain_size))?;
-        put(&mut metadata, "writer", Some(self.writer))?;
-        put(&mut metadata, "system", Some(self.system_identifier))?;
-        Ok(metadata)
+        self.describe()?.finish()
+    }
+
+    /// The beginning of a description of which more is known.
+    pub(crate) fn describe(&self) -> Result<Description, MetadataError> {
+        let mut description = Description::of(self.content, self.plain_size)?;
+        description.put("writer", Some(self.writer))?;
+        description.put("system", Some(self.system_identifier))?;
+        Ok(description)
     }
 
     /// From object metadata. Values with other names are left alone: a later
     /// program may have added them.
     pub fn from_metadata(metadata: &Metadata) -> Result<Self, FactsError> {
-        let format = required(metadata, "format")?;
-        if format > FORMAT || format == 0 {
-            return Err(FactsError::UnknownFormat(format));
-        }
+        Self::of_description(Described::verified(metadata)?)
+    }
+
+    pub(crate) fn of_description(described: Described<'_>) -> Result<Self, FactsError> {
         Ok(Self {
-            format,
-            content: required(metadata, "content")?,
-            plain_size: required(metadata, "size")?,
-            writer: required(metadata, "writer")?,
-            system_identifier: required(metadata, "system")?,
+            format: described.required("format")?,
+            content: described.required("content")?,
+            plain_size: described.required("size")?,
+            writer: described.required("writer")?,
+            system_identifier: described.required("system")?,
         })
     }
-}
-
-/// Adds a value, when there is one.
-pub(crate) fn put(
-    metadata: &mut Metadata,
-    name: &str,
-    value: Option<impl Display>,
-) -> Result<(), MetadataError> {
-    value.map_or(Ok(()), |value| metadata.insert(name, &value.to_string()))
-}
-
-/// A value that must be there.
-pub(crate) fn required<T: FromStr>(metadata: &Metadata, name: &'static str) -> Result<T, FactsError> {
-    optional(metadata, name)?.ok_or(FactsError::Missing(name))
-}
-
-/// A value that may be absent, but not unreadable.
-pub(crate) fn optional<T: FromStr>(metadata: &Metadata, name: &'static str) -> Result<Option<T>, FactsError> {
-    metadata.get(name).map(|value| value.parse().map_err(|_| unreadable(name, value))).transpose()
 }
 
 /// A time as text that reads back as the same time. RFC 3339 has no years before
@@ -121,6 +105,7 @@ pub(crate) fn unreadable(name: &'static str, value: &str) -> FactsError {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::description::resealed;
 
     fn common() -> Common {
         Common::new(ContentHash::of(b"content"), 7, WriterId::random(), SystemIdentifier(u64::MAX))
@@ -143,7 +128,7 @@ mod tests {
             assert_eq!(error, FactsError::UnknownFormat(format.parse().unwrap()));
         }
         for format in ["one", "-1", "99999999999"] {
-            metadata.insert("format", format).unwrap();
+            metadata = resealed(&metadata, &[("format", format)]);
             assert!(matches!(Common::from_metadata(&metadata), Err(FactsError::Unreadable { .. })));
         }
         assert_eq!(Common::from_metadata(&Metadata::new()), Err(FactsError::Missing("format")));

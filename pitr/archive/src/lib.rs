@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod compress;
 pub mod config;
 pub mod content;
+mod description;
 pub mod durable;
 pub mod encrypt;
 pub mod envelope;

@@ -25,6 +25,11 @@ pub struct RunFacts {
     pub run_steps: u64,
     /// Restore points since then.
     pub run_points: u64,
+    /// `PREPARE TRANSACTION`s since then, ended by now or not; `None` when whoever
+    /// archived an earlier segment did not count them.
+    pub run_prepares: Option<u64>,
+    /// `XLOG_PARAMETER_CHANGE` records since then; `None` likewise.
+    pub run_parameter_changes: Option<u64>,
     /// Start of the last record since then; a long record may leave whole
     /// segments in which none starts.
     pub last_start: Option<Lsn>,
@@ -49,6 +54,8 @@ impl RunFacts {
             run_commits: 0,
             run_steps: 0,
             run_points: 0,
+            run_prepares: Some(0),
+            run_parameter_changes: Some(0),
             last_start: None,
         }
     }
@@ -66,9 +73,16 @@ impl RunFacts {
                 .saturating_add(survey.steps_back)
                 .saturating_add(u64::from(step_between)),
             run_points: self.run_points.saturating_add(survey.restore_points.len() as u64),
+            run_prepares: more(self.run_prepares, survey.prepares),
+            run_parameter_changes: more(self.run_parameter_changes, survey.parameter_changes),
             last_start: survey.last_start.or(self.last_start),
         }
     }
+}
+
+/// A number that is not known stays unknown to the run's end.
+fn more(since: Option<u64>, here: u64) -> Option<u64> {
+    since.map(|since| since.saturating_add(here))
 }
 
 /// The run of the segment before, when it goes on in this one without a doubt.

@@ -230,13 +230,15 @@ impl Metadata {
 
     /// Adds or replaces one value.
     pub fn insert(&mut self, name: &str, value: &str) -> Result<(), MetadataError> {
-        let refused = |reason| MetadataError { name: name.chars().take(64).collect(), reason };
-        check_name(name).map_err(refused)?;
-        check_value(value).map_err(refused)?;
         let before = self.0.get(name).map_or(0, |old| name.len() + old.len());
         if self.size() - before + name.len() + value.len() > Self::MAX_BYTES {
-            return Err(refused("all metadata together would pass 1536 bytes"));
+            return Err(refused(name, "all metadata together would pass 1536 bytes"));
         }
+        self.insert_found(name, value)
+    }
+
+    fn insert_found(&mut self, name: &str, value: &str) -> Result<(), MetadataError> {
+        check_name(name).and_then(|()| check_value(value)).map_err(|reason| refused(name, reason))?;
         self.0.insert(name.to_owned(), value.to_owned());
         Ok(())
     }
@@ -262,16 +264,21 @@ impl Metadata {
     }
 
     /// What a store says an object's metadata is. Values that could not have
-    /// been ours (a foreign object's) are left out.
+    /// been ours (a foreign object's) are left out. Their size is the store's
+    /// concern: what a tool added to a copy must not push out what is ours.
     pub(crate) fn from_store<'a>(values: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let mut metadata = Self::new();
         for (name, value) in values {
-            if let Err(error) = metadata.insert(name, value) {
+            if let Err(error) = metadata.insert_found(name, value) {
                 tracing::debug!(%error, "foreign object metadata left out");
             }
         }
         metadata
     }
+}
+
+fn refused(name: &str, reason: &'static str) -> MetadataError {
+    MetadataError { name: name.chars().take(64).collect(), reason }
 }
 
 fn check_name(name: &str) -> Result<(), &'static str> {

@@ -113,7 +113,7 @@ async fn every_segment_and_what_is_known_of_it_comes_back() {
     let segments: Vec<_> = catalog.wal.values().flatten().collect();
     assert_eq!(segments.iter().map(|(number, _)| **number).collect::<Vec<_>>(), [8, 9, 10, 11, 12]);
     let mut expected = digests("wal.sha256");
-    let (mut encrypted, mut commits) = (0, Vec::new());
+    let (mut encrypted, mut commits, mut prepares) = (0, Vec::new(), Vec::new());
     for (_, state) in &segments {
         let Usable::One(variant) = state.usable() else { panic!("{state:?}") };
         let mut content = Vec::new();
@@ -126,10 +126,12 @@ async fn every_segment_and_what_is_known_of_it_comes_back() {
         let run = archive.wal_facts(variant).await.unwrap().run.unwrap();
         assert_eq!(run.run_start.to_string(), "0/800000");
         commits.push(run.run_commits);
+        prepares.push(run.run_prepares.unwrap());
     }
     assert!(expected.is_empty(), "{expected:?}");
     assert_eq!(encrypted, 1);
     assert!(commits.is_sorted() && commits.last() == Some(&16), "{commits:?}");
+    assert_eq!(prepares, [0, 0, 0, 1, 1]);
     let Usable::One(variant) = segments[2].1.usable() else { panic!() };
     let points = archive.wal_facts(variant).await.unwrap().restore_points.unwrap();
     assert_eq!(points[0].name, "two hundred");

@@ -73,6 +73,10 @@ pub struct Survey {
     pub commits: u64,
     /// Number of aborts.
     pub aborts: u64,
+    /// Number of `PREPARE TRANSACTION`s.
+    pub prepares: u64,
+    /// How often settings changed that a standby must match (`XLOG_PARAMETER_CHANGE`).
+    pub parameter_changes: u64,
     /// How often a commit or abort lies more than [`STEP_BACK_MICROS`] below the one before it.
     pub steps_back: u64,
     /// Restore points, in order of address.

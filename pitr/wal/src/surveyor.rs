@@ -160,6 +160,8 @@ impl Reading {
             known_time: tally.known_time,
             commits: tally.commits,
             aborts: tally.aborts,
+            prepares: tally.prepares,
+            parameter_changes: tally.parameter_changes,
             steps_back: tally.steps_back,
             restore_points: tally.restore_points,
             xids: tally.xids,

@@ -16,6 +16,8 @@ pub(crate) struct Tally {
     pub(crate) known_time: Option<Timestamp>,
     pub(crate) commits: u64,
     pub(crate) aborts: u64,
+    pub(crate) prepares: u64,
+    pub(crate) parameter_changes: u64,
     pub(crate) steps_back: u64,
     pub(crate) restore_points: Vec<RestorePoint>,
     pub(crate) xids: Option<(u32, u32)>,
@@ -49,11 +51,9 @@ impl Tally {
                 self.overwrote = Some((found.lsn, *overwritten))
             }
             Event::FileCopy => self.file_copy = true,
-            Event::Prepare { .. }
-            | Event::BackupEnd { .. }
-            | Event::EndOfRecovery { .. }
-            | Event::ParameterChange(_)
-            | Event::Switch => {}
+            Event::Prepare { .. } => self.prepares += 1,
+            Event::ParameterChange(_) => self.parameter_changes += 1,
+            Event::BackupEnd { .. } | Event::EndOfRecovery { .. } | Event::Switch => {}
         }
     }
 

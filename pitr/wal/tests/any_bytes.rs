@@ -17,6 +17,8 @@ enum Part {
     Commit(u32, i64),
     Filler(usize),
     RestorePoint(i64),
+    Prepare(i64),
+    ParameterChange,
     Switch,
 }
 
@@ -27,6 +29,8 @@ fn part() -> impl Strategy<Value = Part> {
         6 => (0usize..30_000).prop_map(Part::Filler),
         1 => (800_000usize..2_500_000).prop_map(Part::Filler),
         2 => any::<i64>().prop_map(Part::RestorePoint),
+        2 => any::<i64>().prop_map(Part::Prepare),
+        2 => Just(Part::ParameterChange),
         1 => Just(Part::Switch),
     ]
 }
@@ -42,6 +46,8 @@ fn write(major: Major, parts: &[Part]) -> Writer {
             Part::Commit(xid, time) => writer.commit(*xid, *time),
             Part::Filler(length) => writer.filler(*length, *length as u8),
             Part::RestorePoint(time) => writer.restore_point("point", *time),
+            Part::Prepare(time) => writer.prepare(700, *time),
+            Part::ParameterChange => writer.parameter_change(),
             Part::Switch => writer.switch(),
         };
     }
@@ -100,15 +106,21 @@ proptest! {
         let written: Vec<Lsn> = writer.records.iter().map(|(lsn, _)| *lsn).collect();
         prop_assert_eq!(lsns, written);
         let mut carry = None;
-        let mut commits = 0;
+        let (mut commits, mut prepares, mut changes) = (0, 0, 0);
         for (name, bytes) in writer.segments() {
             let survey = survey(name, &bytes, carry.take()).unwrap();
             let sound = matches!(survey.ending, Ending::Full | Ending::Switched { .. });
             prop_assert!(sound, "{:?}", survey.ending);
             commits += survey.commits;
+            prepares += survey.prepares;
+            changes += survey.parameter_changes;
             carry = survey.carry_out;
         }
-        prop_assert_eq!(commits, parts.iter().filter(|part| matches!(part, Part::Commit(..))).count() as u64);
+        let written =
+            |wanted: fn(&Part) -> bool| parts.iter().filter(|part| wanted(part)).count() as u64;
+        prop_assert_eq!(commits, written(|part| matches!(part, Part::Commit(..))));
+        prop_assert_eq!(prepares, written(|part| matches!(part, Part::Prepare(_))));
+        prop_assert_eq!(changes, written(|part| matches!(part, Part::ParameterChange)));
     }
 
     #[test]

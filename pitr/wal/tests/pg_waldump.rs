@@ -173,7 +173,7 @@ fn every_record_equals_what_pg_waldump_prints() {
     compare_times(&records, &lines);
     the_workload_is_all_there(&records);
     every_body_is_understood(&segments, size, &records);
-    surveys_equal_brute_force(&segments, size, &records);
+    surveys_equal_brute_force(&segments, size, &records, &lines);
     eprintln!("{} records in {} segments", records.len(), segments.len());
 }
 
@@ -248,7 +248,12 @@ fn every_body_is_understood(segments: &[(SegmentName, Vec<u8>)], size: SegmentSi
     assert!(whole.iter().any(|record| record.total_len > 5_000_000));
 }
 
-fn surveys_equal_brute_force(segments: &[(SegmentName, Vec<u8>)], size: SegmentSize, records: &[Record]) {
+fn surveys_equal_brute_force(
+    segments: &[(SegmentName, Vec<u8>)],
+    size: SegmentSize,
+    records: &[Record],
+    lines: &[Line],
+) {
     let surveys = survey_all(segments);
     let mut by_segment: BTreeMap<u64, Vec<&Record>> = BTreeMap::new();
     for record in records {
@@ -275,6 +280,11 @@ fn surveys_equal_brute_force(segments: &[(SegmentName, Vec<u8>)], size: SegmentS
     assert!(surveys.iter().any(|survey| survey.edge == Edge::Checked));
     assert!(surveys.iter().any(|survey| matches!(survey.ending, Ending::Switched { .. })));
     assert!(surveys.iter().any(|survey| survey.file_copy));
+    let dumped = |what: &str| lines.iter().filter(|line| line.desc.starts_with(what)).count() as u64;
+    let prepares: u64 = surveys.iter().map(|survey| survey.prepares).sum();
+    let changes: u64 = surveys.iter().map(|survey| survey.parameter_changes).sum();
+    assert_eq!((prepares, changes), (dumped("PREPARE "), dumped("PARAMETER_CHANGE ")));
+    assert!(prepares >= 3 && changes >= 1, "{prepares} {changes}");
 }
 
 fn compare_survey(survey: &Survey, records: &[&Record]) {
@@ -286,6 +296,9 @@ fn compare_survey(survey: &Survey, records: &[&Record]) {
     assert_eq!(survey.known_time, events.iter().filter_map(Event::time).max());
     assert_eq!(survey.commits, ended.iter().filter(|(_, _, commit)| *commit).count() as u64);
     assert_eq!(survey.aborts, ended.iter().filter(|(_, _, commit)| !commit).count() as u64);
+    let count = |wanted: &dyn Fn(&Event) -> bool| events.iter().filter(|event| wanted(event)).count() as u64;
+    assert_eq!(survey.prepares, count(&|event| matches!(event, Event::Prepare { .. })));
+    assert_eq!(survey.parameter_changes, count(&|event| matches!(event, Event::ParameterChange(_))));
     assert_eq!(survey.last_complete, records.last().map(|record| record.lsn));
     assert!(matches!(survey.ending, Ending::Full | Ending::Switched { .. }), "{:?}", survey.ending);
     let names: Vec<&str> = survey.restore_points.iter().map(|point| point.name.as_str()).collect();

@@ -15,7 +15,9 @@ fn the_golden_archive_restores_to_its_end_and_to_a_restore_point() -> Result<()>
     // What it holds is a cluster of this major.
     let Some(postgres) = programs::postgres(15)? else { return Ok(()) };
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/v1").canonicalize()?;
-    let golden = stage::readable(&golden, "golden-v1")?;
+    // The copy is kept from run to run: named by the backup, so that it is this one's.
+    let backup = std::fs::read_to_string(golden.join("backup_id"))?;
+    let golden = stage::readable(&golden, &format!("golden-v1-{}", backup.trim()))?;
     let like = Cluster::init(&postgres, ClusterOptions::default())?;
     let place = ArchivePlace::Directory(golden.join("archive"));
     let walpoint = Walpoint::new(like.scratch(), &place, None)?;

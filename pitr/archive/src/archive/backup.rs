@@ -9,9 +9,9 @@ use futures::StreamExt;
 use super::Archive;
 use crate::backup_id::BackupId;
 use crate::content::{ContentHash, StoredHash, StoredHasher};
+use crate::description::Description;
 use crate::envelope::{Expected, Sealed};
 use crate::error::ArchiveError;
-use crate::facts::{FORMAT, put};
 use crate::layout::Entry;
 use crate::object_key::ObjectKey;
 use crate::store::{Metadata, MetadataError, PutOutcome};
@@ -70,7 +70,7 @@ impl Archive {
 
     /// A backup's summary.
     pub async fn summary(&self, backup: &BackupId) -> Result<BackupSummary, ArchiveError> {
-        let (_, json) = self.read_small(&self.layout.summary(backup), MAX_SUMMARY_BYTES).await?;
+        let json = self.read_plain(&self.layout.summary(backup), MAX_SUMMARY_BYTES).await?;
         BackupSummary::parse(&self.layout, backup, &json)
     }
 
@@ -132,11 +132,8 @@ impl Archive {
 
     /// Metadata of a backup's objects; who wrote them stands in the summary.
     fn object_metadata(&self, content: ContentHash, plain_size: u64) -> Result<Metadata, MetadataError> {
-        let mut metadata = Metadata::new();
-        put(&mut metadata, "format", Some(FORMAT))?;
-        put(&mut metadata, "content", Some(content))?;
-        put(&mut metadata, "size", Some(plain_size))?;
-        put(&mut metadata, "system", Some(self.system_identifier()))?;
-        Ok(metadata)
+        let mut description = Description::of(content, plain_size)?;
+        description.put("system", Some(self.system_identifier()))?;
+        description.finish()
     }
 }

@@ -4,11 +4,11 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use walpoint_wal::{SegmentSize, SystemIdentifier, WalFileName};
 
-use super::{Archive, PARALLEL, SMALL, read_small};
+use super::{Archive, PARALLEL, SMALL, read_plain};
 use crate::cluster::Cluster;
 use crate::content::ContentHash;
+use crate::description::Description;
 use crate::error::ArchiveError;
-use crate::facts::{FORMAT, put};
 use crate::layout::{Entry, Layout};
 use crate::object_key::Prefix;
 use crate::store::{Listed, Metadata, MetadataError, ObjectStore, PutMode};
@@ -91,11 +91,7 @@ impl Archive {
 
 /// Metadata of the small objects that are stored as they are.
 pub(super) fn plain_metadata(plain: &[u8]) -> Result<Metadata, MetadataError> {
-    let mut metadata = Metadata::new();
-    put(&mut metadata, "format", Some(FORMAT))?;
-    put(&mut metadata, "content", Some(ContentHash::of(plain)))?;
-    put(&mut metadata, "size", Some(plain.len()))?;
-    Ok(metadata)
+    Description::of(ContentHash::of(plain), plain.len() as u64)?.finish()
 }
 
 async fn cluster_of(
@@ -103,8 +99,8 @@ async fn cluster_of(
     identifier: SystemIdentifier,
 ) -> Result<Option<Cluster>, ArchiveError> {
     let key = Layout::new(identifier).cluster();
-    let json = match read_small(store, &key, SMALL).await {
-        Ok((_, json)) => json,
+    let json = match read_plain(store, &key, SMALL).await {
+        Ok(json) => json,
         Err(error) if error.is_not_found() => return Ok(None),
         Err(error) => return Err(error),
     };

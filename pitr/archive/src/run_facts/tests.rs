@@ -4,6 +4,7 @@ use super::*;
 use crate::content::ContentHash;
 use crate::facts::Common;
 use crate::writer_id::WriterId;
+use proptest::prelude::*;
 use walpoint_wal::{Ending, Major, RestorePoint, SegmentSize, SystemIdentifier, TimelineId};
 
 const SIZE: u64 = 1 << 20;
@@ -36,6 +37,8 @@ pub(crate) fn survey(number: u64) -> Survey {
         known_time: Some(Timestamp(21 * SECOND)),
         commits: 3,
         aborts: 1,
+        prepares: 2,
+        parameter_changes: 1,
         steps_back: 0,
         restore_points: vec![RestorePoint { name: "p".to_owned(), lsn: start, time: Timestamp(0) }],
         xids: Some((700, 710)),
@@ -61,6 +64,8 @@ fn quiet(number: u64) -> Survey {
         known_time: None,
         commits: 0,
         aborts: 0,
+        prepares: 0,
+        parameter_changes: 0,
         restore_points: Vec::new(),
         ..survey(number)
     }
@@ -177,12 +182,67 @@ fn the_running_values_never_fall_though_the_clock_does() {
     assert_eq!(run.run_last_time, Some(Timestamp(-40 * SECOND)));
     assert_eq!(run.run_steps, 3, "two within and one at the border");
     assert_eq!((run.run_commits, run.run_points), (6, 2));
+    assert_eq!((run.run_prepares, run.run_parameter_changes), (Some(4), Some(2)));
 
     let second = WalFacts::of_survey(common(), &earlier, run);
     let run = RunFacts::continue_from(Some(&second), &quiet(7));
     assert_eq!(run.run_high, Some(Timestamp(20 * SECOND)));
     assert_eq!(run.run_last_time, Some(Timestamp(-40 * SECOND)));
     assert_eq!((run.run_steps, run.run_commits, run.run_points), (3, 6, 2));
+    assert_eq!((run.run_prepares, run.run_parameter_changes), (Some(4), Some(2)));
+}
+
+#[test]
+fn what_an_earlier_segment_did_not_count_stays_unknown_until_a_new_run() {
+    let mut first = facts(&survey(5));
+    first.run.as_mut().unwrap().run_prepares = None;
+    let run = RunFacts::continue_from(Some(&first), &survey(6));
+    assert_eq!((run.run_prepares, run.run_parameter_changes), (None, Some(2)));
+    let new = RunFacts::continue_from(None, &survey(6));
+    assert_eq!((new.run_prepares, new.run_parameter_changes), (Some(2), Some(1)));
+}
+
+/// What a segment counts: commits, prepares, parameter changes, restore points; and
+/// whether the run of the one before goes on in it.
+type Counts = (u64, u64, u64, usize, bool);
+
+fn counted(number: u64, (commits, prepares, parameter_changes, points, goes_on): Counts) -> Survey {
+    let sound = survey(number);
+    let point = sound.restore_points[0].clone();
+    Survey {
+        commits,
+        prepares,
+        parameter_changes,
+        restore_points: vec![point; points],
+        first_prev: sound.first_prev.filter(|_| goes_on),
+        ..sound
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_running_numbers_are_the_sums_since_the_run_began_and_never_fall(
+        all in prop::collection::vec((0..9_u64, 0..9_u64, 0..9_u64, 0..3_usize, prop::bool::weighted(0.9)), 1..30),
+    ) {
+        let mut before: Option<WalFacts> = None;
+        let mut first = 0;
+        for (index, counts) in all.iter().enumerate() {
+            let survey = counted(5 + index as u64, *counts);
+            let run = RunFacts::continue_from(before.as_ref(), &survey);
+            if !counts.4 {
+                first = index;
+            }
+            let since = &all[first..=index];
+            prop_assert_eq!(run.run_start, Lsn((5 + first as u64) * SIZE));
+            prop_assert_eq!(run.run_commits, since.iter().map(|it| it.0).sum::<u64>());
+            prop_assert_eq!(run.run_prepares, Some(since.iter().map(|it| it.1).sum()));
+            prop_assert_eq!(run.run_parameter_changes, Some(since.iter().map(|it| it.2).sum()));
+            prop_assert_eq!(run.run_points, since.iter().map(|it| it.3 as u64).sum::<u64>());
+            let facts = WalFacts::of_survey(common(), &survey, run);
+            // As the next push has it: from the metadata.
+            before = Some(WalFacts::from_metadata(&facts.to_metadata().unwrap()).unwrap());
+        }
+    }
 }
 
 #[test]

@@ -4,7 +4,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use walpoint_wal::{Lsn, RestorePoint, TimelineId};
 
 use super::{MAX_LISTED_POINTS, MAX_METADATA_BYTES, WalEnding, WalFacts};
-use crate::facts::{Common, FactsError, optional, put, required, time_text, unreadable};
+use crate::description::{Described, Description};
+use crate::facts::{Common, FactsError, time_text, unreadable};
 use crate::run_facts::RunFacts;
 use crate::store::{Metadata, MetadataError};
 
@@ -12,83 +13,84 @@ impl WalFacts {
     /// As object metadata. Restore points are listed when they are at most
     /// [`MAX_LISTED_POINTS`] and all fit.
     pub fn to_metadata(&self) -> Result<Metadata, MetadataError> {
-        let mut metadata = self.common.to_metadata()?;
-        self.put_shape(&mut metadata)?;
-        self.put_transactions(&mut metadata)?;
+        let mut description = self.common.describe()?;
+        self.put_shape(&mut description)?;
+        self.put_transactions(&mut description)?;
         if let Some(run) = &self.run {
-            put_run(&mut metadata, run)?;
+            put_run(&mut description, run)?;
         }
         let points = self.restore_points.as_deref().unwrap_or_default();
         if !points.is_empty() && points.len() <= MAX_LISTED_POINTS {
             let listed = list_points(points);
-            if metadata.size() + POINTS.len() + listed.len() <= MAX_METADATA_BYTES {
-                put(&mut metadata, POINTS, Some(listed))?;
+            if description.size() + POINTS.len() + listed.len() <= MAX_METADATA_BYTES {
+                description.put(POINTS, Some(listed))?;
             }
         }
-        Ok(metadata)
+        description.finish()
     }
 
-    fn put_shape(&self, metadata: &mut Metadata) -> Result<(), MetadataError> {
-        put(metadata, "timeline", Some(self.timeline))?;
-        put(metadata, "validated", Some(yes_no(self.validated)))?;
-        put(metadata, "magic", self.page_magic.map(|magic| format!("{magic:04x}")))?;
-        put(metadata, "start", Some(self.start))?;
-        put(metadata, "end", Some(self.end))?;
-        put(metadata, "first-record", self.first_record)?;
-        put(metadata, "first-prev", self.first_prev)?;
-        put(metadata, "last-start", self.last_start)?;
-        put(metadata, "ending", Some(self.ending.word()))?;
-        put(metadata, "ending-at", self.ending.at())?;
-        put(metadata, "edge-checked", Some(yes_no(self.edge_checked)))
+    fn put_shape(&self, description: &mut Description) -> Result<(), MetadataError> {
+        description.put("timeline", Some(self.timeline))?;
+        description.put("validated", Some(yes_no(self.validated)))?;
+        description.put("magic", self.page_magic.map(|magic| format!("{magic:04x}")))?;
+        description.put("start", Some(self.start))?;
+        description.put("end", Some(self.end))?;
+        description.put("first-record", self.first_record)?;
+        description.put("first-prev", self.first_prev)?;
+        description.put("last-start", self.last_start)?;
+        description.put("ending", Some(self.ending.word()))?;
+        description.put("ending-at", self.ending.at())?;
+        description.put("edge-checked", Some(yes_no(self.edge_checked)))
     }
 
-    fn put_transactions(&self, metadata: &mut Metadata) -> Result<(), MetadataError> {
-        put(metadata, "time-low", self.time_low.map(time_text))?;
-        put(metadata, "time-high", self.time_high.map(time_text))?;
-        put(metadata, "time-first", self.time_first.map(time_text))?;
-        put(metadata, "time-last", self.time_last.map(time_text))?;
-        put(metadata, "time-known", self.time_known.map(time_text))?;
-        put(metadata, "commits", Some(self.commits))?;
-        put(metadata, "aborts", Some(self.aborts))?;
-        put(metadata, "steps-back", Some(self.steps_back))?;
-        put(metadata, "point-count", Some(self.point_count))?;
-        put(metadata, "xids", self.xids.map(|(low, high)| format!("{low}-{high}")))?;
-        put(metadata, "file-copy", Some(yes_no(self.file_copy)))?;
-        put(metadata, "next-xid", self.next_xid)
+    fn put_transactions(&self, description: &mut Description) -> Result<(), MetadataError> {
+        description.put("time-low", self.time_low.map(time_text))?;
+        description.put("time-high", self.time_high.map(time_text))?;
+        description.put("time-first", self.time_first.map(time_text))?;
+        description.put("time-last", self.time_last.map(time_text))?;
+        description.put("time-known", self.time_known.map(time_text))?;
+        description.put("commits", Some(self.commits))?;
+        description.put("aborts", Some(self.aborts))?;
+        description.put("steps-back", Some(self.steps_back))?;
+        description.put("point-count", Some(self.point_count))?;
+        description.put("xids", self.xids.map(|(low, high)| format!("{low}-{high}")))?;
+        description.put("file-copy", Some(yes_no(self.file_copy)))?;
+        description.put("next-xid", self.next_xid)
     }
 
     /// From object metadata.
     pub fn from_metadata(metadata: &Metadata) -> Result<Self, FactsError> {
-        let common = Common::from_metadata(metadata)?;
-        let timeline = required(metadata, "timeline")?;
+        let described = Described::verified(metadata)?;
+        let common = Common::of_description(described)?;
+        let timeline = described.required("timeline")?;
         let timeline = TimelineId::new(timeline).ok_or_else(|| unreadable("timeline", "0"))?;
-        let point_count = required(metadata, "point-count")?;
+        let point_count = described.required("point-count")?;
         Ok(Self {
             common,
             timeline,
-            validated: flag(metadata, "validated")?,
-            page_magic: read_magic(metadata)?,
-            start: required(metadata, "start")?,
-            end: required(metadata, "end")?,
-            first_record: optional(metadata, "first-record")?,
-            first_prev: optional(metadata, "first-prev")?,
-            last_start: optional(metadata, "last-start")?,
-            ending: read_ending(metadata)?,
-            edge_checked: flag(metadata, "edge-checked")?,
-            time_low: optional(metadata, "time-low")?,
-            time_high: optional(metadata, "time-high")?,
-            time_first: optional(metadata, "time-first")?,
-            time_last: optional(metadata, "time-last")?,
-            time_known: optional(metadata, "time-known")?,
-            commits: required(metadata, "commits")?,
-            aborts: required(metadata, "aborts")?,
-            steps_back: required(metadata, "steps-back")?,
+            validated: flag(described, "validated")?,
+            page_magic: read_magic(described)?,
+            start: described.required("start")?,
+            end: described.required("end")?,
+            first_record: described.optional("first-record")?,
+            first_prev: described.optional("first-prev")?,
+            last_start: described.optional("last-start")?,
+            ending: read_ending(described)?,
+            edge_checked: flag(described, "edge-checked")?,
+            time_low: described.optional("time-low")?,
+            time_high: described.optional("time-high")?,
+            time_first: described.optional("time-first")?,
+            time_last: described.optional("time-last")?,
+            time_known: described.optional("time-known")?,
+            commits: described.required("commits")?,
+            aborts: described.required("aborts")?,
+            steps_back: described.required("steps-back")?,
             point_count,
-            restore_points: read_points(metadata, point_count)?,
-            xids: read_xids(metadata)?,
-            file_copy: flag(metadata, "file-copy")?,
-            next_xid: optional(metadata, "next-xid")?,
-            run: read_run(metadata)?,
+            restore_points: read_points(described, point_count)?,
+            xids: read_xids(described)?,
+            file_copy: flag(described, "file-copy")?,
+            next_xid: described.optional("next-xid")?,
+            run: read_run(described)?,
         })
     }
 }
@@ -114,26 +116,30 @@ impl WalEnding {
 
 const POINTS: &str = "points";
 
-fn put_run(metadata: &mut Metadata, run: &RunFacts) -> Result<(), MetadataError> {
-    put(metadata, "run-start", Some(run.run_start))?;
-    put(metadata, "run-high", run.run_high.map(time_text))?;
-    put(metadata, "run-last-time", run.run_last_time.map(time_text))?;
-    put(metadata, "run-commits", Some(run.run_commits))?;
-    put(metadata, "run-steps", Some(run.run_steps))?;
-    put(metadata, "run-points", Some(run.run_points))?;
-    put(metadata, "run-last-start", run.last_start)
+fn put_run(description: &mut Description, run: &RunFacts) -> Result<(), MetadataError> {
+    description.put("run-start", Some(run.run_start))?;
+    description.put("run-high", run.run_high.map(time_text))?;
+    description.put("run-last-time", run.run_last_time.map(time_text))?;
+    description.put("run-commits", Some(run.run_commits))?;
+    description.put("run-steps", Some(run.run_steps))?;
+    description.put("run-points", Some(run.run_points))?;
+    description.put("run-prepares", run.run_prepares)?;
+    description.put("run-parameter-changes", run.run_parameter_changes)?;
+    description.put("run-last-start", run.last_start)
 }
 
-fn read_run(metadata: &Metadata) -> Result<Option<RunFacts>, FactsError> {
-    let Some(run_start) = optional(metadata, "run-start")? else { return Ok(None) };
+fn read_run(described: Described<'_>) -> Result<Option<RunFacts>, FactsError> {
+    let Some(run_start) = described.optional("run-start")? else { return Ok(None) };
     Ok(Some(RunFacts {
         run_start,
-        run_high: optional(metadata, "run-high")?,
-        run_last_time: optional(metadata, "run-last-time")?,
-        run_commits: required(metadata, "run-commits")?,
-        run_steps: required(metadata, "run-steps")?,
-        run_points: required(metadata, "run-points")?,
-        last_start: optional(metadata, "run-last-start")?,
+        run_high: described.optional("run-high")?,
+        run_last_time: described.optional("run-last-time")?,
+        run_commits: described.required("run-commits")?,
+        run_steps: described.required("run-steps")?,
+        run_points: described.required("run-points")?,
+        run_prepares: described.optional("run-prepares")?,
+        run_parameter_changes: described.optional("run-parameter-changes")?,
+        last_start: described.optional("run-last-start")?,
     }))
 }
 
@@ -141,8 +147,8 @@ fn yes_no(value: bool) -> &'static str {
     if value { "yes" } else { "no" }
 }
 
-fn flag(metadata: &Metadata, name: &'static str) -> Result<bool, FactsError> {
-    match metadata.get(name) {
+fn flag(described: Described<'_>, name: &'static str) -> Result<bool, FactsError> {
+    match described.get(name) {
         Some("yes") => Ok(true),
         Some("no") => Ok(false),
         Some(value) => Err(unreadable(name, value)),
@@ -150,14 +156,14 @@ fn flag(metadata: &Metadata, name: &'static str) -> Result<bool, FactsError> {
     }
 }
 
-fn read_magic(metadata: &Metadata) -> Result<Option<u16>, FactsError> {
+fn read_magic(described: Described<'_>) -> Result<Option<u16>, FactsError> {
     let read = |text| u16::from_str_radix(text, 16).map_err(|_| unreadable("magic", text));
-    metadata.get("magic").map(read).transpose()
+    described.get("magic").map(read).transpose()
 }
 
-fn read_ending(metadata: &Metadata) -> Result<WalEnding, FactsError> {
-    let at = || required(metadata, "ending-at");
-    match metadata.get("ending") {
+fn read_ending(described: Described<'_>) -> Result<WalEnding, FactsError> {
+    let at = || described.required("ending-at");
+    match described.get("ending") {
         Some("full") => Ok(WalEnding::Full),
         Some("switched") => Ok(WalEnding::Switched { at: at()? }),
         Some("open") => Ok(WalEnding::Open { at: at()? }),
@@ -168,12 +174,12 @@ fn read_ending(metadata: &Metadata) -> Result<WalEnding, FactsError> {
     }
 }
 
-fn read_xids(metadata: &Metadata) -> Result<Option<(u32, u32)>, FactsError> {
+fn read_xids(described: Described<'_>) -> Result<Option<(u32, u32)>, FactsError> {
     let read = |text: &str| {
         let (low, high) = text.split_once('-')?;
         Some((low.parse().ok()?, high.parse().ok()?))
     };
-    let Some(text) = metadata.get("xids") else { return Ok(None) };
+    let Some(text) = described.get("xids") else { return Ok(None) };
     read(text).map(Some).ok_or_else(|| unreadable("xids", text))
 }
 
@@ -193,8 +199,8 @@ fn list_points(points: &[RestorePoint]) -> String {
     listed.join(",")
 }
 
-fn read_points(metadata: &Metadata, count: u64) -> Result<Option<Vec<RestorePoint>>, FactsError> {
-    let Some(text) = metadata.get(POINTS) else {
+fn read_points(described: Described<'_>, count: u64) -> Result<Option<Vec<RestorePoint>>, FactsError> {
+    let Some(text) = described.get(POINTS) else {
         return Ok((count == 0).then(Vec::new));
     };
     let points: Option<Vec<_>> = text.split(',').map(read_point).collect();

@@ -107,6 +107,18 @@ impl Writer {
         self.record(0, 0, 0x70, &main)
     }
 
+    /// `xl_xact_prepare` without a name and without subtransactions: zeros for all majors.
+    pub fn prepare(&mut self, xid: u32, time: i64) -> Lsn {
+        let mut main = [0; 72];
+        main[8..12].copy_from_slice(&xid.to_le_bytes());
+        main[16..24].copy_from_slice(&time.to_le_bytes());
+        self.record(xid, 1, 0x10, &main)
+    }
+
+    pub fn parameter_change(&mut self) -> Lsn {
+        self.record(0, 0, 0x60, &[0; 28])
+    }
+
     /// A record of a kind that is not looked into, with this many bytes of main data.
     pub fn filler(&mut self, length: usize, seed: u8) -> Lsn {
         let main: Vec<u8> = (0..length).map(|i| (i as u8).wrapping_mul(31).wrapping_add(seed) | 1).collect();

@@ -36,7 +36,7 @@ async fn a_backup_exists_when_its_summary_does_and_not_before() {
         sealing.fetch_manifest(&summary, &mut Vec::new()).await,
         Err(ArchiveError::NoKey { .. })
     ));
-    let (_, stored) = opening.read_small(&pack.key, 1 << 20).await.unwrap();
+    let (_, stored) = read_small(opening.store().as_ref(), &pack.key, 1 << 20).await.unwrap();
     let frames = open_pack(opening.keys(), stored, true).unwrap();
     assert_eq!(read_piece(&frames, &piece).unwrap(), b"a page");
 }

@@ -1,5 +1,6 @@
 use walpoint_wal::{Lsn, SegmentSize, TimelineId};
 
+use super::cluster::plain_metadata;
 use super::*;
 use crate::catalog::CatalogScope;
 use crate::cluster::Cluster;
@@ -9,9 +10,8 @@ use crate::store::{PutMode, StoreErrorKind};
 use crate::summary::tests::summary;
 
 async fn put_raw(place: &Place, key: &str, bytes: &'static [u8]) {
-    let key = ObjectKey::new(key).unwrap();
-    let _ =
-        place.store.put(&key, Bytes::from_static(bytes), &Metadata::new(), PutMode::Overwrite).await.unwrap();
+    let (key, metadata) = (ObjectKey::new(key).unwrap(), plain_metadata(bytes).unwrap());
+    let _ = place.store.put(&key, Bytes::from_static(bytes), &metadata, PutMode::Overwrite).await.unwrap();
 }
 
 fn timeline(number: u32) -> TimelineId {
@@ -58,8 +58,10 @@ async fn a_cluster_that_lies_in_anothers_folder_is_damage() {
     let place = Place::new().await;
     let json = Cluster { system_identifier: SystemIdentifier(8), ..cluster() }.to_json().unwrap();
     let key = place.archive().layout().cluster();
-    let _ = place.store.put(&key, json.into(), &Metadata::new(), PutMode::CreateOnly).await.unwrap();
-    assert!(matches!(place.archive().cluster().await, Err(ArchiveError::Damaged { .. })));
+    let metadata = plain_metadata(&json).unwrap();
+    let _ = place.store.put(&key, json.into(), &metadata, PutMode::CreateOnly).await.unwrap();
+    let error = place.archive().cluster().await.unwrap_err();
+    assert!(matches!(error, ArchiveError::Damaged { .. }) && error.to_string().contains("cluster 8"));
 }
 
 #[tokio::test]
