@@ -31,6 +31,7 @@ mod prepared;
 mod progress;
 mod recovery_oracle;
 mod rescue;
+mod restore_points;
 mod segment_sizes;
 mod spanning_records;
 mod subscriptions;
