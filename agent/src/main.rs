@@ -1,4 +1,4 @@
-//! `walpoint` keeps a PostgreSQL cluster recoverable to any moment.
+// `walpoint` keeps a PostgreSQL cluster recoverable to any moment.
 
 mod backup;
 mod cli;

@@ -156,6 +156,8 @@ pub async fn open_store(
         ArchiveUrl::Dir(path) => Arc::new(DirStore::open(path).await?),
         ArchiveUrl::S3 { bucket, prefix } => Arc::new(S3Store::open(config, bucket, prefix).await?),
     };
+    #[cfg(feature = "fault-points")]
+    let store: Arc<dyn ObjectStore> = Arc::new(crate::store::fault_points::FaultPoints::new(store));
     Ok(Arc::new(Retry::new(store, *policy)))
 }
 

@@ -12,6 +12,8 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
+use crate::fault_point::step;
+
 /// Begins the name of every temporary file; a killed run may leave one.
 pub const TEMP_PREFIX: &str = ".tmp-";
 
@@ -48,7 +50,7 @@ pub fn write_file(path: &Path, bytes: &[u8], mode: u32, placement: Placement) ->
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let dir = open_dir(parent.unwrap_or(Path::new(".")))?;
     let mut temp = TempFile::create(&dir, mode)?;
-    temp.file().write_all(bytes)?;
+    temp.write_all(bytes)?;
     temp.sync()?;
     let placed = temp.place(name, placement)?;
     fsync_dir(&dir)?;
@@ -57,12 +59,12 @@ pub fn write_file(path: &Path, bytes: &[u8], mode: u32, placement: Placement) ->
 
 /// Makes the bytes of a file durable.
 pub fn fsync_file(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+    step("fsync a file", || File::open(path)?.sync_all())
 }
 
 /// Makes the entries of a directory durable.
 pub fn fsync_dir(dir: impl AsFd) -> io::Result<()> {
-    Ok(rustix::fs::fsync(dir)?)
+    step("fsync a directory", || Ok(rustix::fs::fsync(dir)?))
 }
 
 /// Opens a directory for [`fsync_dir`] and [`TempFile::create`].
@@ -80,7 +82,7 @@ pub fn create_dirs(path: &Path, mode: u32) -> io::Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     create_dirs(parent, mode)?;
     let mode = Mode::from_raw_mode(mode);
-    match rustix::fs::mkdir(path, mode) {
+    match step("make a directory", || rustix::fs::mkdir(path, mode)) {
         Ok(()) => rustix::fs::chmod(path, mode)?,
         Err(Errno::EXIST) if path.is_dir() => {}
         Err(error) => return Err(error.into()),
@@ -104,7 +106,7 @@ impl TempFile {
         let name = format!("{TEMP_PREFIX}{:016x}", rand::random::<u64>());
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(mode);
-        let file = rustix::fs::openat(dir, name.as_str(), flags, mode)?;
+        let file = step("create a file", || rustix::fs::openat(dir, name.as_str(), flags, mode))?;
         let temp = Self { dir: dir.try_clone()?, file: file.into(), name: Some(name) };
         // The umask may have taken bits away.
         rustix::fs::fchmod(&temp.file, mode)?;
@@ -116,9 +118,14 @@ impl TempFile {
         &mut self.file
     }
 
+    /// Appends bytes.
+    pub fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        step("write", || self.file.write_all(bytes))
+    }
+
     /// Makes the bytes written so far durable.
     pub fn sync(&self) -> io::Result<()> {
-        self.file.sync_all()
+        step("fsync a file", || self.file.sync_all())
     }
 
     /// Gives the file its name in its directory; after an error it may be called
@@ -149,12 +156,12 @@ impl Drop for TempFile {
 }
 
 fn rename(dir: BorrowedFd<'_>, from: &str, to: &str) -> io::Result<Placed> {
-    rustix::fs::renameat(dir, from, dir, to)?;
+    step("rename", || rustix::fs::renameat(dir, from, dir, to))?;
     Ok(Placed::Created)
 }
 
 fn rename_if_free(dir: BorrowedFd<'_>, from: &str, to: &str) -> io::Result<Placed> {
-    match rustix::fs::renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE) {
+    match step("rename", || rustix::fs::renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE)) {
         Ok(()) => Ok(Placed::Created),
         Err(Errno::EXIST) => Ok(Placed::Exists),
         // The kernel or the file system (NFS, say) does not know the flag.
@@ -164,12 +171,12 @@ fn rename_if_free(dir: BorrowedFd<'_>, from: &str, to: &str) -> io::Result<Place
 }
 
 fn link_if_free(dir: BorrowedFd<'_>, from: &str, to: &str) -> io::Result<Placed> {
-    match rustix::fs::linkat(dir, from, dir, to, AtFlags::empty()) {
+    match step("link", || rustix::fs::linkat(dir, from, dir, to, AtFlags::empty())) {
         Ok(()) => {}
         Err(Errno::EXIST) => return Ok(Placed::Exists),
         Err(error) => return Err(error.into()),
     }
-    rustix::fs::unlinkat(dir, from, AtFlags::empty())?;
+    step("unlink", || rustix::fs::unlinkat(dir, from, AtFlags::empty()))?;
     Ok(Placed::Created)
 }
 

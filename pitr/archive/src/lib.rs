@@ -13,6 +13,7 @@ pub mod encrypt;
 pub mod envelope;
 pub mod error;
 pub mod facts;
+pub mod fault_point;
 mod hex;
 pub mod layout;
 pub mod manifest;

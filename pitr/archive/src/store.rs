@@ -24,6 +24,8 @@ use crate::object_key::{ObjectKey, Prefix};
 pub mod contract;
 pub mod dir;
 mod error;
+#[cfg(feature = "fault-points")]
+pub mod fault_points;
 pub mod faulty;
 pub mod retry;
 pub mod s3;

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::FileExt;
 
+use walpoint_archive::fault_point::step;
 use walpoint_archive::store::StoreErrorKind;
 use walpoint_archive::{Archive, ArchiveError, Variant};
 use walpoint_wal::{SegmentName, TimelineHistory, TimelineId, WalFileName};
@@ -151,7 +152,7 @@ fn cut_at_fork(
         return Ok(());
     };
     let (begin, end) = (fork.offset_in_segment(request.segment_size), request.segment_size.bytes());
-    zero(temporary.file(), begin, end).map_err(|error| temporary.error("write", error))
+    step("write", || zero(temporary.file(), begin, end)).map_err(|error| temporary.error("write", error))
 }
 
 fn zero(file: &mut File, begin: u64, end: u64) -> io::Result<()> {

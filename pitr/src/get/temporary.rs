@@ -9,6 +9,8 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use walpoint_archive::fault_point::step;
+
 use super::error::GetError;
 
 const PREFIX: &str = ".walpoint.get.";
@@ -29,7 +31,8 @@ impl Temporary {
         };
         remove_leftovers(directory);
         let path = directory.join(format!("{PREFIX}{}", std::process::id()));
-        let opened = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
+        let create = || OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
+        let opened = step("create a file", create);
         let file = opened.map_err(|source| GetError::Io { path: path.clone(), verb: "create", source })?;
         Ok(Temporary { path: Some(path), file })
     }
@@ -48,7 +51,8 @@ impl Temporary {
     #[expect(clippy::disallowed_methods, reason = "PostgreSQL makes the file durable itself")]
     pub(super) fn place(mut self, destination: &Path) -> Result<(), GetError> {
         if let Some(path) = &self.path {
-            std::fs::rename(path, destination).map_err(|source| self.error("rename", source))?;
+            step("rename", || std::fs::rename(path, destination))
+                .map_err(|source| self.error("rename", source))?;
         }
         self.path = None;
         Ok(())

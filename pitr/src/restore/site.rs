@@ -8,6 +8,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use walpoint_archive::fault_point::step;
+
 use super::error::RestoreError;
 use super::sync;
 use super::tree::{Owner, Tree};
@@ -119,7 +121,8 @@ impl Site {
             let tree = self.tree(&file.place)?;
             let path = on_disk(&file.place);
             let made = tree.create_file(path, self.group.file_mode(file.mode))?;
-            made.set_len(file.size).map_err(|error| self.error(&file.place, "set length of", error))?;
+            step("set length", || made.set_len(file.size))
+                .map_err(|error| self.error(&file.place, "set length of", error))?;
         }
         Ok(())
     }
@@ -137,7 +140,7 @@ impl Site {
         offset: u64,
         piece: &[u8],
     ) -> Result<(), RestoreError> {
-        file.write_all_at(piece, offset).map_err(|error| self.error(place, "write", error))
+        step("write", || file.write_all_at(piece, offset)).map_err(|error| self.error(place, "write", error))
     }
 
     /// The first bytes of a file in the data directory, at most `limit`; `None` when

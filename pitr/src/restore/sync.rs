@@ -7,6 +7,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use walpoint_archive::fault_point::step;
+
 use super::error::RestoreError;
 use super::stopped;
 use super::tree::Tree;
@@ -36,7 +38,8 @@ pub(super) fn everything(tree: &Tree) -> Result<(), RestoreError> {
 /// Makes one file, or a directory's entries, durable.
 pub(super) fn directory(tree: &Tree, path: &Path) -> Result<(), RestoreError> {
     let open = tree.open_to_read(path)?;
-    open.sync_all().map_err(|error| RestoreError::io(&tree.path().join(path), "fsync", error))
+    step("fsync", || open.sync_all())
+        .map_err(|error| RestoreError::io(&tree.path().join(path), "fsync", error))
 }
 
 /// Paths of all files and directories below, links left out: they are their directory's entries.
@@ -66,7 +69,9 @@ fn walk(root: &Path) -> Result<Vec<PathBuf>, RestoreError> {
 fn sync_above(root: &Path) -> Result<(), RestoreError> {
     let above = root.parent().unwrap_or(Path::new("/"));
     match std::fs::File::open(above) {
-        Ok(directory) => directory.sync_all().map_err(|error| RestoreError::io(above, "fsync", error)),
+        Ok(directory) => {
+            step("fsync", || directory.sync_all()).map_err(|error| RestoreError::io(above, "fsync", error))
+        }
         Err(_) => Ok(()),
     }
 }

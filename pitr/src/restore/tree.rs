@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
+use walpoint_archive::fault_point::step;
 
 use super::error::RestoreError;
 
@@ -39,7 +40,7 @@ impl Tree {
     /// the owner of a data directory.
     pub(super) fn claim(path: &Path, mode: u32, owner: Option<Owner>) -> Result<Tree, RestoreError> {
         let at = |verb| move |error: rustix::io::Errno| RestoreError::io(path, verb, error.into());
-        match rustix::fs::mkdir(path, Mode::from_raw_mode(mode)) {
+        match step("create directory", || rustix::fs::mkdir(path, Mode::from_raw_mode(mode))) {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
             Err(error) => return Err(at("create directory")(error)),
         }
@@ -80,14 +81,13 @@ impl Tree {
     /// Makes a file with this content.
     pub(super) fn write_new(&self, path: &Path, mode: u32, content: &[u8]) -> Result<(), RestoreError> {
         let mut file = self.create_file(path, mode)?;
-        file.write_all(content).map_err(|error| self.error(path, "write", error))
+        step("write", || file.write_all(content)).map_err(|error| self.error(path, "write", error))
     }
 
     /// Gives a file new content in place of the old.
     pub(super) fn rewrite(&self, path: &Path, content: &[u8]) -> Result<(), RestoreError> {
         let mut file = self.open_file(path)?;
-        file.set_len(0)
-            .and_then(|()| file.write_all(content))
+        step("write", || file.set_len(0).and_then(|()| file.write_all(content)))
             .map_err(|error| self.error(path, "write", error))
     }
 
@@ -147,7 +147,8 @@ impl Tree {
 
     /// Makes the directory's own entries durable.
     pub(super) fn sync_root(&self) -> Result<(), RestoreError> {
-        rustix::fs::fsync(&self.root).map_err(|error| RestoreError::io(&self.path, "fsync", error.into()))
+        step("fsync", || rustix::fs::fsync(&self.root))
+            .map_err(|error| RestoreError::io(&self.path, "fsync", error.into()))
     }
 
     /// Does something to the last step of a path, in the directory that the others lead to.
@@ -175,7 +176,7 @@ impl Tree {
             }
             act(held.as_ref().unwrap_or(&self.root), name)
         };
-        walk().map_err(|error| self.error(path, verb, error.into()))
+        step(verb, walk).map_err(|error| self.error(path, verb, error.into()))
     }
 
     fn dress(&self, object: impl AsFd, mode: u32) -> rustix::io::Result<()> {

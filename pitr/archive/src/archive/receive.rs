@@ -14,6 +14,7 @@ use super::send::panicked;
 use crate::content::ContentHash;
 use crate::envelope::{Expected, OpenError, Opened, open_to};
 use crate::error::ArchiveError;
+use crate::fault_point::step;
 use crate::object_key::ObjectKey;
 use crate::store::{ByteStream, StoreError};
 
@@ -42,7 +43,7 @@ impl Archive {
         });
         let mut unwritten = None;
         while let Some(piece) = plain.recv().await {
-            if let Err(error) = out.write_all(&piece) {
+            if let Err(error) = step("write", || out.write_all(&piece)) {
                 unwritten = Some(error);
                 break;
             }
@@ -67,7 +68,7 @@ impl Archive {
                 return Err(ArchiveError::damaged(key, format!("it holds more than {limit} bytes")));
             }
             hasher.update(&piece);
-            out.write_all(&piece).map_err(|source| unwritable(key, source))?;
+            step("write", || out.write_all(&piece)).map_err(|source| unwritable(key, source))?;
         }
         Ok(hasher.finish())
     }

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use super::failure::Attempt;
 use crate::durable::{self, DIR_MODE};
+use crate::fault_point::step;
 use crate::object_key::ObjectKey;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -142,7 +143,7 @@ impl FolderChain {
 fn make(folder: &OwnedFd, name: &str, attempt: &Attempt) -> Result<OwnedFd, StoreError> {
     let doing = || format!("make the folder {name:?}");
     let mode = Mode::from_raw_mode(DIR_MODE);
-    match rustix::fs::mkdirat(folder, name, mode) {
+    match step("make a directory", || rustix::fs::mkdirat(folder, name, mode)) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(attempt.io(&doing(), &error.into())),
     }

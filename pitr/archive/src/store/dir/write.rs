@@ -11,6 +11,7 @@ use super::failure::Attempt;
 use super::folder::{self, FolderChain, Turn};
 use super::meta::{self, Meta};
 use crate::durable::{FILE_MODE, Placed, Placement, TempFile};
+use crate::fault_point::step;
 use crate::object_key::ObjectKey;
 use crate::store::{Metadata, PutMode, PutOutcome, StoreError, StoreErrorKind};
 
@@ -100,9 +101,11 @@ impl Pending {
         }
         let file = self.temp.file();
         // A try before may have left a part of them.
-        let appended = std::io::Seek::seek(file, std::io::SeekFrom::Start(self.written))
-            .and_then(|_| file.set_len(self.written))
-            .and_then(|()| file.write_all(bytes));
+        let appended = step("write", || {
+            std::io::Seek::seek(file, std::io::SeekFrom::Start(self.written))
+                .and_then(|_| file.set_len(self.written))
+                .and_then(|()| file.write_all(bytes))
+        });
         appended.map_err(|error| attempt.io("write its file", &error))?;
         self.written += bytes.len() as u64;
         Ok(())
@@ -162,7 +165,7 @@ fn place_meta(
     let meta = Meta { size, metadata: metadata.clone() };
     let write = || {
         let mut temp = TempFile::create(folder, FILE_MODE)?;
-        temp.file().write_all(&meta.to_json()?)?;
+        temp.write_all(&meta.to_json()?)?;
         temp.sync()?;
         temp.place(&meta::name_for(name), Placement::Replace)
     };

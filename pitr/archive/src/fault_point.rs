@@ -1,0 +1,23 @@
+//! The steps that a test can fail: every write, fsync and rename of the durable
+//! write goes through [`step`], and in a test every request to the store is one too.
+//!
+//! The program that is shipped has none of that: there, a step is a call of its
+//! work and nothing else. With the feature `fault-points`, which only the program
+//! `walpoint-faults` of `scripts/torture` is built with, the environment says
+//! which step fails and how ([`injected`]).
+
+#[cfg(feature = "fault-points")]
+pub mod injected;
+
+#[cfg(feature = "fault-points")]
+pub use injected::step;
+
+/// Does one step. Its name says what it is: "fsync a file".
+#[cfg(not(feature = "fault-points"))]
+#[inline(always)]
+pub fn step<T, E: From<rustix::io::Errno>>(
+    _name: &'static str,
+    work: impl FnOnce() -> Result<T, E>,
+) -> Result<T, E> {
+    work()
+}
