@@ -62,7 +62,7 @@ struct Copied {
     label: BackupLabel,
     started: Position,
     stopped: StoppedBackup,
-    listing: Listing,
+    listing: Arc<Listing>,
     files: Vec<ReadFile>,
     late: Vec<LateFile>,
     reading: Reading,
@@ -81,7 +81,7 @@ async fn copy(
     let (control, _) = control_file(&directory.path)?;
     must_be_where_it_started(&control, started, &directory.path)?;
 
-    let listing = list(preparation).await?;
+    let listing = Arc::new(list(preparation).await?);
     progress.expect(listing.bytes, listing.files);
     progress.enter(Phase::Copying);
     let reading = Reading::start(archive, &id, settings.workers());

@@ -60,7 +60,7 @@ impl Completion<'_> {
     /// exists; when it fails it does not.
     pub async fn store(self, archive: &Archive) -> Result<Taken, Failure> {
         let (manifest, totals) = self.manifest()?;
-        let manifest = archive.put_manifest(&self.id, &manifest).await?;
+        let manifest = archive.put_manifest(&self.id, manifest).await?;
         let damaged = self.damaged();
         let summary = self.summary(manifest, totals, damaged.len() as u64);
         archive.put_summary(&summary).await?;

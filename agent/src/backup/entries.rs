@@ -1,7 +1,10 @@
 //! From what was listed and read to the lines of the manifest, in path order.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use walpoint_archive::RelativePath;
 use walpoint_archive::manifest::{EntryKind, ManifestEntry, Piece, TABLESPACE_FOLDER};
@@ -13,7 +16,7 @@ use super::read::ReadFile;
 /// What a backup holds.
 #[derive(Debug)]
 pub struct Contents {
-    pub listing: Listing,
+    pub listing: Arc<Listing>,
     /// What became of the listing's files; one that has vanished is not here.
     pub files: Vec<ReadFile>,
     pub late: Vec<ManifestEntry>,
@@ -30,15 +33,16 @@ impl Contents {
         &self,
         mut take: impl FnMut(&ManifestEntry) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut sources = self.sources()?;
+        let mut sources = self.sources();
         sources.sort_by(|a, b| a.0.cmp(&b.0));
         for (path, source) in sources {
-            take(&self.entry(path, source))?;
+            take(&self.entry(RelativePath::new(path)?, source))?;
         }
         Ok(())
     }
 
-    fn sources(&self) -> Result<Vec<(RelativePath, Source<'_>)>, RelativePathError> {
+    /// Where each line comes from, with its path. Borrowed: there may be a million.
+    fn sources(&self) -> Vec<(Cow<'_, [u8]>, Source<'_>)> {
         let mut read: Vec<Option<&ReadFile>> = vec![None; self.listing.entries.len()];
         for file in &self.files {
             if let Some(slot) = read.get_mut(file.index) {
@@ -48,19 +52,19 @@ impl Contents {
         let mut sources = Vec::new();
         for (entry, read) in self.listing.entries.iter().zip(read) {
             if let Some(source) = self.source_of(entry, read) {
-                sources.push((RelativePath::from_path(&entry.path)?, source));
+                sources.push((Cow::Borrowed(entry.path.as_os_str().as_bytes()), source));
             }
         }
         for late in &self.late {
-            sources.push((late.path.clone(), Source::Late(late)));
+            sources.push((Cow::Borrowed(late.path.as_bytes()), Source::Late(late)));
         }
         // Dropped since the start: its link is needed until replay has come
         // to where it was dropped.
         for oid in self.tablespaces.keys() {
-            let path = RelativePath::new(format!("{TABLESPACE_FOLDER}/{oid}"))?;
-            sources.push((path, Source::Tablespace(*oid)));
+            let path = format!("{TABLESPACE_FOLDER}/{oid}").into_bytes();
+            sources.push((Cow::Owned(path), Source::Tablespace(*oid)));
         }
-        Ok(sources)
+        sources
     }
 
     fn source_of<'a>(&self, entry: &'a Entry, read: Option<&'a ReadFile>) -> Option<Source<'a>> {
@@ -148,13 +152,14 @@ mod tests {
         let read = |(index, entry): (usize, &Entry)| ReadFile {
             index,
             content: Content { size: if entry.path.ends_with("two") { 14 } else { 7 }, bad_pages: vec![] },
-            pieces: vec![PlacedPiece { pack: 1, place }; if entry.path.ends_with("two") { 2 } else { 1 }],
+            pieces: vec![PlacedPiece { pack: 1, place }; if entry.path.ends_with("two") { 2 } else { 1 }]
+                .into(),
         };
         let is_there = |entry: &Entry| !gone.iter().any(|path| entry.path == Path::new(path));
         let files = listing.entries.iter().enumerate();
         let files = files.filter(|(_, entry)| is_there(entry)).map(read).collect();
         let tablespaces = tablespaces.iter().map(|(oid, path)| (*oid, path.into())).collect();
-        Contents { listing, files, late: Vec::new(), tablespaces }
+        Contents { listing: Arc::new(listing), files, late: Vec::new(), tablespaces }
     }
 
     fn lines(contents: &Contents) -> Vec<String> {

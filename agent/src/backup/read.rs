@@ -21,7 +21,6 @@ use pages::PageCheck;
 #[derive(Debug)]
 struct Wanted {
     index: usize,
-    path: PathBuf,
     size: u64,
     check: Option<PageCheck>,
 }
@@ -32,7 +31,8 @@ pub struct ReadFile {
     /// Place in the listing.
     pub index: usize,
     pub content: Content,
-    pub pieces: Vec<PlacedPiece>,
+    /// Most files have one: no room for more is kept, for there may be a million of them.
+    pub pieces: Box<[PlacedPiece]>,
 }
 
 /// Why the reading of files ended early.
@@ -52,6 +52,8 @@ pub enum ReadError {
 /// The files that are still to be read, shared by the workers.
 #[derive(Debug)]
 pub struct Queue {
+    listing: Arc<Listing>,
+    data_directory: PathBuf,
     /// The smallest first: they are taken from the end.
     wanted: Mutex<Vec<Wanted>>,
     is_given_up: AtomicBool,
@@ -60,7 +62,7 @@ pub struct Queue {
 impl Queue {
     /// Queues the regular files of the listing. Pages are verified where
     /// `control` says that they have checksums.
-    pub fn new(listing: &Listing, data_directory: &Path, control: &ControlFile) -> Queue {
+    pub fn new(listing: &Arc<Listing>, data_directory: &Path, control: &ControlFile) -> Queue {
         let mut wanted: Vec<Wanted> = listing
             .entries
             .iter()
@@ -68,7 +70,6 @@ impl Queue {
             .filter_map(|(index, entry)| match entry.kind {
                 EntryKind::File { size, relation } => Some(Wanted {
                     index,
-                    path: data_directory.join(&entry.path),
                     size,
                     check: relation.and_then(|relation| page_check(relation, control)),
                 }),
@@ -76,7 +77,12 @@ impl Queue {
             })
             .collect();
         wanted.sort_by_key(|file| file.size);
-        Queue { wanted: Mutex::new(wanted), is_given_up: AtomicBool::new(false) }
+        Queue {
+            listing: Arc::clone(listing),
+            data_directory: data_directory.to_owned(),
+            wanted: Mutex::new(wanted),
+            is_given_up: AtomicBool::new(false),
+        }
     }
 
     /// Makes every worker stop at its next piece.
@@ -86,6 +92,10 @@ impl Queue {
 
     fn next(&self) -> Option<Wanted> {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    fn path(&self, index: usize) -> PathBuf {
+        self.listing.entries.get(index).map(|entry| self.data_directory.join(&entry.path)).unwrap_or_default()
     }
 }
 
@@ -137,7 +147,8 @@ fn read_one(
     progress: &Progress,
     buffer: &mut Vec<u8>,
 ) -> Result<Option<ReadFile>, ReadError> {
-    let Wanted { index, path, size, check } = wanted;
+    let Wanted { index, size, check } = wanted;
+    let path = queue.path(index);
     let mut pieces = Vec::new();
     let read = file::read::<Stopped>(&path, check, buffer, |piece| {
         if queue.is_given_up.load(Ordering::Relaxed) {
@@ -152,7 +163,7 @@ fn read_one(
     // What was announced and is not there any more would keep the bar below 100 %.
     let read = content.as_ref().map_or(0, |content| content.size);
     progress.add_bytes(size.saturating_sub(read));
-    Ok(content.map(|content| ReadFile { index, content, pieces }))
+    Ok(content.map(|content| ReadFile { index, content, pieces: pieces.into() }))
 }
 
 enum Stopped {

@@ -45,7 +45,7 @@ impl Reading {
     /// Reads all files of the listing into packs.
     pub async fn read(
         self,
-        listing: &Listing,
+        listing: &Arc<Listing>,
         directory: &DataDirectory,
         progress: &Arc<Progress>,
     ) -> Result<(Vec<ReadFile>, Reading), Failure> {

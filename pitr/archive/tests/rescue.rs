@@ -204,7 +204,7 @@ async fn back_up(site: &Site, tablespace: &Path) -> BackupId {
     let mut writer = ManifestWriter::new(Vec::new(), &header).unwrap();
     entries.iter().for_each(|entry| writer.entry(entry).unwrap());
     let (manifest, totals) = writer.finish().unwrap();
-    let manifest = site.archive.put_manifest(&id, &manifest).await.unwrap();
+    let manifest = site.archive.put_manifest(&id, manifest).await.unwrap();
     let at = |lsn| Position { lsn: Lsn(lsn), time: Timestamp(848_526_300_000_000) };
     let summary = BackupSummary {
         format: FORMAT,

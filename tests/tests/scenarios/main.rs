@@ -25,6 +25,7 @@ mod hooks;
 mod idle_wal;
 mod inherited_settings;
 mod killed;
+mod many_files;
 mod newer_majors;
 mod outage;
 mod prepared;

@@ -36,10 +36,10 @@ impl Archive {
     pub async fn put_manifest(
         &self,
         backup: &BackupId,
-        plain: &[u8],
+        plain: impl Into<Bytes>,
     ) -> Result<ManifestObject, ArchiveError> {
         let what = format!("the manifest of {backup}");
-        let sealed = self.seal(&what, Bytes::copy_from_slice(plain)).await?;
+        let sealed = self.seal(&what, plain.into()).await?;
         let key = self.layout.manifest(backup, sealed.content.id(), sealed.encrypted);
         let StoredObject { key, size, sha256 } = self.put_sealed(key, &sealed).await?;
         Ok(ManifestObject { key, size, sha256, content: sealed.content, plain_size: sealed.plain_size })

@@ -20,7 +20,7 @@ async fn a_backup_exists_when_its_summary_does_and_not_before() {
     let sealed = pack.finish(sealing.sealer()).unwrap();
     let pack = sealing.put_pack(&id, 0, &sealed).await.unwrap();
     assert_eq!(pack.sha256, sealing.stored_hash(&pack.key).await.unwrap());
-    let manifest = sealing.put_manifest(&id, b"the manifest").await.unwrap();
+    let manifest = sealing.put_manifest(&id, &b"the manifest"[..]).await.unwrap();
     let listing = sealing.backups().await.unwrap();
     assert_eq!((listing.sound.len(), listing.unfinished), (0, vec![id.clone()]));
 
@@ -82,7 +82,7 @@ async fn a_manifest_that_is_not_what_the_summary_says_is_damaged() {
     let place = Place::new().await;
     let archive = place.archive();
     let id = summary().id;
-    let manifest = archive.put_manifest(&id, b"the manifest").await.unwrap();
+    let manifest = archive.put_manifest(&id, &b"the manifest"[..]).await.unwrap();
     let sound = summary_of(Vec::new(), manifest);
     let mut shorter = sound.clone();
     shorter.manifest.plain_size -= 1;
