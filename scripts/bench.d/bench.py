@@ -1,0 +1,126 @@
+"""Sets the stage, measures, prints. Started by scripts/bench, which has put
+everything that is needed under --home and dropped root's rights."""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import report
+from cluster import Cluster
+from measure import Failed, say
+from operations import Bench
+from programs import Copy, PgBackRest, PgBaseBackup, Walpoint, WalRus
+from s3 import Garage
+
+OPERATIONS = ["push", "get", "backup", "restore"]
+
+
+def arguments():
+    parser = argparse.ArgumentParser()
+    for name in ("--home", "--postgres", "--commit"):
+        parser.add_argument(name, required=True)
+    parser.add_argument("--only", choices=OPERATIONS)
+    parser.add_argument("--store", choices=["directory", "s3"])
+    parser.add_argument("--scale", type=int, default=100)
+    parser.add_argument("--runs", type=int, default=15)
+    parser.add_argument("--backup-runs", type=int, default=3)
+    return parser.parse_args()
+
+
+def programs_for(store, home, cluster, garage):
+    """Those that can work with this store, ours first."""
+    programs = [Walpoint(home, cluster, store, garage), PgBackRest(home, cluster, store, garage)]
+    if garage:
+        programs.insert(1, Walpoint(home, cluster, store, garage, tls=True))
+    if WalRus.found(home):
+        programs.append(WalRus(home, cluster, store, garage))
+    if not garage:
+        programs += [PgBaseBackup(home, cluster), Copy(home, cluster)]
+    for program in programs:
+        program.prepare()
+    return programs
+
+
+def measure(asked, cluster, garage):
+    """All rows that were asked for, and the programs' versions."""
+    wanted = [asked.only] if asked.only else OPERATIONS
+    rows, versions = [], []
+    segments = []
+    if {"push", "get"} & set(wanted):
+        segments = cluster.make_segments(asked.runs + 2)
+    for store in [asked.store] if asked.store else ["directory", "s3"]:
+        server = garage if store == "s3" else None
+        bench = Bench(asked.home, cluster, server, store)
+        programs = programs_for(store, asked.home, cluster, server)
+        versions += [f"{program.name} {program.version}" for program in programs if "TLS" not in program.name]
+        if {"push", "get"} & set(wanted):
+            pushed = bench.push(programs, asked.runs, segments)
+            rows += pushed if "push" in wanted else []
+        if "get" in wanted:
+            rows += bench.get(programs, asked.runs, segments)
+        if {"backup", "restore"} & set(wanted):
+            made = bench.backup(programs, asked.backup_runs if "backup" in wanted else 1)
+            rows += made if "backup" in wanted else []
+        if "restore" in wanted:
+            rows += bench.restore(programs, asked.backup_runs)
+    return rows, list(dict.fromkeys(versions))
+
+
+def main():
+    asked = arguments()
+    # An end by a signal is an end like any other: the servers go too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    load_before = _load()
+    cluster = Cluster(asked.home, asked.postgres)
+    garage = None if asked.store == "directory" else Garage(asked.home)
+    try:
+        cluster.start(asked.scale)
+        if garage:
+            garage.start()
+        rows, versions = measure(asked, cluster, garage)
+        stage = {
+            "machine": report.machine(asked.home),
+            "load_before": load_before,
+            "load_after": _load(),
+            "when": time.strftime("%Y-%m-%d", time.gmtime()),
+            "scale": asked.scale,
+            "bytes": cluster.bytes(),
+            "versions": [*versions, _version(f"{asked.postgres}/postgres"), _version(f"{asked.home}/bin/garage")],
+            "commit": asked.commit,
+            "wal_rus": "measured" if WalRus.found(asked.home) else "not found on PATH, so not measured",
+            "command": " ".join(_command(asked)),
+        }
+        with open(f"{asked.home}/result.md", "w", encoding="utf-8") as file:
+            file.write(report.document(rows, stage))
+        print(report.table(rows))
+    except Failed as failed:
+        sys.exit(f"bench: {failed}")
+    finally:
+        if garage:
+            garage.stop()
+        cluster.stop()
+
+
+def _command(asked):
+    yield "scripts/bench"
+    for name, value in (("only", asked.only), ("store", asked.store)):
+        if value:
+            yield f"--{name} {value}"
+    for name, value, usual in (("scale", asked.scale, 100), ("runs", asked.runs, 15), ("backup-runs", asked.backup_runs, 3)):
+        if value != usual:
+            yield f"--{name} {value}"
+
+
+def _version(program):
+    return subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout.split("[")[0].strip()
+
+
+def _load():
+    return f"{os.getloadavg()[0]:.1f}"
+
+
+if __name__ == "__main__":
+    main()
