@@ -39,5 +39,6 @@ mod subscriptions;
 mod tablespaces;
 mod take_over;
 mod take_over_rivals;
+mod tampered_recovery;
 mod torn_records;
 mod wal_decoding;
