@@ -313,6 +313,31 @@ fn damage_in_the_record_that_spans_in_is_seen() {
     stage.push(SPANNED).expect(0).says("damaged");
 }
 
+/// Changes one character of what the object says of itself.
+fn alter_metadata(stage: &Stage, name: &str, from: &str, to: &str) {
+    let text = metadata(stage, name);
+    assert!(text.contains(from), "{text}");
+    let mut path = object(stage, name).into_os_string();
+    path.push(".meta");
+    std::fs::write(path, text.replacen(from, to, 1)).unwrap();
+}
+
+#[test]
+fn metadata_that_were_changed_are_damage_and_hold_back_no_other_file() {
+    let stage = Stage::archived();
+    alter_metadata(&stage, SMALL, "\"edge-checked\":\"yes\"", "\"edge-checked\":\"no\"");
+    stage.get(SMALL).expect(255).says("not what was stored").says(SMALL);
+    // The same content again is not acknowledged.
+    stage.push(SMALL).expect(1).says("not what was stored").says(SMALL);
+    stage.get(FULL).expect(0);
+    stage.push(FULL).expect(0);
+
+    alter_metadata(&stage, LAST, "\"validated\":\"yes\"", "\"validated\":\"no\"");
+    let shown = stage.run(&["list", "--wal", "--json"]).expect(0).json();
+    let damaged = shown["timelines"][0]["damaged"].as_array().unwrap().clone();
+    assert!(damaged.iter().any(|it| it["segment"] == LAST), "{shown}");
+}
+
 #[test]
 fn a_run_of_wal_goes_on_from_segment_to_segment() {
     let stage = Stage::archived();

@@ -15,6 +15,10 @@ use walpoint_wal::{Lsn, PathStep, SegmentName, SegmentSize, TimelineId};
 
 use crate::path::TimelinePath;
 
+mod illegible;
+
+pub(crate) use illegible::Illegible;
+
 /// The WAL that the archive has on the way to a timeline.
 #[derive(Debug)]
 pub struct Coverage<'a> {
@@ -26,6 +30,8 @@ pub struct Coverage<'a> {
     pub stretches: Vec<Stretch<'a>>,
     /// What lies between them, and after the last one.
     pub gaps: Vec<Gap>,
+    /// What is left out.
+    illegible: Illegible,
 }
 
 /// Segments without a hole between them. Never empty.
@@ -70,20 +76,27 @@ pub enum WhyGap {
     OnlyPartial,
     /// The archive holds several, and nobody has decided.
     Ambiguous(Vec<ContentId>),
+    /// Its metadata cannot be read: what is wrong with them.
+    Illegible(String),
 }
 
 impl<'a> Coverage<'a> {
-    /// What `catalog` has on this way.
+    /// What `catalog` has on this way, by its names.
     pub fn of(catalog: &'a Catalog, path: TimelinePath) -> Coverage<'a> {
+        Coverage::without(catalog, path, &Illegible::default())
+    }
+
+    /// The same without segments that are known to be of no use.
+    pub(crate) fn without(catalog: &'a Catalog, path: TimelinePath, illegible: &Illegible) -> Coverage<'a> {
         let size = catalog.cluster.segment_size;
         let mut found = Found::default();
         for step in &path.steps {
-            found.take_step(catalog, step, size);
+            found.take_step(catalog, step, size, illegible);
         }
         let stretches = into_stretches(found.links.into_values());
-        let holes = Holes { catalog, path: &path, size, ambiguous: &found.ambiguous };
+        let holes = Holes { catalog, path: &path, size, unusable: &found.unusable };
         let gaps = holes.between_and_after(&stretches);
-        Coverage { path, size, stretches, gaps }
+        Coverage { path, size, stretches, gaps, illegible: illegible.clone() }
     }
 
     /// The timelines from `record_timeline` on that have this segment as a file of their
@@ -100,7 +113,9 @@ impl<'a> Coverage<'a> {
         let holder = |step: &PathStep| {
             let state = catalog.wal.get(&step.timeline)?.get(&number)?;
             match state.usable() {
-                Usable::One(variant) => Some((step.timeline, variant)),
+                Usable::One(variant) if self.illegible.why(variant).is_none() => {
+                    Some((step.timeline, variant))
+                }
                 _ => None,
             }
         };
@@ -129,12 +144,13 @@ impl Stretch<'_> {
 #[derive(Default)]
 struct Found<'a> {
     links: BTreeMap<u64, Link<'a>>,
-    ambiguous: BTreeMap<u64, (SegmentName, Vec<ContentId>)>,
+    /// There, and of no use.
+    unusable: BTreeMap<u64, (SegmentName, WhyGap)>,
 }
 
 impl<'a> Found<'a> {
     /// Takes what a step has of its own; it goes before what older steps have.
-    fn take_step(&mut self, catalog: &'a Catalog, step: &PathStep, size: SegmentSize) {
+    fn take_step(&mut self, catalog: &'a Catalog, step: &PathStep, size: SegmentSize, illegible: &Illegible) {
         let Some(segments) = catalog.wal.get(&step.timeline) else { return };
         let first = step.begin.segment_number(size);
         let last = step.end.map_or(u64::MAX, |end| last_segment_before(end, size));
@@ -145,14 +161,18 @@ impl<'a> Found<'a> {
             let Some(name) = SegmentName::from_number(step.timeline, *number, size) else { continue };
             let cut = step.end.filter(|end| end.segment_number(size) == *number);
             match state.usable() {
+                Usable::One(variant) if illegible.why(variant).is_some() => {
+                    let why = illegible.why(variant).unwrap_or_default().to_owned();
+                    self.unusable.insert(*number, (name, WhyGap::Illegible(why)));
+                }
                 Usable::One(variant) => {
-                    self.ambiguous.remove(number);
+                    self.unusable.remove(number);
                     self.links.insert(*number, Link { number: *number, name, variant, cut });
                 }
                 Usable::Nothing => {}
                 Usable::Ambiguous(variants) => {
                     let contents = variants.iter().map(|variant| variant.content).collect();
-                    self.ambiguous.insert(*number, (name, contents));
+                    self.unusable.insert(*number, (name, WhyGap::Ambiguous(contents)));
                 }
             }
         }
@@ -183,7 +203,7 @@ struct Holes<'c> {
     catalog: &'c Catalog,
     path: &'c TimelinePath,
     size: SegmentSize,
-    ambiguous: &'c BTreeMap<u64, (SegmentName, Vec<ContentId>)>,
+    unusable: &'c BTreeMap<u64, (SegmentName, WhyGap)>,
 }
 
 impl Holes<'_> {
@@ -198,7 +218,7 @@ impl Holes<'_> {
         if let (Some(last), Some(to)) = (stretches.last(), self.known_end()) {
             let from = first_unserved(last);
             // Nothing of the newest timeline is there, and all that leads to it is.
-            let ends_at_fork = self.reaches_newest(last) && self.ambiguous.range(from..).next().is_none();
+            let ends_at_fork = self.reaches_newest(last) && self.unusable.range(from..).next().is_none();
             if !ends_at_fork {
                 self.split(from, to, &mut gaps);
             }
@@ -213,11 +233,11 @@ impl Holes<'_> {
     }
 
     /// The last segment that is known to have existed on this way although it may serve
-    /// nothing: one that is ambiguous, or the one where the newest timeline begins.
+    /// nothing: one that is of no use, or the one where the newest timeline begins.
     fn known_end(&self) -> Option<u64> {
         let fork = self.path.steps.last().filter(|step| step.begin > Lsn::ZERO);
         let fork = fork.map(|step| last_segment_before(step.begin, self.size));
-        fork.max(self.ambiguous.keys().next_back().copied())
+        fork.max(self.unusable.keys().next_back().copied())
     }
 
     /// Cuts a range of numbers where the timeline or the reason changes, without looking
@@ -229,9 +249,9 @@ impl Holes<'_> {
         let mut bounds: BTreeSet<u64> = BTreeSet::from([from]);
         let begins = self.path.steps.iter().map(|step| step.begin.segment_number(self.size));
         bounds.extend(begins.filter(|begin| (from..=to).contains(begin)));
-        let ambiguous = self.ambiguous.range(from..=to).map(|(number, _)| *number);
+        let unusable = self.unusable.range(from..=to).map(|(number, _)| *number);
         let partial = self.catalog.partials.keys().filter_map(|name| name.number(self.size).ok());
-        for special in ambiguous.chain(partial.filter(|number| (from..=to).contains(number))) {
+        for special in unusable.chain(partial.filter(|number| (from..=to).contains(number))) {
             bounds.insert(special);
             bounds.extend(special.checked_add(1).filter(|next| *next <= to));
         }
@@ -244,9 +264,8 @@ impl Holes<'_> {
         let timeline = self.path.steps.iter().rev().find(begun)?.timeline;
         let named = |number| SegmentName::from_number(timeline, number, self.size);
         let (first_name, last_name) = (named(first)?, named(last)?);
-        if let Some((name, contents)) = self.ambiguous.get(&first) {
-            let why = WhyGap::Ambiguous(contents.clone());
-            return Some(Gap { timeline: name.timeline, first: *name, last: *name, why });
+        if let Some((name, why)) = self.unusable.get(&first) {
+            return Some(Gap { timeline: name.timeline, first: *name, last: *name, why: why.clone() });
         }
         let on_path = |step: &PathStep| {
             let name = SegmentName::from_number(step.timeline, first, self.size);

@@ -15,9 +15,9 @@ pub(crate) mod words;
 use walpoint_archive::{Archive, ArchiveError, BackupSummary, Catalog};
 use walpoint_wal::Lsn;
 
-use crate::coverage::Coverage;
+use crate::coverage::{Coverage, Illegible};
 use crate::locate::{Finder, Missing, PathWal, Sought, WalSource, chains, find};
-use crate::path::{NoPath, choose, known};
+use crate::path::{Chosen, NoPath, choose, known};
 use crate::target::TargetRequest;
 use build::Builder;
 use unreadable::Unreadable;
@@ -48,22 +48,36 @@ pub async fn plan(
         Err(why) => return Ok(PlanOutcome::Unreachable(no_path(&why, request))),
     };
     let backups = on_path(&allowed, &chosen.path);
-    let coverage = Coverage::of(catalog, chosen.path.clone());
-    let source = WalSource::new(archive, catalog.cluster.system_identifier, coverage.size);
-    let wal = PathWal::new(&source, &coverage);
-    let chains = chains(&wal).await?;
-    let finder = Finder { wal: &wal, chains: &chains, backups: &backups };
-    let outcome = match find(finder, &request.target, request.exclusive).await? {
-        Sought::Found(hit) => {
-            let builder = Builder { catalog, request, chosen: &chosen, finder };
-            builder.build(hit).await?
+    let source = WalSource::new(archive, catalog.cluster.system_identifier, catalog.cluster.segment_size);
+    let mut illegible = Illegible::default();
+    loop {
+        let coverage = Coverage::without(catalog, chosen.path.clone(), &illegible);
+        let wal = PathWal::new(&source, &coverage);
+        match plan_with(catalog, request, &chosen, &wal, &backups).await {
+            Ok(outcome) => return Ok(unreadable.told_in(request, outcome)),
+            Err(error) if illegible.learns(&source, catalog, &error).await => {}
+            Err(error) => return Err(error.into()),
         }
+    }
+}
+
+/// Plans with the WAL of the chosen path.
+async fn plan_with(
+    catalog: &Catalog,
+    request: &TargetRequest,
+    chosen: &Chosen,
+    wal: &PathWal<'_>,
+    backups: &[&BackupSummary],
+) -> Result<PlanOutcome, ArchiveError> {
+    let chains = chains(wal).await?;
+    let finder = Finder { wal, chains: &chains, backups };
+    match find(finder, &request.target, request.exclusive).await? {
+        Sought::Found(hit) => Builder { catalog, request, chosen, finder }.build(hit).await,
         Sought::Missing(missing) => {
             let reason = format!("could not recover to {}: {}", request.target, missing.reason);
-            refuse(finder, Missing { reason, ..missing }).await?
+            refuse(finder, Missing { reason, ..missing }).await
         }
-    };
-    Ok(unreadable.told_in(request, outcome))
+    }
 }
 
 /// The backups that the request lets be used.

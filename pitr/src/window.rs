@@ -4,7 +4,7 @@ use serde::Serialize;
 use walpoint_archive::{Archive, ArchiveError, BackupId, Catalog, SegmentState, Usable};
 use walpoint_wal::{Lsn, SegmentName, TimelineId, Timestamp};
 
-use crate::coverage::{Coverage, Gap};
+use crate::coverage::{Coverage, Gap, Illegible};
 use crate::locate::{Finder, PathWal, Search, WalSource, chains};
 use crate::path::{TimelinePath, known};
 use crate::plan::{Moment, Reachable, on_path, reachable, words};
@@ -48,34 +48,43 @@ pub struct WindowGap {
 /// runs of WAL end, and the segments where they do not meet.
 pub async fn window(archive: &Archive, catalog: &Catalog) -> Result<Window, ArchiveError> {
     let source = WalSource::new(archive, catalog.cluster.system_identifier, catalog.cluster.segment_size);
+    let mut illegible = Illegible::default();
     let mut window = Window { ranges: Vec::new(), gaps: Vec::new() };
     for timeline in known(catalog) {
         // A timeline that nothing leads to has no window; `list --wal` shows it.
-        if let Ok(path) = TimelinePath::to(catalog, timeline) {
-            add_timeline(&mut window, &source, catalog, path).await?;
-        }
+        let Ok(path) = TimelinePath::to(catalog, timeline) else { continue };
+        let own = loop {
+            let coverage = Coverage::without(catalog, path.clone(), &illegible);
+            match window_of(&source, catalog, &coverage).await {
+                Ok(own) => break own,
+                Err(error) if illegible.learns(&source, catalog, &error).await => {}
+                Err(error) => return Err(error),
+            }
+        };
+        window.ranges.extend(own.ranges);
+        window.gaps.extend(own.gaps);
     }
     Ok(window)
 }
 
-async fn add_timeline(
-    window: &mut Window,
+/// What belongs to the newest timeline of a path.
+async fn window_of(
     source: &WalSource<'_>,
     catalog: &Catalog,
-    path: TimelinePath,
-) -> Result<(), ArchiveError> {
+    coverage: &Coverage<'_>,
+) -> Result<Window, ArchiveError> {
+    let mut window = Window { ranges: Vec::new(), gaps: Vec::new() };
     let backups: Vec<_> = catalog.backups.iter().collect();
-    let backups = on_path(&backups, &path);
-    let coverage = Coverage::of(catalog, path);
-    let wal = PathWal::new(source, &coverage);
+    let backups = on_path(&backups, &coverage.path);
+    let wal = PathWal::new(source, coverage);
     let chains = chains(&wal).await?;
     let finder = Finder { wal: &wal, chains: &chains, backups: &backups };
     for range in reachable(finder).await? {
         window.ranges.extend(own_part(finder, catalog, range).await?);
     }
-    window.gaps.extend(coverage.gaps.iter().filter_map(|gap| named_gap(&coverage, gap)));
+    window.gaps.extend(coverage.gaps.iter().filter_map(|gap| named_gap(coverage, gap)));
     window.gaps.extend((0..chains.len()).filter_map(|at| broken(finder, at)));
-    Ok(())
+    Ok(window)
 }
 
 /// What of a range lies on the newest timeline of the path; the rest is that of older ones.

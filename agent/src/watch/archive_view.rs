@@ -4,7 +4,9 @@
 
 use std::collections::BTreeSet;
 
-use walpoint_archive::{Archive, ArchiveError, BackupSummary, Catalog, CatalogScope, SegmentState, Variant};
+use walpoint_archive::{
+    Archive, ArchiveError, BackupSummary, Catalog, CatalogScope, DamagedObject, SegmentState, Variant,
+};
 use walpoint_pitr::coverage::{self, Coverage, Link, WhyGap};
 use walpoint_pitr::path::{self, TimelinePath};
 use walpoint_pitr::target::TargetTimeline;
@@ -58,7 +60,7 @@ pub async fn look(archive: &Archive, wanted: &Wanted) -> Result<View, ArchiveErr
         look.holes(&coverage, &mut state);
         state.archived_to = look.archived_to(timeline);
         state.refused = look.refused();
-        state.damaged = look.damaged(archive, &coverage).await?;
+        look.damage(archive, &coverage, &mut state).await?;
         unarchived = look.unarchived(&coverage, wanted);
     }
     Ok(View { state, unarchived })
@@ -145,6 +147,7 @@ impl Look<'_> {
             }
             match &gap.why {
                 WhyGap::Ambiguous(_) => state.ambiguous.push(gap.first.to_string()),
+                WhyGap::Illegible(why) => state.unreadable.push((gap.first.to_string(), why.clone())),
                 WhyGap::Missing | WhyGap::OnlyPartial => {
                     state.gaps.push(self.hole(coverage, gap, last));
                 }
@@ -216,21 +219,34 @@ impl Look<'_> {
     }
 
     /// A run of WAL ends where it is damaged, so the last segment of each run
-    /// tells whether it is.
-    async fn damaged(&self, archive: &Archive, coverage: &Coverage<'_>) -> Result<Vec<Damage>, ArchiveError> {
+    /// tells whether it is. One that cannot be read tells nothing of those before it.
+    async fn damage(
+        &self,
+        archive: &Archive,
+        coverage: &Coverage<'_>,
+        state: &mut ArchiveState,
+    ) -> Result<(), ArchiveError> {
         let links: Vec<&Link<'_>> =
             links(coverage).filter(|link| link.number >= self.first_number()).collect();
-        let mut damaged = Vec::new();
         let mut unseen = links.len();
         while let Some(link) = unseen.checked_sub(1).and_then(|last| links.get(last)) {
-            let facts = archive.wal_facts(link.variant).await?;
-            damaged.extend(facts.damaged_at().map(|lsn| Damage { segment: link.name, lsn }));
-            let run_start = facts.run.map_or(link.number, |run| run.run_start.segment_number(self.size));
-            let before = run_start.min(link.number);
+            let run_start = match archive.wal_facts(link.variant).await {
+                Ok(facts) => {
+                    let damage = facts.damaged_at().map(|lsn| Damage { segment: link.name, lsn });
+                    state.damaged.extend(damage);
+                    facts.run.map(|run| run.run_start.segment_number(self.size))
+                }
+                Err(error) => {
+                    let object = DamagedObject::by(link.variant.key.clone(), error)?;
+                    state.unreadable.push((object.key.to_string(), object.reason));
+                    None
+                }
+            };
+            let before = run_start.unwrap_or(link.number).min(link.number);
             unseen = links.partition_point(|link| link.number < before);
         }
-        damaged.reverse();
-        Ok(damaged)
+        state.damaged.reverse();
+        Ok(())
     }
 }
 

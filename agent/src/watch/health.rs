@@ -140,7 +140,8 @@ pub struct ArchiveState {
     pub ambiguous: Vec<String>,
     /// Names under which a second content was refused.
     pub refused: Vec<String>,
-    /// Histories and summaries of backups that are there and cannot be read: key and reason.
+    /// Histories, summaries of backups and metadata of segments that are there and cannot be read: key
+    /// and reason.
     pub unreadable: Vec<(String, String)>,
     /// Timelines of this cluster's history whose history file is missing.
     pub missing_histories: Vec<TimelineId>,

@@ -8,9 +8,10 @@ use walpoint_wal::{Lsn, SegmentName, TimelineHistory, TimelineId, Timestamp, Wal
 use crate::backup_id::BackupId;
 use crate::cluster::Cluster;
 use crate::content::ContentId;
+use crate::error::ArchiveError;
 use crate::layout::{Entry, Layout};
 use crate::object_key::ObjectKey;
-use crate::store::Listed;
+use crate::store::{Listed, StoreErrorKind};
 use crate::summary::BackupSummary;
 
 /// What an archive holds of one cluster.
@@ -45,6 +46,21 @@ pub struct DamagedObject {
     pub key: ObjectKey,
     /// What is wrong with it.
     pub reason: String,
+}
+
+impl DamagedObject {
+    /// The object that could not be read, by the error that this gave. When it could not be
+    /// had at all nothing can be said of it, and the error is given back.
+    pub fn by(key: ObjectKey, error: ArchiveError) -> Result<DamagedObject, ArchiveError> {
+        let reason = match error {
+            ArchiveError::Damaged { what, .. } => what,
+            ArchiveError::UnknownFormat { .. } => error.to_string(),
+            // One object that is torn says nothing about the others.
+            ArchiveError::Store(error) if error.kind == StoreErrorKind::Damaged => error.detail,
+            other => return Err(other),
+        };
+        Ok(DamagedObject { key, reason })
+    }
 }
 
 /// How much of the WAL to list. Backups and histories are always complete.

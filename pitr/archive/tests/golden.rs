@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -137,32 +137,73 @@ async fn every_segment_and_what_is_known_of_it_comes_back() {
     assert_eq!(points[0].name, "two hundred");
 }
 
-#[test]
-fn the_stock_tools_rebuild_the_same() {
+fn stock_tools() -> bool {
     let tools = ["python3", "zstd", "age"];
-    if tools.iter().any(|tool| Command::new(tool).arg("--version").output().is_err()) {
+    let missing = tools.iter().any(|tool| Command::new(tool).arg("--version").output().is_err());
+    if missing {
         assert!(std::env::var_os("WALPOINT_TEST_STRICT").is_none(), "not all installed: {tools:?}");
         eprintln!("skipped: not all installed: {tools:?}");
-        return;
     }
-    let dir = tempfile::tempdir().unwrap();
-    let (data, tablespace) = (dir.path().join("data"), dir.path().join("tablespace"));
-    let output = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/rescue"))
-        .arg(golden("archive"))
+    !missing
+}
+
+fn rescue(archive: &Path, dir: &Path) -> Output {
+    Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/rescue"))
+        .arg(archive)
         .arg(std::fs::read_to_string(golden("backup_id")).unwrap().trim())
-        .arg(&data)
+        .arg(dir.join("data"))
         .arg("--identity")
         .arg(golden("identity"))
         .arg("--tablespace")
-        .arg(format!("16384={}", tablespace.display()))
+        .arg(format!("16384={}", dir.join("tablespace").display()))
         .output()
-        .unwrap();
+        .unwrap()
+}
+
+#[test]
+fn the_stock_tools_rebuild_the_same() {
+    if !stock_tools() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let output = rescue(&golden("archive"), dir.path());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     for (folder, list) in
-        [(&data, "data.sha256"), (&tablespace, "tablespace.sha256"), (&dir.path().join("wal"), "wal.sha256")]
+        [("data", "data.sha256"), ("tablespace", "tablespace.sha256"), ("wal", "wal.sha256")]
     {
         for (file, expected) in digests(list) {
-            assert_eq!(digest(&std::fs::read(folder.join(&file)).unwrap()), expected, "{file}");
+            let path = dir.path().join(folder).join(&file);
+            assert_eq!(digest(&std::fs::read(path).unwrap()), expected, "{file}");
         }
     }
+}
+
+#[test]
+fn the_stock_tools_see_metadata_that_were_changed_and_do_without_them() {
+    if !stock_tools() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let copied = Command::new("cp").arg("-r").arg(golden("archive")).arg(dir.path()).status().unwrap();
+    assert!(copied.success());
+    let archive = dir.path().join("archive");
+    let all = Command::new("find").arg(&archive).args(["-name", "*.meta"]).output().unwrap();
+    let all = String::from_utf8(all.stdout).unwrap();
+    for (object, from, to) in [
+        ("00000001000000000000000A-", "\"run-commits\":\"1", "\"run-commits\":\"2"),
+        ("manifest-", "\"check\":\"", "\"invented-later\":\""),
+        ("backup.json", "{\"size\":2", "{\"size\":1"),
+    ] {
+        let beside = all.lines().find(|path| path.contains(object)).unwrap();
+        let sound = std::fs::read_to_string(beside).unwrap();
+        assert!(sound.contains(from), "{sound}");
+        std::fs::write(beside, sound.replacen(from, to, 1)).unwrap();
+        let attempt = tempfile::tempdir().unwrap();
+        let output = rescue(&archive, attempt.path());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(object) && said.contains("stored"), "{said}");
+        std::fs::remove_file(beside).unwrap();
+    }
+    let output = rescue(&archive, dir.path());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -137,6 +137,28 @@ fn where_the_childs_file_is_undecided_the_parents_serves_up_to_the_fork() {
 }
 
 #[test]
+fn what_cannot_be_read_is_a_hole_and_the_parents_serves_up_to_the_fork() {
+    let fork = 8 * MIB + 0x98;
+    let catalog = catalog(&[(1, 3, 9), (2, 8, 9)], &[history(2, &[(1, fork)])]);
+    let without = |timeline: u32, number: u64| {
+        let variant = &catalog.wal[&tli(timeline)][&number].variants[0];
+        let path = TimelinePath::to(&catalog, tli(2)).unwrap();
+        Coverage::without(&catalog, path, &Illegible::only(variant, "altered"))
+    };
+    let altered = || WhyGap::Illegible("altered".to_owned());
+    let coverage = without(2, 8);
+    assert_eq!(shape(&coverage), [[(1, 3, 8, Some(Lsn(fork)))].as_slice(), [(2, 9, 9, None)].as_slice()]);
+    assert_eq!(gaps(&coverage), [(2, 8, 8, altered())]);
+    let holders: Vec<_> =
+        coverage.holders(&catalog, tli(1), 8).iter().map(|(timeline, _)| timeline.get()).collect();
+    assert_eq!(holders, [1]);
+    // The parent's own file of the fork's segment is not missed.
+    assert_eq!(gaps(&without(1, 8)), []);
+    assert_eq!(gaps(&without(1, 5)), [(1, 5, 5, altered())]);
+    assert_eq!(gaps(&without(2, 9)), [(2, 9, 9, altered())]);
+}
+
+#[test]
 fn refused_variants_are_not_there() {
     let mut catalog = catalog(&[(1, 3, 5)], &[]);
     let refused = catalog.wal.get_mut(&tli(1)).unwrap().get_mut(&4).unwrap();

@@ -90,7 +90,7 @@ impl ChainEnd {
 }
 
 enum Piece {
-    Run(Run),
+    Run(Box<Run>),
     Unknown(SegmentName),
 }
 
@@ -133,14 +133,15 @@ async fn piece_ending_with(wal: &PathWal<'_>, lowest: u64, last: u64) -> Result<
     let is_cut = link.cut.is_some();
     let first = if is_cut { last } else { begins.max(lowest) };
     let began_before = begins < first;
-    Ok((Piece::Run(Run { first, last, facts, totals, began_before, is_cut, spanning: None }), first))
+    let run = Run { first, last, facts, totals, began_before, is_cut, spanning: None };
+    Ok((Piece::Run(Box::new(run)), first))
 }
 
 async fn join(wal: &PathWal<'_>, pieces: Vec<Piece>, chains: &mut Vec<Chain>) -> Result<(), ArchiveError> {
     let mut open: Option<Chain> = None;
     for piece in pieces {
         let mut run = match piece {
-            Piece::Run(run) => run,
+            Piece::Run(run) => *run,
             Piece::Unknown(name) => {
                 chains.extend(
                     open.take().map(|chain| Chain { ends: ChainEnd::UnknownVersion { name }, ..chain }),

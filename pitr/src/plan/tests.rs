@@ -7,6 +7,7 @@ use walpoint_wal::{Lsn, Timestamp};
 mod clocks;
 mod edges;
 mod failover;
+mod illegible;
 mod oracle;
 mod requests;
 mod unreadable;

@@ -142,6 +142,10 @@ pub(crate) fn gap(gap: &Gap) -> (String, Option<String>) {
             let hint = format!("decide which one is right: walpoint resolve {} --keep CONTENT_ID", gap.first);
             (format!("{names} in the archive with {} different contents", contents.len()), Some(hint))
         }
+        WhyGap::Illegible(why) => (
+            format!("{names} in the archive and cannot be read: {why}"),
+            Some("if the store keeps versions or replicas, put an intact copy in its place".to_owned()),
+        ),
     }
 }
 

@@ -76,3 +76,24 @@ fn two_contents_without_a_decision_are_doubt() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn metadata_that_were_changed_in_the_archive_are_critical_and_name_the_object() -> Result<()> {
+    let Some((scene, _)) = scene()? else { return Ok(()) };
+    let newest = scene.archive_everything()?;
+    let files = archive_files::named(scene.archive_directory()?, &newest);
+    let metadata = files.iter().find(|file| file.to_string_lossy().ends_with(".zst.meta"));
+    let metadata = metadata.with_context(|| format!("no metadata of {newest}: {files:?}"))?;
+    let sound = std::fs::read_to_string(metadata)?;
+    let changed = sound.replace("\"steps-back\":\"0\"", "\"steps-back\":\"1\"");
+    assert_ne!(changed, sound);
+    std::fs::write(metadata, changed)?;
+    let outcome = scene.walpoint.run(&["check"])?.expect(2)?;
+    assert!(outcome.stdout.contains(&newest), "{outcome}");
+    assert!(outcome.stdout.contains("its metadata are not what was stored"), "{outcome}");
+    let said = scene.walpoint.run(&["plan", "--latest"])?.expect(6)?;
+    assert!(said.stderr.contains(&newest) || said.stdout.contains(&newest), "{said}");
+    std::fs::write(metadata, sound)?;
+    scene.walpoint.run(&["check"])?.expect(0)?;
+    Ok(())
+}

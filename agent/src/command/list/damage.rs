@@ -7,7 +7,7 @@ use crate::exit::Failure;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use walpoint_archive::catalog::{SegmentState, Usable};
-use walpoint_archive::{Archive, WalFacts};
+use walpoint_archive::{Archive, DamagedObject, WalFacts};
 use walpoint_wal::{Lsn, SegmentName, SegmentSize, TimelineId};
 
 /// A segment whose WAL is damaged.
@@ -31,13 +31,19 @@ pub async fn of_timeline(
     while let Some((number, state)) = segments.range(..below).next_back() {
         below = *number;
         let Usable::One(variant) = state.usable() else { continue };
-        let facts = archive.wal_facts(variant).await?;
-        if let (Some(lsn), Some(segment)) =
-            (facts.damaged_at(), SegmentName::from_number(timeline, *number, size))
-        {
+        let (damaged_at, begin) = match archive.wal_facts(variant).await {
+            Ok(facts) => (facts.damaged_at(), run_begin(&facts, *number, size)),
+            Err(error) => {
+                let object = DamagedObject::by(variant.key.clone(), error)?;
+                tracing::warn!("\"{}\" cannot be read: {}", object.key, object.reason);
+                // Nothing of it can be used, and nothing is known of those before it.
+                (number.checked_mul(size.bytes()).map(Lsn), *number)
+            }
+        };
+        if let (Some(lsn), Some(segment)) = (damaged_at, SegmentName::from_number(timeline, *number, size)) {
             damaged.push(DamagedSegment { segment, lsn });
         }
-        below = run_begin(&facts, *number, size);
+        below = begin;
     }
     damaged.reverse();
     Ok(damaged)

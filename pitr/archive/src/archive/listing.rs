@@ -9,8 +9,8 @@ use super::PARALLEL;
 use crate::backup_id::BackupId;
 use crate::catalog::{Catalog, CatalogScope, DamagedObject};
 use crate::error::ArchiveError;
-use crate::object_key::{ObjectKey, Prefix};
-use crate::store::{Listed, StoreErrorKind};
+use crate::object_key::Prefix;
+use crate::store::Listed;
 use crate::summary::BackupSummary;
 
 /// What the folders of backups hold.
@@ -78,7 +78,7 @@ impl Archive {
         match self.summary(&id).await {
             Ok(summary) => Ok(Found::Sound(Box::new(summary))),
             Err(error) if error.is_not_found() => Ok(Found::Unfinished(id)),
-            Err(error) => describe_damage(self.layout.summary(&id), error).map(Found::Damaged),
+            Err(error) => DamagedObject::by(self.layout.summary(&id), error).map(Found::Damaged),
         }
     }
 
@@ -100,7 +100,7 @@ impl Archive {
                 Ok(history) => {
                     catalog.histories.insert(history.timeline, history);
                 }
-                Err(error) => catalog.damaged.push(describe_damage(variant.key.clone(), error)?),
+                Err(error) => catalog.damaged.push(DamagedObject::by(variant.key.clone(), error)?),
             }
         }
         Ok(())
@@ -142,18 +142,4 @@ fn log_of(folder: &str) -> Option<u64> {
         return None;
     }
     u64::from_str_radix(folder.get(8..)?, 16).ok()
-}
-
-/// An object that cannot be read as what it should be is shown as such; when it
-/// could not be had at all, nothing can be said.
-fn describe_damage(key: ObjectKey, error: ArchiveError) -> Result<DamagedObject, ArchiveError> {
-    match error {
-        ArchiveError::Damaged { what, .. } => Ok(DamagedObject { key, reason: what }),
-        ArchiveError::UnknownFormat { .. } => Ok(DamagedObject { key, reason: error.to_string() }),
-        // One object that is torn says nothing about the others.
-        ArchiveError::Store(error) if error.kind == StoreErrorKind::Damaged => {
-            Ok(DamagedObject { key, reason: error.detail })
-        }
-        other => Err(other),
-    }
 }

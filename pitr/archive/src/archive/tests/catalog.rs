@@ -65,6 +65,32 @@ async fn a_cluster_that_lies_in_anothers_folder_is_damage() {
 }
 
 #[tokio::test]
+async fn a_digit_that_changed_in_a_small_object_is_damage() {
+    let place = Place::new().await;
+    let archive = place.archive();
+    archive.ensure_cluster(&cluster()).await.unwrap();
+    archive.put_summary(&summary()).await.unwrap();
+    let key = archive.layout().summary(&summary().id);
+    for (key, from, to) in [
+        (archive.layout().cluster(), "\"major\": 15", "\"major\": 16"),
+        (key.clone(), "\"timeline\": 1", "\"timeline\": 2"),
+    ] {
+        let file = place.dir.path().join(key.as_str());
+        let sound = std::fs::read_to_string(&file).unwrap();
+        assert!(sound.contains(from), "{sound}");
+        std::fs::write(&file, sound.replace(from, to)).unwrap();
+        let read = match key == archive.layout().cluster() {
+            true => archive.cluster().await.map(drop),
+            false => archive.summary(&summary().id).await.map(drop),
+        };
+        let error = read.unwrap_err().to_string();
+        assert!(error.contains(key.as_str()) && error.contains("expected was"), "{error}");
+        std::fs::write(&file, sound).unwrap();
+    }
+    assert_eq!(archive.catalog(CatalogScope::NoWal).await.unwrap().backups, [summary()]);
+}
+
+#[tokio::test]
 async fn an_archive_that_knows_nothing_of_a_cluster_has_no_catalog() {
     let place = Place::new().await;
     let catalog = place.archive().catalog(CatalogScope::All).await;

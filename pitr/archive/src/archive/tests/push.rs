@@ -183,6 +183,35 @@ async fn what_is_there_under_our_key_is_compared_in_full() {
 }
 
 #[tokio::test]
+async fn over_metadata_that_were_changed_nothing_is_acknowledged() {
+    let place = Place::new().await;
+    let archive = place.archive();
+    let _ = archive.put_wal(&put("content")).await.unwrap();
+    let state = archive.wal_variants(&segment()).await.unwrap();
+    let key = &state.variants[0].key;
+    let beside = place.dir.path().join(format!("{key}.meta"));
+    let sound = std::fs::read_to_string(&beside).unwrap();
+    let writer = archive.common(key).await.unwrap().writer.to_string();
+    let digit = if writer.starts_with('0') { '1' } else { '0' };
+    let other = format!("{digit}{}", &writer[1..]);
+    for changed in [sound.replace(&writer, &other), sound.replace("\"size\":\"7\"", "\"size\":\"8\"")] {
+        assert_ne!(changed, sound);
+        std::fs::write(&beside, changed).unwrap();
+        match archive.put_wal(&put("content")).await {
+            Err(ArchiveError::Damaged { key: named, what }) => {
+                assert_eq!((named, what.as_str()), (key.to_string(), "its metadata are not what was stored"));
+            }
+            other => panic!("{other:?}"),
+        }
+        let mut content = Vec::new();
+        let fetched = archive.fetch_wal(&state.variants[0], &mut content, 1 << 20).await;
+        assert!(matches!(fetched, Err(ArchiveError::Damaged { .. })) && content.is_empty(), "{fetched:?}");
+    }
+    std::fs::write(&beside, sound).unwrap();
+    assert_eq!(archive.put_wal(&put("content")).await.unwrap(), PutWalOutcome::AlreadyThere);
+}
+
+#[tokio::test]
 async fn a_file_of_another_cluster_is_refused() {
     let place = Place::new().await;
     let mut foreign = put("content");

@@ -1,0 +1,55 @@
+//! Segments whose metadata are not what was stored. Nothing that such an object says of
+//! itself is believed, and `archive-get` does not hand it out: it is a gap.
+
+use std::collections::BTreeMap;
+
+use walpoint_archive::store::StoreErrorKind;
+use walpoint_archive::{ArchiveError, Catalog, DamagedObject, ObjectKey, Variant};
+
+use crate::locate::WalSource;
+
+/// Most of these that are planned around. Where more turn up it is the archive that is
+/// wrong (a copy without its metadata, say), and the error says so sooner than a plan.
+const MOST: usize = 64;
+
+/// The objects that were met so far, and what is wrong with each.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Illegible(BTreeMap<ObjectKey, String>);
+
+impl Illegible {
+    /// This one, for tests that have names only.
+    #[cfg(test)]
+    pub fn only(variant: &Variant, why: &str) -> Illegible {
+        Illegible(BTreeMap::from([(variant.key.clone(), why.to_owned())]))
+    }
+
+    /// What is wrong with this one.
+    pub fn why(&self, variant: &Variant) -> Option<&str> {
+        self.0.get(&variant.key).map(String::as_str)
+    }
+
+    /// Whether `error` speaks of a segment whose metadata cannot be read and that was not
+    /// known as such: then planning is to begin again without it.
+    pub async fn learns(&mut self, source: &WalSource<'_>, catalog: &Catalog, error: &ArchiveError) -> bool {
+        let Some(key) = object_of(error).filter(|_| self.0.len() < MOST) else { return false };
+        let states = catalog.wal.values().flat_map(BTreeMap::values);
+        let mut variants = states.flat_map(|state| &state.variants);
+        let Some(variant) = variants.find(|it| it.key.as_str() == key && self.why(it).is_none()) else {
+            return false;
+        };
+        // Its content may be what is damaged: that is another matter.
+        let Err(error) = source.facts(variant).await else { return false };
+        let Ok(object) = DamagedObject::by(variant.key.clone(), error) else { return false };
+        self.0.insert(object.key, object.reason);
+        true
+    }
+}
+
+/// The object that an error says is not what it should be.
+fn object_of(error: &ArchiveError) -> Option<&str> {
+    match error {
+        ArchiveError::Damaged { key, .. } | ArchiveError::UnknownFormat { key, .. } => Some(key),
+        ArchiveError::Store(error) if error.kind == StoreErrorKind::Damaged => Some(&error.key),
+        _ => None,
+    }
+}
