@@ -5,6 +5,7 @@
 //! it counts; `pg_control` appears last, so that a restore that was stopped half-way
 //! leaves nothing that could start.
 
+use std::io::ErrorKind;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -148,8 +149,13 @@ async fn read_manifest(archive: &Archive, plan: &RecoveryPlan) -> Result<Invento
     drop(writer);
     let read = reading.await.unwrap_or_else(|_| Err(stopped()));
     match fetched {
-        // Nobody reads on: the manifest was refused.
-        Err(ArchiveError::Io { verb: "write", .. }) if read.is_err() => read,
+        // Nobody reads on: the manifest was refused. Any other failure cut it short, and nothing is
+        // wrong with it.
+        Err(ArchiveError::Io { verb: "write", source, .. })
+            if source.kind() == ErrorKind::BrokenPipe && read.is_err() =>
+        {
+            read
+        }
         Err(error) => Err(error.into()),
         Ok(()) => read,
     }
