@@ -110,3 +110,53 @@ pub enum Command {
     /// Decide which of several contents of a WAL file recovery uses
     Resolve(ResolveArgs),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A sound line of every command.
+    const LINES: [&[&str]; 11] = [
+        &["init"],
+        &["archive-push", "pg_wal/x"],
+        &["archive-get", "x", "pg_wal/y"],
+        &["backup"],
+        &["list"],
+        &["window"],
+        &["plan"],
+        &["restore"],
+        &["take-over"],
+        &["check"],
+        &["resolve", "00000002.history"],
+    ];
+
+    /// Every global option, and how it is seen that it was taken.
+    type Taken = fn(&GlobalArgs) -> bool;
+    const OPTIONS: [(&[&str], Taken); 4] = [
+        (&["--config", "file"], |it| it.config.as_deref() == Some(std::path::Path::new("file"))),
+        (&["--json"], |it| it.json),
+        (&["--log-format", "json"], |it| it.log_format == LogFormat::Json),
+        (&["--log-level", "trace"], |it| it.log_level == Some(LogLevel::Trace)),
+    ];
+
+    #[test]
+    fn every_global_option_is_taken_before_and_after_every_command() {
+        use clap::CommandFactory;
+        let commands = Cli::command();
+        let mut named: Vec<&str> = commands.get_subcommands().map(clap::Command::get_name).collect();
+        let mut tried = LINES.map(|line| line[0]);
+        named.sort_unstable();
+        tried.sort_unstable();
+        assert_eq!(named, tried);
+        assert_eq!(commands.get_arguments().filter(|option| option.is_global_set()).count(), OPTIONS.len());
+
+        for line in LINES {
+            for (option, taken) in OPTIONS {
+                for words in [[option, line].concat(), [line, option].concat()] {
+                    let cli = Cli::try_parse_from(["walpoint"].iter().chain(&words)).unwrap();
+                    assert!(taken(&cli.global), "{words:?}");
+                }
+            }
+        }
+    }
+}

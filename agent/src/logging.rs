@@ -31,7 +31,7 @@ pub fn start(role: Role, format: LogFormat, level: Option<LogLevel>) {
 }
 
 fn default_level(role: Role) -> LevelFilter {
-    if role.is_hook() || role == Role::Check { LevelFilter::WARN } else { LevelFilter::INFO }
+    if role.is_hook() { LevelFilter::WARN } else { LevelFilter::INFO }
 }
 
 fn level_filter(level: LogLevel) -> LevelFilter {
@@ -59,5 +59,20 @@ impl io::Write for LossyStderr {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hooks_log_at_warn_and_commands_at_info() {
+        for role in [Role::Push, Role::Get] {
+            assert_eq!(default_level(role), LevelFilter::WARN);
+        }
+        for role in [Role::Check, Role::Command] {
+            assert_eq!(default_level(role), LevelFilter::INFO);
+        }
     }
 }

@@ -55,16 +55,38 @@ fn key_of(variable: &str) -> Option<&'static Key> {
     if rest.to_ascii_uppercase() != variable.get(PREFIX.len()..)? {
         return None;
     }
-    let section = keys::sections()
-        .into_iter()
-        .filter(|section| rest.strip_prefix(section).is_some_and(|rest| rest.starts_with('_')))
-        .max_by_key(|section| section.len())?;
+    let section = section_of(&rest)?;
     keys::find(section, rest.get(section.len() + 1..)?)
 }
 
+fn section_of(rest: &str) -> Option<&'static str> {
+    let named = |section: &&str| rest.strip_prefix(*section).is_some_and(|rest| rest.starts_with('_'));
+    keys::sections().into_iter().filter(named).max_by_key(|section| section.len())
+}
+
+/// Names what was probably meant. The prefix that all share says nothing about that, and within a section
+/// neither does the section's name: else any two variables of one section would look alike.
 fn unknown(variable: &str) -> Failure {
-    let near = keys::nearest(&variable.to_ascii_uppercase(), keys::KEYS.iter().map(Key::variable));
-    Failure::usage(format!("unknown environment variable {variable}")).with_nearest(near)
+    let rest = variable.strip_prefix(PREFIX).unwrap_or(variable).to_ascii_lowercase();
+    let near = near_key(&rest).or_else(|| {
+        let spelled = |key: &Key| format!("{}_{}", key.section, key.name);
+        keys::KEYS.iter().find(|key| keys::is_misspelled(&rest, &spelled(key)))
+    });
+    let failure = Failure::usage(format!("unknown environment variable {variable}"));
+    match near {
+        Some(key) => failure.with_nearest(Some(key.variable())),
+        None => failure.with_hint(format!(
+            "variables are named {PREFIX}<SECTION>_<KEY>; the sections are {}",
+            keys::sections().join(", ")
+        )),
+    }
+}
+
+/// A key like the one named, of the section that is named.
+fn near_key(rest: &str) -> Option<&'static Key> {
+    let section = section_of(rest)?;
+    let names = keys::KEYS.iter().filter(|key| key.section == section).map(|key| key.name);
+    keys::find(section, keys::nearest(rest.get(section.len() + 1..)?, names)?)
 }
 
 #[cfg(test)]
@@ -85,5 +107,25 @@ mod tests {
         assert_eq!((key.section, key.name), ("archive_push", "deadline"));
         assert!(key_of("WALPOINT_ARCHIVE_DEADLINE").is_none());
         assert!(key_of("WALPOINT_archive_url").is_none());
+    }
+
+    #[test]
+    fn what_was_meant_is_named_and_nothing_far_fetched() {
+        let hint = |variable: &str| unknown(variable).hint.unwrap();
+        for (variable, meant) in [
+            ("WALPOINT_ARCHIVE_URI", "WALPOINT_ARCHIVE_URL"),
+            ("WALPOINT_ARCHIVE_ENDPIONT", "WALPOINT_ARCHIVE_ENDPOINT"),
+            ("WALPOINT_archive_url", "WALPOINT_ARCHIVE_URL"),
+            ("WALPOINT_ARHIVE_URL", "WALPOINT_ARCHIVE_URL"),
+            ("WALPOINT_ARCHIVE_DEADLINE", "WALPOINT_ARCHIVE_PUSH_DEADLINE"),
+            ("WALPOINT_ARCHIVE_PUHS_DEADLINE", "WALPOINT_ARCHIVE_PUSH_DEADLINE"),
+            ("WALPOINT_POSTGRES_CONN", "WALPOINT_POSTGRES_CONNECTION"),
+        ] {
+            assert_eq!(hint(variable), format!("the nearest known name is {meant}"), "{variable}");
+        }
+        for variable in ["WALPOINT_ARCHIVE_FOO", "WALPOINT_FOO", "WALPOINT_VERBOSE", "WALPOINT_"] {
+            let hint = hint(variable);
+            assert!(hint.contains("WALPOINT_<SECTION>_<KEY>") && hint.contains("archive_push"), "{hint}");
+        }
     }
 }

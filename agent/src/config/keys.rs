@@ -258,6 +258,11 @@ pub fn nearest<C: AsRef<str>>(text: &str, candidates: impl IntoIterator<Item = C
         .map(|(_, candidate)| candidate)
 }
 
+/// Whether `text` is `name` but for a letter or a word: at most a quarter of it differs.
+pub fn is_misspelled(text: &str, name: &str) -> bool {
+    strsim::normalized_damerau_levenshtein(text, name) >= 0.75
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

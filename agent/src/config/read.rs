@@ -153,7 +153,7 @@ fn check(raw: &mut RawSettings) -> Result<CheckSettings, Failure> {
 fn agent(raw: &mut RawSettings) -> Result<AgentSettings, Failure> {
     let workers: Option<u16> = raw.number("agent", "workers")?;
     let workers = match workers {
-        None => default_workers(),
+        None => default_workers(std::thread::available_parallelism().ok()),
         Some(workers) => NonZeroUsize::new(usize::from(workers)).ok_or_else(|| {
             Failure::usage("could not use 0 workers in section [agent]: at least 1 is needed")
         })?,
@@ -169,9 +169,9 @@ fn agent(raw: &mut RawSettings) -> Result<AgentSettings, Failure> {
 }
 
 /// As many as there are cores, at most 4: the primary is never the victim.
-fn default_workers() -> NonZeroUsize {
+pub(super) fn default_workers(cores: Option<NonZeroUsize>) -> NonZeroUsize {
     let four = NonZeroUsize::MIN.saturating_add(3);
-    std::thread::available_parallelism().map_or(four, |cores| cores.min(four))
+    cores.map_or(four, |cores| cores.min(four))
 }
 
 fn retention(raw: &mut RawSettings) -> Result<RetentionSettings, Failure> {

@@ -92,7 +92,7 @@ fn defaults_are_the_interface() {
     assert_eq!(settings.check.backup_age_critical, Duration::from_secs(50 * 3600));
     assert!(settings.agent.live_tail);
     assert_eq!(settings.agent.live_tail_interval, Duration::from_secs(1));
-    assert!((1..=4).contains(&settings.workers().get()));
+    assert_eq!(settings.check.look_back, 1);
 }
 
 #[test]
@@ -131,15 +131,32 @@ fn what_has_no_effect_yet_is_said() {
 }
 
 #[test]
-fn a_bare_number_is_refused_and_the_message_says_so() {
-    for failure in [
-        from_text("[archive_push]\ndeadline = 30\n").unwrap_err(),
-        from_text("[archive_push]\ndeadline = \"30\"\n").unwrap_err(),
-        from_environment(&[("WALPOINT_ARCHIVE_PUSH_DEADLINE", "30")]).unwrap_err(),
-    ] {
-        assert!(failure.error.contains("has no unit"), "{failure:?}");
-        assert!(failure.error.to_lowercase().contains("deadline"), "{failure:?}");
+fn a_bare_number_is_refused_for_every_key_with_a_unit_and_the_message_says_so() {
+    let with_unit: Vec<&Key> =
+        KEYS.iter().filter(|key| matches!(key.kind, Kind::Duration | Kind::Size)).collect();
+    assert!(with_unit.len() >= 12, "{with_unit:?}");
+    for key in with_unit {
+        for failure in [
+            from_text(&format!("[{}]\n{} = 30\n", key.section, key.name)).unwrap_err(),
+            from_text(&format!("[{}]\n{} = \"30\"\n", key.section, key.name)).unwrap_err(),
+            from_environment(&[(&key.variable(), "30")]).unwrap_err(),
+        ] {
+            assert_eq!(failure.status, crate::exit::Status::Usage);
+            assert!(failure.error.contains("has no unit"), "{failure:?}");
+            assert!(failure.error.to_lowercase().contains(key.name), "{failure:?}");
+        }
     }
+}
+
+#[test]
+fn workers_are_the_cores_and_at_most_four() {
+    for (cores, workers) in [(1, 1), (2, 2), (4, 4), (5, 4), (64, 4)] {
+        assert_eq!(read::default_workers(NonZeroUsize::new(cores)).get(), workers);
+    }
+    let cores = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(from_environment(&[]).unwrap().workers().get(), cores.min(4));
+    let chosen = from_environment(&[("WALPOINT_AGENT_WORKERS", "9")]).unwrap();
+    assert_eq!(chosen.workers().get(), 9, "what was asked for is not cut");
 }
 
 #[test]
