@@ -33,6 +33,18 @@ fn names_of_others_are_not_covered_and_do_no_harm() {
 }
 
 #[test]
+fn what_a_tool_added_to_a_copy_pushes_out_nothing_of_ours() {
+    let foreign = "x".repeat(Metadata::MAX_BYTES - 8);
+    let ours = description();
+    let stored = ours.iter().chain([("a", foreign.as_str()), ("z", foreign.as_str()), ("Not-Ours", "")]);
+    let found = Metadata::from_store(stored);
+    assert!(Described::verified(&found).is_ok(), "{found:?}");
+    assert_eq!(found.get("content"), ours.get("content"));
+    let from_the_front = Metadata::from_store([("a", foreign.as_str())].into_iter().chain(ours.iter()));
+    assert!(Described::verified(&from_the_front).is_ok(), "{from_the_front:?}");
+}
+
+#[test]
 fn without_its_hash_or_with_anothers_metadata_is_not_believed() {
     let text: Vec<(String, String)> =
         description().iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();

@@ -118,6 +118,20 @@ fn there_is_room_for_eight_restore_points_with_ordinary_names() {
 }
 
 #[test]
+fn restore_points_are_listed_up_to_the_last_byte_that_is_left() {
+    let (base, mut fullest) = (facts(), 0);
+    for (count, length) in (1..=8).flat_map(|count| (1..64).map(move |length| (count, length))) {
+        let point = RestorePoint { name: "p".repeat(length), lsn: Lsn(u64::MAX), time: Timestamp(0) };
+        let points = Some(vec![point; count]);
+        let facts = WalFacts { restore_points: points, point_count: count as u64, ..base.clone() };
+        let metadata = facts.to_metadata().unwrap();
+        assert!(metadata.size() <= MAX_METADATA_BYTES, "{} bytes", metadata.size());
+        fullest = fullest.max(metadata.size());
+    }
+    assert!(fullest + 8 > MAX_METADATA_BYTES, "{fullest} bytes at most");
+}
+
+#[test]
 fn metadata_that_contradicts_itself_is_refused() {
     let metadata = facts().to_metadata().unwrap();
     for (name, value) in [
