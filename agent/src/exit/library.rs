@@ -30,7 +30,9 @@ impl From<ArchiveError> for Failure {
             | ArchiveError::WrongKey { .. }
             | ArchiveError::NoKey { .. }
             | ArchiveError::UnknownFormat { .. } => Status::Damaged,
-            ArchiveError::Conflict { .. } | ArchiveError::Ambiguous { .. } => Status::Conflict,
+            ArchiveError::Conflict { .. }
+            | ArchiveError::Ambiguous { .. }
+            | ArchiveError::Overtaken { .. } => Status::Conflict,
             ArchiveError::NoSuchVariant { .. } => Status::Usage,
             ArchiveError::WrongCluster { .. } => Status::WrongCluster,
             ArchiveError::NoCluster(_)

@@ -4,6 +4,8 @@
 
 use std::collections::BTreeSet;
 
+use futures::{StreamExt, TryStreamExt, stream};
+
 use walpoint_archive::{
     Archive, ArchiveError, BackupSummary, Catalog, CatalogScope, DamagedObject, SegmentState, Variant,
 };
@@ -17,6 +19,9 @@ use walpoint_wal::timeline::{PathStep, TimelineId};
 
 use super::health::{ArchiveState, Damage, Gap, KnownBackup};
 use super::missing;
+
+/// Marks that are read at once.
+const PARALLEL: usize = 16;
 
 /// Whose WAL to look for.
 #[derive(Debug, Clone)]
@@ -59,7 +64,7 @@ pub async fn look(archive: &Archive, wanted: &Wanted) -> Result<View, ArchiveErr
         let coverage = Coverage::of(&catalog, path_to(&catalog, timeline));
         look.holes(&coverage, &mut state);
         state.archived_to = look.archived_to(timeline);
-        state.refused = look.refused();
+        state.refused = look.refused(archive).await?;
         look.damage(archive, &coverage, &mut state).await?;
         unarchived = look.unarchived(&coverage, wanted);
     }
@@ -195,16 +200,31 @@ impl Look<'_> {
         missing::unarchived(self.catalog, &path, from, position)
     }
 
-    /// Names at or after the beginning under which content was refused.
-    fn refused(&self) -> Vec<String> {
+    /// Names at or after the beginning under which content was refused, and no person has decided so.
+    async fn refused(&self, archive: &Archive) -> Result<Vec<String>, ArchiveError> {
         let refused_beside = self.catalog.wal.values().flatten().flat_map(|(_, state)| &state.variants);
         let refused_beside = refused_beside.filter(|variant| variant.refused);
-        let names: BTreeSet<String> = refused_beside
+        let refused: BTreeSet<_> = refused_beside
             .chain(&self.catalog.conflicts)
-            .filter(|variant| self.is_recent(variant))
-            .map(|variant| variant.name.to_string())
+            .filter(|variant| self.is_recent(variant) && !self.stands(variant))
+            .map(|variant| (variant.name, variant.content))
             .collect();
-        names.into_iter().collect()
+        let asked = refused.into_iter().map(async |(name, content)| {
+            let is_resolved = archive.is_resolved(&name, content).await?;
+            Ok::<_, ArchiveError>((!is_resolved).then(|| name.to_string()))
+        });
+        let open: Vec<Option<String>> = stream::iter(asked).buffered(PARALLEL).try_collect().await?;
+        let names: BTreeSet<String> = open.into_iter().flatten().collect();
+        Ok(names.into_iter().collect())
+    }
+
+    /// Kept aside once, and used since: somebody decided for it.
+    fn stands(&self, variant: &Variant) -> bool {
+        let WalFileName::Segment(name) = variant.name else { return false };
+        let state = name.number(self.size).ok().and_then(|number| {
+            self.catalog.wal.get(&name.timeline).and_then(|segments| segments.get(&number))
+        });
+        state.is_some_and(|state| state.standing().iter().any(|it| it.content == variant.content))
     }
 
     fn is_recent(&self, variant: &Variant) -> bool {

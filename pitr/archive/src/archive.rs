@@ -23,6 +23,7 @@ mod cluster;
 mod history;
 mod listing;
 mod pieces_of_body;
+mod push;
 mod receive;
 mod refuse;
 mod resolve;

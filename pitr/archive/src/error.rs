@@ -71,6 +71,14 @@ pub enum ArchiveError {
         /// What was asked for.
         keep: ContentId,
     },
+    /// Somebody else changed what is there while a person decided.
+    #[error("could not resolve \"{name}\": {what}")]
+    Overtaken {
+        /// The file.
+        name: WalFileName,
+        /// What is there now.
+        what: String,
+    },
     /// The archive, or a file, belongs to another cluster.
     #[error("the archive's cluster {system_identifier} is another one: {what}")]
     WrongCluster {
@@ -150,7 +158,9 @@ impl ArchiveError {
                 "is another server archiving with the same system identifier? \
                  compare with: walpoint list --wal {name}; decide with: walpoint resolve {name} --keep CONTENT_ID"
             ),
-            Self::Ambiguous { name, .. } | Self::NoSuchVariant { name, .. } => format!(
+            Self::Ambiguous { name, .. }
+            | Self::NoSuchVariant { name, .. }
+            | Self::Overtaken { name, .. } => format!(
                 "compare with: walpoint list --wal {name}; decide with: walpoint resolve {name} --keep CONTENT_ID"
             ),
             Self::WrongCluster { .. } => {

@@ -1,11 +1,11 @@
 //! Two contents under one name: who may stand, and what becomes of the other.
 
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use walpoint_wal::WalFileName;
 
 use super::cluster::plain_metadata;
-use super::{Archive, PutWal};
+use super::{Archive, PutWal, SMALL};
 use crate::catalog::{SegmentState, Variant};
 use crate::content::ContentId;
 use crate::error::{ArchiveError, Rival};
@@ -52,13 +52,23 @@ impl Stance {
     }
 }
 
-/// What a mark says. The key is what counts; this is for people.
-#[derive(Serialize)]
-struct Mark<'a> {
+/// What a mark says. The key is what counts; this is for people, and for `check`.
+#[derive(Serialize, Deserialize)]
+struct Mark {
     format: u32,
-    name: &'a WalFileName,
-    refused: ContentId,
-    why: &'static str,
+    name: String,
+    refused: String,
+    why: String,
+    /// Set by a person: there is nothing left to decide.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    resolved: bool,
+}
+
+/// Who refuses a content.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum By {
+    Push,
+    Person,
 }
 
 impl Archive {
@@ -80,26 +90,56 @@ impl Archive {
         name: &WalFileName,
         content: ContentId,
     ) -> Result<(), ArchiveError> {
+        self.mark(name, content, By::Push).await
+    }
+
+    /// The same by a person's decision, also where a push refused it before.
+    pub(super) async fn mark_resolved(
+        &self,
+        name: &WalFileName,
+        content: ContentId,
+    ) -> Result<(), ArchiveError> {
+        self.mark(name, content, By::Person).await
+    }
+
+    async fn mark(&self, name: &WalFileName, content: ContentId, by: By) -> Result<(), ArchiveError> {
         let key = self.layout.refused(name, content);
         let undescribable = |what: String| ArchiveError::Undescribable { key: key.to_string(), what };
-        let why = "the archive had other content under this name";
-        let mut json = serde_json::to_vec(&Mark { format: FORMAT, name, refused: content, why })
-            .map_err(|error| undescribable(error.to_string()))?;
+        // A mark that is there already says the same to recovery.
+        let (why, mode) = match by {
+            By::Push => ("the archive had other content under this name", PutMode::CreateOnly),
+            By::Person => ("walpoint resolve kept other content under this name", PutMode::Overwrite),
+        };
+        let mark = Mark {
+            format: FORMAT,
+            name: name.to_string(),
+            refused: content.to_string(),
+            why: why.to_owned(),
+            resolved: by == By::Person,
+        };
+        let mut json = serde_json::to_vec(&mark).map_err(|error| undescribable(error.to_string()))?;
         json.push(b'\n');
         let metadata = plain_metadata(&json).map_err(|error| undescribable(error.to_string()))?;
-        // A mark that is there already says the same.
-        let _ = self.store.put(&key, Bytes::from(json), &metadata, PutMode::CreateOnly).await?;
+        let _ = self.store.put(&key, Bytes::from(json), &metadata, mode).await?;
         Ok(())
     }
 
-    /// Keeps a refused file's bytes where no recovery reads. The mark comes
-    /// first: an earlier put of ours, given up as failed, may still arrive. One
-    /// that was seen is not put again: an operator may just have taken it away.
-    pub(super) async fn set_aside(&self, put: &PutWal, seen: &SegmentState) -> Result<(), ArchiveError> {
-        let ours = put.facts.common().content.id();
-        if !seen.refused.contains(&ours) {
-            self.mark_refused(&put.name, ours).await?;
+    /// Whether a person refused this content, so that nothing is left to decide. A mark that is not
+    /// there or cannot be read says nothing of the kind.
+    pub async fn is_resolved(&self, name: &WalFileName, content: ContentId) -> Result<bool, ArchiveError> {
+        let key = self.layout.refused(name, content);
+        match self.read_plain(&key, SMALL).await {
+            Ok(json) => Ok(serde_json::from_slice::<Mark>(&json).is_ok_and(|mark| mark.resolved)),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(ArchiveError::Damaged { .. }) => Ok(false),
+            Err(error) => Err(error),
         }
+    }
+
+    /// Keeps a refused file's bytes where no recovery reads. The mark comes
+    /// first: an earlier put of ours, given up as failed, may still arrive.
+    pub(super) async fn set_aside(&self, put: &PutWal) -> Result<(), ArchiveError> {
+        let ours = put.facts.common().content.id();
         // PostgreSQL tries again for ever: the bytes are sent once.
         if self.wal_conflicts(&put.name).await?.iter().any(|kept| kept.content == ours) {
             return Ok(());

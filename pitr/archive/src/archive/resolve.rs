@@ -4,13 +4,20 @@
 //! The order makes it safe to be killed anywhere and run again: first all
 //! others are marked, then the kept one is brought back, last its own mark goes.
 //! So two contents never stand at once because of us, and no bytes are deleted.
+//!
+//! Others push and decide at the same time. What was looked at must still be so when
+//! the first mark is set, and at the end the kept content must stand alone; else it is
+//! an error, and the person looks again. What comes in between is seen by the last
+//! listing of whoever was later.
+
+use std::collections::BTreeSet;
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use walpoint_wal::WalFileName;
 
 use super::Archive;
-use crate::catalog::{SegmentState, Variant};
+use crate::catalog::{SegmentState, Usable, Variant};
 use crate::content::ContentId;
 use crate::error::ArchiveError;
 use crate::facts::Common;
@@ -21,27 +28,47 @@ impl Archive {
     /// Makes the content `keep` the one that recovery uses under this name.
     ///
     /// # Errors
-    /// [`ArchiveError::NoSuchVariant`] when the archive does not have it.
+    /// [`ArchiveError::NoSuchVariant`] when the archive does not have it,
+    /// [`ArchiveError::Overtaken`] and [`ArchiveError::Ambiguous`] when somebody else changed
+    /// what is there at the same time.
     pub async fn resolve(&self, name: &WalFileName, keep: ContentId) -> Result<(), ArchiveError> {
-        let state = self.wal_variants(name).await?;
-        let in_place: Vec<_> = state.variants.iter().filter(|variant| variant.content == keep).collect();
+        let seen = self.wal_variants(name).await?;
+        let in_place: Vec<_> = seen.variants.iter().filter(|variant| variant.content == keep).collect();
         let aside = self.wal_conflicts(name).await?;
-        let aside = aside.iter().find(|variant| variant.content == keep);
-        let kept = in_place.first().copied().or(aside);
-        let Some(kept) = kept else {
+        let kept_aside = aside.iter().find(|variant| variant.content == keep);
+        let Some(kept) = in_place.first().copied().or(kept_aside) else {
             return Err(ArchiveError::NoSuchVariant { name: *name, keep });
         };
-        // Before the others are refused: is it what it should be?
+        // Before the others are refused: is it what it should be, and is the decision about what is there?
         self.check_kept(kept).await?;
-        for content in others(&state, keep) {
-            self.mark_refused(name, content).await?;
+        if self.wal_variants(name).await? != seen {
+            return Err(overtaken(name, "it changed while it was looked at"));
+        }
+        for content in others(&seen, &aside, keep) {
+            self.mark_resolved(name, content).await?;
         }
         if in_place.is_empty() {
             let to = self.layout.wal(name, keep, kept.encrypted);
             self.copy(&kept.key, &to).await?;
         }
         self.store.delete(&self.layout.refused(name, keep)).await?;
-        Ok(())
+        self.check_decided(name, keep).await
+    }
+
+    /// That recovery now uses what was to be kept.
+    async fn check_decided(&self, name: &WalFileName, keep: ContentId) -> Result<(), ArchiveError> {
+        match self.wal_variants(name).await?.usable() {
+            Usable::One(variant) if variant.content == keep => Ok(()),
+            Usable::One(variant) => {
+                let what = format!("recovery uses content {} of it now", variant.content);
+                Err(overtaken(name, &what))
+            }
+            Usable::Nothing => Err(overtaken(name, "the content to be kept was refused again")),
+            Usable::Ambiguous(variants) => {
+                let contents = variants.iter().map(|variant| variant.content).collect();
+                Err(ArchiveError::Ambiguous { name: *name, contents })
+            }
+        }
     }
 
     async fn check_kept(&self, kept: &Variant) -> Result<(), ArchiveError> {
@@ -89,9 +116,14 @@ impl Archive {
     }
 }
 
-/// Every content but the kept one that stands.
-fn others(state: &SegmentState, keep: ContentId) -> Vec<ContentId> {
-    state.standing().iter().map(|variant| variant.content).filter(|content| *content != keep).collect()
+/// Every content but the kept one: also what is refused already, as that is decided now.
+fn others(seen: &SegmentState, aside: &[Variant], keep: ContentId) -> BTreeSet<ContentId> {
+    let stored = seen.variants.iter().chain(aside).map(|variant| variant.content);
+    stored.chain(seen.refused.iter().copied()).filter(|content| *content != keep).collect()
+}
+
+fn overtaken(name: &WalFileName, what: &str) -> ArchiveError {
+    ArchiveError::Overtaken { name: *name, what: what.to_owned() }
 }
 
 async fn send_parts(mut object: Object, upload: &mut dyn Upload, to: &ObjectKey) -> Result<(), ArchiveError> {

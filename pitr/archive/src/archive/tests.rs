@@ -17,6 +17,8 @@ mod backups;
 mod catalog;
 mod fetch;
 mod gate;
+mod interleavings;
+mod model;
 mod neighbours;
 mod push;
 mod races;

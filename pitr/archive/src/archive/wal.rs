@@ -1,29 +1,14 @@
-//! Storing and fetching the files that PostgreSQL archives.
-//!
-//! What holds for every name, also when two servers race and on a store that
-//! overwrites what it should not: nothing is overwritten, of two different
-//! contents at most one is ever acknowledged, and what was acknowledged stays
-//! the one that recovery uses.
-//!
-//! How: a content's own hash is in its key, so different contents never meet in
-//! one object. Whoever comes later sees the other in a listing, before its put
-//! or after, and refuses itself by a mark that recovery heeds.
-//!
-//! One case is left open. When one content is being pushed twice at once (by a
-//! primary and a standby, say) and another content is put in the very moment
-//! between the two, the second push can refuse what the first was told is safe:
-//! a mark speaks of the content, whoever pushed it.
+//! The files that PostgreSQL archives: what an archive has of them, storing one and
+//! fetching it. What holds when several push at once: [`super::push`].
 
 use std::io::Write;
-use std::time::Duration;
 
 use walpoint_wal::{SegmentName, WalFileName};
 
-use super::refuse::Stance;
 use super::send::{Content, Sent};
 use super::{Archive, PutSource};
 use crate::catalog::{SegmentState, Variant};
-use crate::content::{ContentHash, ContentId};
+use crate::content::ContentHash;
 use crate::envelope::Expected;
 use crate::error::ArchiveError;
 use crate::facts::Common;
@@ -80,11 +65,6 @@ pub struct Neighbours {
     pub own: SegmentState,
 }
 
-/// How often, and how long at most each time, a push that met others waits for
-/// them to refuse themselves before it does so.
-const WAITS_FOR_RIVALS: u32 = 8;
-const LONGEST_WAIT: Duration = Duration::from_millis(400);
-
 impl Archive {
     /// Everything that is stored under this name, and what of it is refused: one listing.
     pub async fn wal_variants(&self, name: &WalFileName) -> Result<SegmentState, ArchiveError> {
@@ -114,101 +94,6 @@ impl Archive {
             before: SegmentState::of_name(&self.layout, &before_name, &listed),
             own: SegmentState::of_name(&self.layout, name, &listed),
         })
-    }
-
-    /// Archives a file. When this returns `Ok` the file is durable, and it is
-    /// the one that recovery will use.
-    ///
-    /// # Errors
-    /// [`ArchiveError::Conflict`] when other content has this name, or this
-    /// content was refused under it.
-    pub async fn put_wal(&self, put: &PutWal) -> Result<PutWalOutcome, ArchiveError> {
-        let before = self.wal_variants(&put.name).await?;
-        self.put_wal_seen(put, &before).await
-    }
-
-    /// The same for one who has just listed the name: what came since is seen by the listing after
-    /// the put.
-    ///
-    /// # Errors
-    /// As [`Archive::put_wal`].
-    pub async fn put_wal_seen(
-        &self,
-        put: &PutWal,
-        before: &SegmentState,
-    ) -> Result<PutWalOutcome, ArchiveError> {
-        match Stance::before_put(before, put.facts.common().content.id()) {
-            Stance::Free => self.put_where_free(put).await,
-            Stance::Same => self.confirm_same(before, put).await,
-            Stance::Taken => {
-                self.set_aside(put, before).await?;
-                Err(self.conflict(put, before).await)
-            }
-            Stance::Undecided => Err(self.conflict(put, before).await),
-        }
-    }
-
-    async fn put_where_free(&self, put: &PutWal) -> Result<PutWalOutcome, ArchiveError> {
-        let ours = put.facts.common().content;
-        let key = self.layout.wal(&put.name, ours.id(), self.sealer.encrypts());
-        let outcome = self.store_file(&key, put).await?;
-        let mut after = self.wal_variants(&put.name).await?;
-        let mut waits = 0;
-        // The other one sees us too. If it was there first it stays, and we refuse
-        // ourselves below; if it came later it refuses itself, soon.
-        while Stance::after_put(&after, ours.id()) == Stance::Undecided && waits < patience(&after, ours.id())
-        {
-            tokio::time::sleep(random_wait()).await;
-            after = self.wal_variants(&put.name).await?;
-            waits += 1;
-        }
-        match Stance::after_put(&after, ours.id()) {
-            Stance::Same if outcome == PutOutcome::Created => Ok(PutWalOutcome::Stored),
-            Stance::Same => self.confirm_same(&after, put).await,
-            Stance::Free => {
-                Err(ArchiveError::damaged(&key, "it was stored, and the listing does not show it"))
-            }
-            Stance::Taken => Err(self.conflict(put, &after).await),
-            Stance::Undecided => {
-                // What was there before us may have been acknowledged to somebody.
-                if outcome == PutOutcome::Created {
-                    self.mark_refused(&put.name, ours.id()).await?;
-                }
-                Err(self.conflict(put, &after).await)
-            }
-        }
-    }
-
-    /// That what the archive has under our content id is what we have, in full.
-    async fn confirm_same(&self, state: &SegmentState, put: &PutWal) -> Result<PutWalOutcome, ArchiveError> {
-        let ours = put.facts.common();
-        let mut refusal = None;
-        for variant in state.variants.iter().filter(|variant| variant.content == ours.content.id()) {
-            match self.confirm(variant, ours).await {
-                Ok(()) => return Ok(PutWalOutcome::AlreadyThere),
-                Err(error) => refusal = Some(error),
-            }
-        }
-        let key = self.layout.wal(&put.name, ours.content.id(), self.sealer.encrypts());
-        Err(refusal.unwrap_or_else(|| ArchiveError::damaged(key, "it was listed and is gone")))
-    }
-
-    async fn confirm(&self, variant: &Variant, ours: &Common) -> Result<(), ArchiveError> {
-        let damaged = |what: String| Err(ArchiveError::damaged(&variant.key, what));
-        let head = self.store.head(&variant.key).await?;
-        let theirs = Common::from_metadata(&head.metadata)
-            .map_err(|error| ArchiveError::from_facts(&variant.key, error))?;
-        if (theirs.content, theirs.plain_size) != (ours.content, ours.plain_size) {
-            return damaged(format!(
-                "its metadata speaks of {} bytes with the hash {}, other than its key",
-                theirs.plain_size, theirs.content
-            ));
-        }
-        if head.size == 0 || head.size != variant.stored_size {
-            return damaged(format!("it has {} bytes, listed were {}", head.size, variant.stored_size));
-        }
-        self.store.settle(&variant.key).await?;
-        Ok(())
     }
 
     /// Stores the file under this key. What is there already stays.
@@ -296,18 +181,4 @@ fn check_hash(key: &ObjectKey, found: ContentHash, common: &Common) -> Result<Co
         return Ok(*common);
     }
     Err(ArchiveError::damaged(key, format!("its content is {found}, expected was {}", common.content)))
-}
-
-/// How often a push that met others waits. They would all refuse themselves if they
-/// waited alike, and the name were lost to an operator; so one of them, which all
-/// can tell, waits far longer.
-fn patience(state: &SegmentState, ours: ContentId) -> u32 {
-    let lowest = state.standing().iter().map(|variant| variant.content).min();
-    if lowest == Some(ours) { WAITS_FOR_RIVALS } else { 1 }
-}
-
-/// Somewhere in the second half of the longest wait: two rivals should not wake together.
-fn random_wait() -> Duration {
-    let share: u8 = rand::random();
-    LONGEST_WAIT / 2 + LONGEST_WAIT / 2 * u32::from(share) / 255
 }

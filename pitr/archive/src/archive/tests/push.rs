@@ -13,7 +13,7 @@ fn conflict(pushed: Result<PutWalOutcome, ArchiveError>) -> Vec<crate::error::Ri
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_file_is_stored_once_and_found_again() {
     let place = Place::new().await;
     let archive = place.archive();
@@ -22,7 +22,7 @@ async fn a_file_is_stored_once_and_found_again() {
     assert_eq!(usable(&archive).await.unwrap().as_deref(), Some(&b"content"[..]));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn every_kind_of_file_has_its_place_and_does_not_meet_its_neighbours() {
     let place = Place::new().await;
     let archive = place.archive();
@@ -44,7 +44,7 @@ async fn every_kind_of_file_has_its_place_and_does_not_meet_its_neighbours() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn later_content_is_refused_kept_aside_once_and_its_rival_named() {
     let place = Place::new().await;
     let archive = place.archive();
@@ -66,7 +66,7 @@ async fn later_content_is_refused_kept_aside_once_and_its_rival_named() {
     assert_eq!(archive.put_wal(&put("acknowledged")).await.unwrap(), PutWalOutcome::AlreadyThere);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_a_killed_push_left_is_not_acknowledged_before_it_is_settled() {
     let place = Place::new().await;
     let _ = place.archive().put_wal(&put("content")).await.unwrap();
@@ -77,7 +77,7 @@ async fn what_a_killed_push_left_is_not_acknowledged_before_it_is_settled() {
     assert_eq!(archive.put_wal(&put("content")).await.unwrap(), PutWalOutcome::AlreadyThere);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn one_content_with_and_without_encryption_is_one() {
     let place = Place::new().await;
     let (sealing, opening) = place.encrypted();
@@ -88,7 +88,7 @@ async fn one_content_with_and_without_encryption_is_one() {
     conflict(plain.put_wal(&put("other")).await);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn when_all_contents_are_refused_nobody_slips_in() {
     let place = Place::new().await;
     let archive = place.archive();
@@ -106,7 +106,7 @@ async fn when_all_contents_are_refused_nobody_slips_in() {
     assert_eq!(usable(&archive).await.unwrap().as_deref(), Some(&b"third"[..]));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_late_arrival_of_a_put_that_was_given_up_changes_nothing() {
     let place = Place::new().await;
     let archive = place.archive();
@@ -118,7 +118,7 @@ async fn the_late_arrival_of_a_put_that_was_given_up_changes_nothing() {
     assert_eq!(usable(&archive).await.unwrap().as_deref(), Some(&b"acknowledged"[..]));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_lost_reply_is_neither_a_conflict_nor_a_second_object() {
     let place = Place::new().await;
     for (verb, calls) in [(Verb::List, 2), (Verb::Put, 1)] {
@@ -143,7 +143,7 @@ async fn a_lost_reply_is_neither_a_conflict_nor_a_second_object() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_outage_is_never_an_acknowledgement() {
     let place = Place::new().await;
     for (verb, call) in [(Verb::List, 0), (Verb::Put, 0), (Verb::List, 1)] {
@@ -159,7 +159,7 @@ async fn an_outage_is_never_an_acknowledgement() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_usual_push_takes_two_listings_and_one_put() {
     let place = Place::new().await;
     let faulty = Faulty::new(Arc::clone(&place.store));
@@ -167,7 +167,7 @@ async fn a_usual_push_takes_two_listings_and_one_put() {
     assert_eq!((faulty.calls(Verb::List), faulty.calls(Verb::Put), faulty.calls(Verb::Head)), (2, 1, 0));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_there_under_our_key_is_compared_in_full() {
     let place = Place::new().await;
     let archive = place.archive();
@@ -182,7 +182,7 @@ async fn what_is_there_under_our_key_is_compared_in_full() {
     assert!(matches!(archive.put_wal(&put("content")).await, Err(ArchiveError::Damaged { .. })));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn over_metadata_that_were_changed_nothing_is_acknowledged() {
     let place = Place::new().await;
     let archive = place.archive();
@@ -211,7 +211,7 @@ async fn over_metadata_that_were_changed_nothing_is_acknowledged() {
     assert_eq!(archive.put_wal(&put("content")).await.unwrap(), PutWalOutcome::AlreadyThere);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_file_of_another_cluster_is_refused() {
     let place = Place::new().await;
     let mut foreign = put("content");
@@ -221,7 +221,7 @@ async fn a_file_of_another_cluster_is_refused() {
     assert_eq!(usable(&place.archive()).await.unwrap(), None);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_file_that_changed_meanwhile_is_not_stored() {
     let place = Place::new().await;
     for size in [100, 40 << 20] {
@@ -264,5 +264,31 @@ async fn an_upload_that_fails_leaves_no_object() {
         let pushed = archive.put_wal(&file(segment(), &noise(40 << 20))).await;
         assert!(matches!(pushed, Err(ArchiveError::Store(_))), "{verb:?} {call}: {pushed:?}");
         assert!(archive.wal_variants(&segment()).await.unwrap().is_empty());
+    }
+}
+
+/// What a push takes that finds its content there, stored so long ago: its outcome, its
+/// listings, and how long it waited.
+async fn find_there(age: std::time::Duration) -> (PutWalOutcome, u32, std::time::Duration) {
+    let place = Place::new().await;
+    let archive = place.archive();
+    let _ = archive.put_wal(&put("content")).await.unwrap();
+    let key = archive.layout().wal(&segment(), id("content"), false);
+    let stored = std::fs::File::options().write(true).open(place.dir.path().join(key.as_str())).unwrap();
+    stored.set_modified(stored.metadata().unwrap().modified().unwrap() - age).unwrap();
+    let faulty = Faulty::new(Arc::clone(&place.store));
+    let began = tokio::time::Instant::now();
+    let outcome = archive_on(Arc::new(faulty.clone())).put_wal(&put("content")).await.unwrap();
+    (outcome, faulty.calls(Verb::List), began.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_been_there_for_a_minute_is_acknowledged_at_once_and_what_is_new_after_a_wait() {
+    let minute = std::time::Duration::from_secs(61);
+    assert_eq!(find_there(minute).await, (PutWalOutcome::AlreadyThere, 1, std::time::Duration::ZERO));
+    for age in [std::time::Duration::ZERO, minute / 2] {
+        let (outcome, listings, waited) = find_there(age).await;
+        assert_eq!((outcome, listings), (PutWalOutcome::AlreadyThere, 2));
+        assert!(waited >= crate::archive::push::SETTLED, "{waited:?}");
     }
 }

@@ -43,7 +43,7 @@ async fn all_contents(archive: &Archive) -> (SegmentState, Vec<ContentId>) {
     (state, contents)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_content_that_is_kept_is_the_one_that_recovery_uses() {
     for shape in 0..4 {
         for keep in ["ours", "theirs"] {
@@ -77,7 +77,7 @@ async fn the_content_that_is_kept_is_the_one_that_recovery_uses() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_resolve_that_fails_anywhere_can_be_run_again() {
     let verbs = [Verb::List, Verb::Head, Verb::Put, Verb::Get, Verb::Delete];
     for shape in 0..3 {
@@ -102,7 +102,7 @@ async fn a_resolve_that_fails_anywhere_can_be_run_again() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_kept_content_that_is_damaged_does_not_replace_a_sound_one() {
     let place = Place::new().await;
     let archive = place.archive();
@@ -131,4 +131,59 @@ async fn a_large_content_is_brought_back_in_parts() {
     let mut found = Vec::new();
     archive.fetch_wal(state.standing()[0], &mut found, 1 << 30).await.unwrap();
     assert!(found == large);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_person_refused_is_told_from_what_a_push_refused() {
+    let place = Place::new().await;
+    let archive = place.archive();
+    let is_resolved = async |content: &str| archive.is_resolved(&segment(), id(content)).await.unwrap();
+    let _ = archive.put_wal(&put("theirs")).await.unwrap();
+    archive.put_wal(&put("ours")).await.unwrap_err();
+    assert!(!is_resolved("ours").await && !is_resolved("theirs").await);
+    archive.resolve(&segment(), id("theirs")).await.unwrap();
+    assert!(is_resolved("ours").await && !is_resolved("theirs").await);
+    // The other server goes on trying.
+    archive.put_wal(&put("ours")).await.unwrap_err();
+    assert!(is_resolved("ours").await);
+    archive.put_wal(&put("third")).await.unwrap_err();
+    assert!(!is_resolved("third").await);
+    archive.resolve(&segment(), id("ours")).await.unwrap();
+    assert!(!is_resolved("ours").await && is_resolved("theirs").await && is_resolved("third").await);
+}
+
+/// One decides for ours, and after so many of its requests another one for theirs, altogether.
+#[tokio::test(start_paused = true)]
+async fn who_is_told_that_his_decision_holds_is_told_the_truth() {
+    let mut overtaken = 0;
+    for shape in 0..3 {
+        for requests in 0..10 {
+            let place = Place::new().await;
+            contested(shape, &place).await;
+            let gate = gate::Gated::new(Arc::clone(&place.store), false);
+            let slow = archive_on(Arc::new(gate.clone()));
+            let resolving = tokio::spawn(async move { slow.resolve(&segment(), id("ours")).await });
+            gate.permits.add_permits(requests);
+            for _ in 0..requests {
+                while !resolving.is_finished() && gate.done.try_acquire().map(|it| it.forget()).is_err() {
+                    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                }
+            }
+            let was_done = resolving.is_finished();
+            let other = place.archive().resolve(&segment(), id("theirs")).await;
+            gate.permits.add_permits(100);
+            let first = resolving.await.unwrap();
+            let what = format!("shape {shape}, after {requests} requests: {first:?}, {other:?}");
+            match usable(&place.archive()).await {
+                Ok(found) if found.as_deref() == Some(&b"ours"[..]) => assert!(first.is_ok(), "{what}"),
+                Ok(found) => {
+                    assert_eq!(found.as_deref(), Some(&b"theirs"[..]), "{what}");
+                    assert!(other.is_ok() && (was_done || first.is_err()), "{what}");
+                }
+                Err(_) => assert!(first.is_err(), "{what}"),
+            }
+            overtaken += usize::from(first.is_err());
+        }
+    }
+    assert!(overtaken > 0);
 }
