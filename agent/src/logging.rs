@@ -13,10 +13,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 /// Starts the log. `level` is the operator's choice; without one hooks log at `warn`, commands at `info`.
 pub fn start(role: Role, format: LogFormat, level: Option<LogLevel>) {
     let level = level.map_or_else(|| default_level(role), level_filter);
-    // Other crates speak of their own affairs: only at the operator's own wish below `warn`.
-    let others = if level >= LevelFilter::DEBUG { level } else { level.min(LevelFilter::WARN) };
+    let others = of_others(level);
     // It warns of every profile file that a server's user cannot read, also where none is needed.
-    let profiles = if level >= LevelFilter::DEBUG { level } else { LevelFilter::ERROR };
+    let profiles = if level >= LevelFilter::DEBUG { others } else { LevelFilter::ERROR };
     let filter = Targets::new()
         .with_default(others)
         .with_target("aws_config", profiles)
@@ -32,6 +31,12 @@ pub fn start(role: Role, format: LogFormat, level: Option<LogLevel>) {
 
 fn default_level(role: Role) -> LevelFilter {
     if role.is_hook() { LevelFilter::WARN } else { LevelFilter::INFO }
+}
+
+/// Other crates speak of their own affairs: only at the operator's own wish below `warn`, and never at
+/// `trace`, where the SDK shows requests and answers whole, session tokens and passing credentials included.
+fn of_others(level: LevelFilter) -> LevelFilter {
+    if level >= LevelFilter::DEBUG { LevelFilter::DEBUG } else { level.min(LevelFilter::WARN) }
 }
 
 fn level_filter(level: LogLevel) -> LevelFilter {
@@ -73,6 +78,18 @@ mod tests {
         }
         for role in [Role::Check, Role::Command] {
             assert_eq!(default_level(role), LevelFilter::INFO);
+        }
+    }
+
+    #[test]
+    fn other_crates_are_quiet_and_never_trace() {
+        for (level, others) in [
+            (LevelFilter::ERROR, LevelFilter::ERROR),
+            (LevelFilter::INFO, LevelFilter::WARN),
+            (LevelFilter::DEBUG, LevelFilter::DEBUG),
+            (LevelFilter::TRACE, LevelFilter::DEBUG),
+        ] {
+            assert_eq!(of_others(level), others);
         }
     }
 }

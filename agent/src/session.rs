@@ -15,6 +15,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Config, NoTls, Row};
 
 pub use archiving::{ArchiverStatistics, WalFile};
+pub use connection::holds_password;
 pub use error::SessionError;
 pub use online_backup::{Position, StoppedBackup};
 pub use server::Server;
@@ -113,8 +114,11 @@ fn unreachable(config: &Config, error: &tokio_postgres::Error) -> SessionError {
 /// A role's or database's defaults must not change what the statements here
 /// mean, nor cut them short.
 async fn prepare(client: &Client) -> Result<(), SessionError> {
-    let sql = "SET search_path = pg_catalog; SET statement_timeout = 0; \
-               SET lock_timeout = 0; SET datestyle = 'ISO, YMD'; \
-               SET default_transaction_read_only = off; SET synchronous_commit = on";
+    // The session waits in silence while files are read. Which timeouts there are depends on the version.
+    let sql = "SET search_path = pg_catalog; SET datestyle = 'ISO, YMD'; \
+               SET default_transaction_read_only = off; SET synchronous_commit = on; \
+               SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN \
+               ('statement_timeout', 'lock_timeout', 'transaction_timeout', 'idle_session_timeout', \
+               'idle_in_transaction_session_timeout')";
     client.batch_execute(sql).await.map_err(|error| SessionError::statement("set up the session", &error))
 }

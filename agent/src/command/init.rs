@@ -7,7 +7,7 @@ use crate::cli::{GlobalArgs, InitArgs};
 use crate::config::keys::Key;
 use crate::config::{self, Settings, environment, template};
 use crate::exit::{Ending, Failure};
-use crate::session::Session;
+use crate::session::{Session, holds_password};
 use crate::{open, output, postgres_command};
 use serde_json::json;
 use std::os::unix::fs::DirBuilderExt;
@@ -67,8 +67,17 @@ fn configuration(file: &Path, args: &InitArgs) -> Result<(Settings, Option<Strin
 }
 
 /// What the environment says goes into the file: the server that runs the hooks has another environment.
+/// But for a password: who kept it out of files did so on purpose, and no hook connects to the server.
 fn from_environment(key: &Key) -> Option<String> {
-    std::env::var(key.variable()).ok().filter(|value| !value.is_empty())
+    let value = std::env::var(key.variable()).ok().filter(|value| !value.is_empty())?;
+    if (key.section, key.name) == ("postgres", "connection") && holds_password(&value) {
+        tracing::warn!(
+            "{} is not written to the configuration because it holds a password: backup, check and take-over need the variable as init did",
+            key.variable()
+        );
+        return None;
+    }
+    Some(value)
 }
 
 fn absolute_text(path: &Path) -> Result<String, Failure> {

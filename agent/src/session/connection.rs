@@ -34,6 +34,7 @@ pub(super) fn parameters(
         })?,
         None => Config::new(),
     };
+    refuse_half_a_password(&config)?;
     if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
         add_local_listener(&mut config, data_directory)?;
     }
@@ -47,6 +48,24 @@ pub(super) fn parameters(
         config.application_name("walpoint");
     }
     Ok(config)
+}
+
+/// In a URL the first `@` ends the password; one that holds an `@` would go on in the host's name, which
+/// is said in messages.
+fn refuse_half_a_password(config: &Config) -> Result<(), SessionError> {
+    let is_odd = |host: &Host| matches!(host, Host::Tcp(name) if name.contains('@'));
+    if !config.get_hosts().iter().any(is_odd) {
+        return Ok(());
+    }
+    Err(SessionError::Usage {
+        error: "could not read [postgres] connection: the host's name holds an @".into(),
+        hint: Some("write an @ of the password as %40".into()),
+    })
+}
+
+/// Whether a connection text holds a password, or is none, which might hold one somewhere.
+pub fn holds_password(text: &str) -> bool {
+    text.parse::<Config>().map_or(true, |config| config.get_password().is_some())
 }
 
 fn add_local_listener(config: &mut Config, data_directory: Option<&Path>) -> Result<(), SessionError> {
@@ -142,6 +161,18 @@ mod tests {
     fn a_password_is_not_repeated_in_an_error() {
         let error = parameters(Some("password=secret nonsense"), None).unwrap_err();
         assert!(!format!("{error} {error:?}").contains("secret"));
+        let error = parameters(Some("postgresql://user:half@secret@host/db"), None).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
+    }
+
+    #[test]
+    fn a_password_is_noticed_in_every_form_of_the_text() {
+        for text in ["host=h password=p", "postgresql://u:p@h/db", "password=p nonsense"] {
+            assert!(holds_password(text), "{text}");
+        }
+        for text in ["host=/run/postgresql user=u", "postgresql://u@h/db", ""] {
+            assert!(!holds_password(text), "{text}");
+        }
     }
 
     #[test]
