@@ -6,6 +6,7 @@
 //! They are applied to the WAL of the path as it is, not to what one backup would replay,
 //! so that a target means the same record whichever backup serves.
 
+mod by_metadata;
 mod chain;
 mod name;
 mod scan;
@@ -21,7 +22,8 @@ use walpoint_wal::{Lsn, TimelineId, Timestamp};
 
 use crate::plan::Candidate;
 
-pub(crate) use chain::{ChainEnd, chains};
+pub(crate) use by_metadata::{Bounds, Shown, show};
+pub(crate) use chain::{ChainEnd, Content, chains};
 pub(crate) use scan::{EventAt, PathWal, Scan, Spot};
 pub(crate) use search::Search;
 pub(crate) use source::WalSource;

@@ -9,6 +9,7 @@ mod build;
 mod outcome;
 mod reach;
 mod replay;
+mod to_segment;
 mod unreadable;
 pub(crate) mod words;
 
@@ -16,14 +17,18 @@ use walpoint_archive::{Archive, ArchiveError, BackupSummary, Catalog};
 use walpoint_wal::Lsn;
 
 use crate::coverage::{Coverage, Illegible};
-use crate::locate::{Finder, Missing, PathWal, Sought, WalSource, chains, find};
+use crate::locate::{Content, Finder, Missing, PathWal, Sought, WalSource, chains, find};
 use crate::path::{Chosen, NoPath, choose, known};
 use crate::target::TargetRequest;
 use build::Builder;
 use unreadable::Unreadable;
 
-pub use outcome::{Candidate, Moment, Nearest, PlanError, PlanOutcome, RecoveryPlan, Segments, Unreachable};
-pub(crate) use reach::{Reachable, nearest, reachable};
+pub use outcome::{
+    Candidate, Moment, Nearest, PlanError, PlanOutcome, RecoveryPlan, SegmentOutcome, SegmentPlan, Segments,
+    Unreachable,
+};
+pub(crate) use reach::{Reachable, nearest, reachable, reachable_by_metadata};
+pub use to_segment::plan_to_segment;
 
 /// Plans a recovery.
 ///
@@ -34,20 +39,10 @@ pub async fn plan(
     catalog: &Catalog,
     request: &TargetRequest,
 ) -> Result<PlanOutcome, PlanError> {
-    request.check()?;
-    let unreadable = Unreadable::of(catalog, archive.layout());
-    unreadable.check_backup(request)?;
-    let allowed = allowed_backups(catalog, request)?;
-    let choice = choose(catalog, request.timeline, &allowed);
-    unreadable.check_choice(request, &choice)?;
-    let chosen = match choice {
-        Ok(chosen) => chosen,
-        Err(NoPath::Unknown(timeline)) => {
-            return Err(PlanError::UnknownTimeline { timeline, there: known_timelines(catalog) });
-        }
-        Err(why) => return Ok(PlanOutcome::Unreachable(no_path(&why, request))),
+    let Way { unreadable, chosen, backups } = match way(archive, catalog, request)? {
+        Ok(way) => way,
+        Err(why) => return Ok(PlanOutcome::Unreachable(why)),
     };
-    let backups = on_path(&allowed, &chosen.path);
     let source = WalSource::new(archive, catalog.cluster.system_identifier, catalog.cluster.segment_size);
     let mut illegible = Illegible::default();
     loop {
@@ -61,6 +56,37 @@ pub async fn plan(
     }
 }
 
+/// What is known before any WAL is looked at.
+struct Way<'c> {
+    unreadable: Unreadable<'c>,
+    chosen: Chosen,
+    /// Those that may serve.
+    backups: Vec<&'c BackupSummary>,
+}
+
+/// Chooses the timeline, and what may serve on the way to it.
+fn way<'c>(
+    archive: &Archive,
+    catalog: &'c Catalog,
+    request: &TargetRequest,
+) -> Result<Result<Way<'c>, Unreachable>, PlanError> {
+    request.check()?;
+    let unreadable = Unreadable::of(catalog, archive.layout());
+    unreadable.check_backup(request)?;
+    let allowed = allowed_backups(catalog, request)?;
+    let choice = choose(catalog, request.timeline, &allowed);
+    unreadable.check_choice(request, &choice)?;
+    let chosen = match choice {
+        Ok(chosen) => chosen,
+        Err(NoPath::Unknown(timeline)) => {
+            return Err(PlanError::UnknownTimeline { timeline, there: known_timelines(catalog) });
+        }
+        Err(why) => return Ok(Err(no_path(&why, request))),
+    };
+    let backups = on_path(&allowed, &chosen.path);
+    Ok(Ok(Way { unreadable, chosen, backups }))
+}
+
 /// Plans with the WAL of the chosen path.
 async fn plan_with(
     catalog: &Catalog,
@@ -69,7 +95,7 @@ async fn plan_with(
     wal: &PathWal<'_>,
     backups: &[&BackupSummary],
 ) -> Result<PlanOutcome, ArchiveError> {
-    let chains = chains(wal).await?;
+    let chains = chains(wal, Content::Read).await?;
     let finder = Finder { wal, chains: &chains, backups };
     match find(finder, &request.target, request.exclusive).await? {
         Sought::Found(hit) => Builder { catalog, request, chosen, finder }.build(hit).await,

@@ -5,9 +5,9 @@ use walpoint_archive::{Archive, ArchiveError, BackupId, Catalog, SegmentState, U
 use walpoint_wal::{Lsn, SegmentName, TimelineId, Timestamp};
 
 use crate::coverage::{Coverage, Gap, Illegible};
-use crate::locate::{Finder, PathWal, Search, WalSource, chains};
+use crate::locate::{Content, Finder, PathWal, Search, WalSource, chains};
 use crate::path::{TimelinePath, known};
-use crate::plan::{Moment, Reachable, on_path, reachable, words};
+use crate::plan::{Moment, Reachable, on_path, reachable, reachable_by_metadata, words};
 
 /// What can be reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -16,6 +16,9 @@ pub struct Window {
     pub ranges: Vec<Range>,
     /// Segments that are missing, undecided or damaged, by timeline.
     pub gaps: Vec<WindowGap>,
+    /// False when it was made without the key, by metadata alone: an end can lie later than
+    /// it says, by less than a segment, and a gap that says so may be none.
+    pub exact: bool,
 }
 
 /// Every moment from one to another can be reached.
@@ -45,17 +48,31 @@ pub struct WindowGap {
 }
 
 /// Everything that can be reached, on every timeline. Reads metadata of the segments where
-/// runs of WAL end, and the segments where they do not meet.
+/// runs of WAL end, and the segments where they do not meet. Of encrypted WAL for which
+/// there is no key, metadata alone.
 pub async fn window(archive: &Archive, catalog: &Catalog) -> Result<Window, ArchiveError> {
+    match window_by(archive, catalog, Content::Read).await {
+        Err(ArchiveError::NoKey { .. }) => window_by_metadata(archive, catalog).await,
+        shown => shown,
+    }
+}
+
+/// The same without the content of any segment.
+pub(crate) async fn window_by_metadata(archive: &Archive, catalog: &Catalog) -> Result<Window, ArchiveError> {
+    window_by(archive, catalog, Content::Sealed).await
+}
+
+async fn window_by(archive: &Archive, catalog: &Catalog, content: Content) -> Result<Window, ArchiveError> {
     let source = WalSource::new(archive, catalog.cluster.system_identifier, catalog.cluster.segment_size);
     let mut illegible = Illegible::default();
-    let mut window = Window { ranges: Vec::new(), gaps: Vec::new() };
+    let exact = content == Content::Read;
+    let mut window = Window { ranges: Vec::new(), gaps: Vec::new(), exact };
     for timeline in known(catalog) {
         // A timeline that nothing leads to has no window; `list --wal` shows it.
         let Ok(path) = TimelinePath::to(catalog, timeline) else { continue };
         let own = loop {
             let coverage = Coverage::without(catalog, path.clone(), &illegible);
-            match window_of(&source, catalog, &coverage).await {
+            match window_of(&source, catalog, &coverage, content).await {
                 Ok(own) => break own,
                 Err(error) if illegible.learns(&source, catalog, &error).await => {}
                 Err(error) => return Err(error),
@@ -72,15 +89,21 @@ async fn window_of(
     source: &WalSource<'_>,
     catalog: &Catalog,
     coverage: &Coverage<'_>,
+    content: Content,
 ) -> Result<Window, ArchiveError> {
-    let mut window = Window { ranges: Vec::new(), gaps: Vec::new() };
+    let exact = content == Content::Read;
+    let mut window = Window { ranges: Vec::new(), gaps: Vec::new(), exact };
     let backups: Vec<_> = catalog.backups.iter().collect();
     let backups = on_path(&backups, &coverage.path);
     let wal = PathWal::new(source, coverage);
-    let chains = chains(&wal).await?;
+    let chains = chains(&wal, content).await?;
     let finder = Finder { wal: &wal, chains: &chains, backups: &backups };
-    for range in reachable(finder).await? {
-        window.ranges.extend(own_part(finder, catalog, range).await?);
+    let ranges = match content {
+        Content::Read => reachable(finder).await?,
+        Content::Sealed => reachable_by_metadata(finder).await?,
+    };
+    for range in ranges {
+        window.ranges.extend(own_part(finder, catalog, range, content).await?);
     }
     window.gaps.extend(coverage.gaps.iter().filter_map(|gap| named_gap(coverage, gap)));
     window.gaps.extend((0..chains.len()).filter_map(|at| broken(finder, at)));
@@ -92,6 +115,7 @@ async fn own_part(
     finder: Finder<'_>,
     catalog: &Catalog,
     range: Reachable<'_>,
+    content: Content,
 ) -> Result<Option<Range>, ArchiveError> {
     let path = &finder.wal.coverage.path;
     let begin = own_begin(finder.wal, catalog);
@@ -99,6 +123,7 @@ async fn own_part(
         return Ok(None);
     }
     let from = match range.from.lsn < begin {
+        true if content == Content::Sealed => Moment { lsn: begin, time: None },
         true => Moment { lsn: begin, time: time_at(finder, begin).await? },
         false => range.from,
     };

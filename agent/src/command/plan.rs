@@ -6,8 +6,9 @@ use crate::command::restore::destination;
 use crate::config::Settings;
 use crate::exit::{Ending, Failure, Status};
 use crate::output;
+use walpoint_archive::ArchiveError;
 use walpoint_archive::catalog::CatalogScope;
-use walpoint_pitr::plan::{PlanOutcome, RecoveryPlan, plan};
+use walpoint_pitr::plan::{PlanError, PlanOutcome, RecoveryPlan, SegmentOutcome, plan, plan_to_segment};
 use walpoint_pitr::restore::{Destination, Ground, RestoreError, survey};
 use walpoint_pitr::target::TargetRequest;
 
@@ -21,7 +22,13 @@ pub async fn run(settings: &Settings, args: &PlanArgs, as_json: bool) -> Result<
         Some(directory) => Some(destination::of(directory, &args.tablespaces, false)?),
         None => None,
     };
-    let (chosen, mut outcome) = make(settings, &args.target, &request).await?;
+    let chosen = cluster_choice::open(settings, args.target.cluster).await?;
+    let mut outcome = match planned(&chosen, &request).await {
+        Err(PlanError::Archive(ArchiveError::NoKey { .. })) => {
+            return to_segment(&chosen, &request, destination.as_ref(), as_json).await;
+        }
+        outcome => outcome?,
+    };
     if let (PlanOutcome::Reachable(plan), Some(destination)) = (&mut outcome, &destination) {
         look(&chosen, plan, destination).await?;
     }
@@ -35,12 +42,52 @@ pub async fn make(
     request: &TargetRequest,
 ) -> Result<(Chosen, PlanOutcome), Failure> {
     let chosen = cluster_choice::open(settings, args.cluster).await?;
+    let outcome = planned(&chosen, request).await?;
+    Ok((chosen, outcome))
+}
+
+async fn planned(chosen: &Chosen, request: &TargetRequest) -> Result<PlanOutcome, PlanError> {
     let catalog = chosen.archive.catalog(CatalogScope::All).await?;
     let mut outcome = plan(&chosen.archive, &catalog, request).await?;
     if let PlanOutcome::Reachable(plan) = &mut outcome {
         plan.notes.extend(report::subscriptions(&plan.backup));
     }
-    Ok((chosen, outcome))
+    Ok(outcome)
+}
+
+/// Plans encrypted WAL for which there is no key: what its metadata show.
+async fn to_segment(
+    chosen: &Chosen,
+    request: &TargetRequest,
+    destination: Option<&Destination>,
+    as_json: bool,
+) -> Result<Ending, Failure> {
+    let catalog = chosen.archive.catalog(CatalogScope::All).await?;
+    let mut outcome = plan_to_segment(&chosen.archive, &catalog, request).await?;
+    if let SegmentOutcome::Reachable(plan) = &mut outcome {
+        let plan = plan.bounds_mut();
+        plan.notes.extend(report::subscriptions(&plan.backup));
+        if let Some(destination) = destination {
+            look(chosen, plan, destination).await?;
+        }
+    }
+    report_to_segment(&outcome, as_json)
+}
+
+fn report_to_segment(outcome: &SegmentOutcome, as_json: bool) -> Result<Ending, Failure> {
+    let status = match outcome {
+        SegmentOutcome::Reachable(_) => Status::Done,
+        SegmentOutcome::Unreachable(_) => Status::Unreachable,
+    };
+    output::result(&match outcome {
+        SegmentOutcome::Reachable(plan) if as_json => output::json_line(&report::to_segment_json(plan))?,
+        SegmentOutcome::Reachable(plan) => report::to_segment_text(plan),
+        SegmentOutcome::Unreachable(why) if as_json => {
+            output::json_line(&report::unreachable_json(why, false))?
+        }
+        SegmentOutcome::Unreachable(why) => report::unreachable_text(why),
+    })?;
+    Ok(Ending::Status(status))
 }
 
 /// Adds to a plan what would go wrong there. The target can be reached all the same.
@@ -79,7 +126,7 @@ pub fn report(
             (report::reachable_text(plan) + &format!("restore with        {command}\n"), Status::Done)
         }
         PlanOutcome::Unreachable(why) if as_json => {
-            (output::json_line(&report::unreachable_json(why))?, Status::Unreachable)
+            (output::json_line(&report::unreachable_json(why, true))?, Status::Unreachable)
         }
         PlanOutcome::Unreachable(why) => (report::unreachable_text(why), Status::Unreachable),
     };

@@ -20,7 +20,7 @@ pub async fn run(settings: &Settings, args: &WindowArgs, as_json: bool) -> Resul
     let text = if as_json {
         let damaged = list::unreadable(&catalog);
         output::json_line(
-            &json!({ "cluster": cluster, "ranges": window.ranges, "gaps": window.gaps, "damaged": damaged }),
+            &json!({ "cluster": cluster, "ranges": window.ranges, "gaps": window.gaps, "exact": window.exact, "damaged": damaged }),
         )?
     } else {
         text(cluster, &window) + &list::unreadable_text(&catalog)
@@ -50,6 +50,10 @@ fn text(cluster: SystemIdentifier, window: &Window) -> String {
             })
             .collect();
         text += &output::table(&header, &rows);
+    }
+    if !window.exact {
+        text += "made without the key, by metadata alone: an end can lie up to a segment later, and a gap may be \
+                 none; set [encryption] identity_file for the exact window\n";
     }
     for gap in &window.gaps {
         text += &format!("gap on timeline {}: {} to {}: {}\n", gap.timeline, gap.first, gap.last, gap.reason);

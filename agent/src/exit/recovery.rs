@@ -24,6 +24,10 @@ impl From<PlanError> for Failure {
         match error {
             PlanError::Target(error) => error.into(),
             PlanError::Archive(error) => error.into(),
+            PlanError::NeedsKey { .. } => Self::new(Status::Damaged, error.to_string()).with_hint(
+                "set [encryption] identity_file; without it, targets that object metadata decide can be planned: \
+                 --target-lsn, --target-immediate, --latest",
+            ),
             PlanError::UnknownBackup { .. } => {
                 Self::usage(error.to_string()).with_hint("walpoint list shows the backups")
             }

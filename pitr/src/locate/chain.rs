@@ -52,6 +52,18 @@ pub(crate) enum ChainEnd {
     Unlinked { name: SegmentName, reason: String },
     /// This segment is of a PostgreSQL version that is not known.
     UnknownVersion { name: SegmentName },
+    /// Whether this segment continues the one before it shows only in its content, which
+    /// was not to be read.
+    Sealed { name: SegmentName },
+}
+
+/// Whether the content of segments may be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// Where the metadata do not say enough.
+    Read,
+    /// Never: it is encrypted, and there is no key.
+    Sealed,
 }
 
 impl Chain {
@@ -84,6 +96,7 @@ impl ChainEnd {
             ChainEnd::Damaged { name, .. }
             | ChainEnd::Open { name, .. }
             | ChainEnd::Unlinked { name, .. }
+            | ChainEnd::Sealed { name }
             | ChainEnd::UnknownVersion { name } => Some(*name),
         }
     }
@@ -100,7 +113,7 @@ enum Edge {
 }
 
 /// All chains of a path, in order of address.
-pub(crate) async fn chains(wal: &PathWal<'_>) -> Result<Vec<Chain>, ArchiveError> {
+pub(crate) async fn chains(wal: &PathWal<'_>, content: Content) -> Result<Vec<Chain>, ArchiveError> {
     let mut chains = Vec::new();
     for stretch in &wal.coverage.stretches {
         let mut pieces = Vec::new();
@@ -114,7 +127,7 @@ pub(crate) async fn chains(wal: &PathWal<'_>) -> Result<Vec<Chain>, ArchiveError
             last = first - 1;
         }
         pieces.reverse();
-        join(wal, pieces, &mut chains).await?;
+        join(wal, content, pieces, &mut chains).await?;
     }
     Ok(chains)
 }
@@ -137,7 +150,12 @@ async fn piece_ending_with(wal: &PathWal<'_>, lowest: u64, last: u64) -> Result<
     Ok((Piece::Run(Box::new(run)), first))
 }
 
-async fn join(wal: &PathWal<'_>, pieces: Vec<Piece>, chains: &mut Vec<Chain>) -> Result<(), ArchiveError> {
+async fn join(
+    wal: &PathWal<'_>,
+    content: Content,
+    pieces: Vec<Piece>,
+    chains: &mut Vec<Chain>,
+) -> Result<(), ArchiveError> {
     let mut open: Option<Chain> = None;
     for piece in pieces {
         let mut run = match piece {
@@ -150,7 +168,7 @@ async fn join(wal: &PathWal<'_>, pieces: Vec<Piece>, chains: &mut Vec<Chain>) ->
             }
         };
         let edge = match open.as_ref() {
-            Some(chain) => Some(edge(wal, chain, &run).await?),
+            Some(chain) => Some(edge(wal, content, chain, &run).await?),
             None => None,
         };
         match (open.as_mut(), edge) {
@@ -195,7 +213,7 @@ fn is_switch(event: &EventAt) -> bool {
 }
 
 /// Whether `run` continues `chain`.
-async fn edge(wal: &PathWal<'_>, chain: &Chain, run: &Run) -> Result<Edge, ArchiveError> {
+async fn edge(wal: &PathWal<'_>, content: Content, chain: &Chain, run: &Run) -> Result<Edge, ArchiveError> {
     let before = chain.runs.last();
     if let Some(ends) = before.and_then(|before| stops_inside(wal, before)) {
         return Ok(Edge::Broken(ends));
@@ -208,6 +226,10 @@ async fn edge(wal: &PathWal<'_>, chain: &Chain, run: &Run) -> Result<Edge, Archi
     let last_start = before.and_then(|before| before.totals.last_start);
     if first.edge_checked && first.first_prev.is_some() && first.first_prev == last_start {
         return Ok(Edge::Joined(None));
+    }
+    let first = wal.link(run.first).filter(|_| content == Content::Sealed);
+    if let Some(ends) = first.map(|link| ChainEnd::Sealed { name: link.name }) {
+        return Ok(Edge::Broken(ends));
     }
     match last_record_start(chain) {
         Some(lsn) => read_edge(wal, lsn, run).await,

@@ -42,11 +42,11 @@ pub(crate) async fn find(
 }
 
 impl<'f> Finder<'f> {
-    fn search(&self, at: usize) -> Option<Search<'f>> {
+    pub(super) fn search(&self, at: usize) -> Option<Search<'f>> {
         self.chains.get(at).map(|chain| Search { wal: self.wal, chain })
     }
 
-    fn start_of(&self, chain: &Chain) -> Lsn {
+    pub(super) fn start_of(&self, chain: &Chain) -> Lsn {
         self.wal.start_of(chain.first())
     }
 
@@ -223,7 +223,7 @@ impl<'f> Finder<'f> {
     }
 
     /// The first chain whose segments end at or behind `lsn`.
-    fn chain_reaching(&self, lsn: Lsn) -> Option<usize> {
+    pub(super) fn chain_reaching(&self, lsn: Lsn) -> Option<usize> {
         self.chains.iter().position(|chain| lsn <= self.end_of(chain))
     }
 
@@ -240,7 +240,7 @@ impl<'f> Finder<'f> {
         })
     }
 
-    fn lsn_beyond(&self, lsn: Lsn) -> Sought {
+    pub(super) fn lsn_beyond(&self, lsn: Lsn) -> Sought {
         match self.chains.len().checked_sub(1).and_then(|last| self.break_after(last)) {
             Some((reason, hint)) => {
                 let reason = words::lsn_in_break(lsn, &reason);
@@ -251,7 +251,7 @@ impl<'f> Finder<'f> {
     }
 
     /// The LSN lies before chain `at` and behind the one before it.
-    fn lsn_in_break(&self, at: usize, lsn: Lsn) -> Sought {
+    pub(super) fn lsn_in_break(&self, at: usize, lsn: Lsn) -> Sought {
         let broken = at.checked_sub(1).and_then(|before| self.break_after(before));
         let (reason, hint) = match broken {
             Some((reason, hint)) => (words::lsn_in_break(lsn, &reason), hint),

@@ -5,7 +5,7 @@ use walpoint_wal::{Lsn, SegmentName, TimelineId};
 
 use super::backup::{Fit, Need, fit, newest_serving, why};
 use super::replay::{Replay, raised, replay};
-use super::{PlanOutcome, RecoveryPlan, Segments, refuse, words};
+use super::{PlanOutcome, RecoveryPlan, SegmentPlan, Segments, refuse, words};
 use crate::coverage::last_segment_before;
 use crate::locate::{Finder, Hit, Located, Missing, Search};
 use crate::path::{Chosen, TimelinePath, rival_parent};
@@ -21,8 +21,8 @@ pub(crate) struct Builder<'b> {
 }
 
 /// The timeline to hand to PostgreSQL and its file of the last segment.
-struct Handed<'b> {
-    path: TimelinePath,
+pub(super) struct Handed<'b> {
+    pub path: TimelinePath,
     last: SegmentName,
     variant: &'b Variant,
 }
@@ -33,8 +33,8 @@ impl<'b> Builder<'b> {
         let located = self.locate(search, hit).await?;
         let need = self.need(search, &located).await?;
         let Some((backup, count)) = newest_serving(self.finder.backups, &need) else {
-            let reason = self.why_no_backup(hit, &need);
-            return self.refuse(reason, self.place(hit, &need)).await;
+            let (reason, place) = self.no_backup(hit.chain, hit.last.end, &need);
+            return self.refuse(reason, place).await;
         };
         let Some(handed) = self.handed(&located).await? else {
             return self.refuse(words::no_wal(), hit.last.end).await;
@@ -60,6 +60,47 @@ impl<'b> Builder<'b> {
         })
     }
 
+    /// A record of which only bounds are known.
+    pub fn located_between(&self, start: Lsn, end: Lsn) -> Located {
+        let path = &self.chosen.path;
+        Located {
+            timeline: path.step_at(start).map_or(path.timeline, |step| step.timeline),
+            last_record: start,
+            last_record_end: end,
+            last_included: None,
+            first_excluded: None,
+        }
+    }
+
+    /// What a backup must fit, for a target that is no time.
+    pub fn need_of(chain_start: Option<Lsn>, located: &Located) -> Need {
+        Need {
+            chain_start: chain_start.unwrap_or(located.last_record),
+            last_record: located.last_record,
+            last_record_end: located.last_record_end,
+            time: None,
+            last_included: None,
+        }
+    }
+
+    /// Why no backup serves, and where to look for what can be reached instead.
+    pub fn no_backup(&self, chain: usize, end: Lsn, need: &Need) -> (String, Lsn) {
+        (self.why_no_backup(chain, need), self.place(end, need))
+    }
+
+    /// A plan that names no record.
+    pub fn to_segment(
+        &self,
+        located: &Located,
+        backup: &BackupSummary,
+        count: usize,
+        handed: Handed<'b>,
+    ) -> SegmentPlan {
+        let mut plan = self.plan(located, backup, count, handed, Replay::default());
+        plan.warnings.push(words::to_the_segment());
+        SegmentPlan(plan)
+    }
+
     async fn need(&self, search: Search<'b>, located: &Located) -> Result<Need, ArchiveError> {
         let time = match self.request.target {
             Target::Time(time) => Some(time),
@@ -74,10 +115,10 @@ impl<'b> Builder<'b> {
         })
     }
 
-    fn why_no_backup(&self, hit: Hit, need: &Need) -> String {
+    fn why_no_backup(&self, chain: usize, need: &Need) -> String {
         let fits = |wanted| self.finder.backups.iter().find(move |backup| fit(backup, need) == wanted);
         let cut_off = fits(Fit::CutOff).is_some();
-        let before = hit.chain.checked_sub(1).and_then(|before| self.finder.break_after(before));
+        let before = chain.checked_sub(1).and_then(|before| self.finder.break_after(before));
         match (before, fits(Fit::TooLate)) {
             (Some((reason, _)), _) if cut_off => words::no_backup_in_chain(&reason),
             (_, Some(first)) => words::before_first_backup(first),
@@ -87,10 +128,10 @@ impl<'b> Builder<'b> {
 
     /// Where to look for what can be reached instead. A target that comes too early for a
     /// backup lies before that backup's end, also where its last record would not.
-    fn place(&self, hit: Hit, need: &Need) -> Lsn {
+    fn place(&self, end: Lsn, need: &Need) -> Lsn {
         let too_late = self.finder.backups.iter().filter(|backup| fit(backup, need) == Fit::TooLate);
         let first = too_late.map(|backup| Lsn(backup.stop.lsn.0.saturating_sub(1))).min();
-        first.map_or(hit.last.end, |before_stop| before_stop.min(hit.last.end))
+        first.map_or(end, |before_stop| before_stop.min(end))
     }
 
     async fn refuse(&self, reason: String, near: Lsn) -> Result<PlanOutcome, ArchiveError> {
@@ -101,7 +142,7 @@ impl<'b> Builder<'b> {
 
     /// The oldest timeline from the record's own on whose file of the last segment holds
     /// the record.
-    async fn handed(&self, located: &Located) -> Result<Option<Handed<'b>>, ArchiveError> {
+    pub(super) async fn handed(&self, located: &Located) -> Result<Option<Handed<'b>>, ArchiveError> {
         let wal = self.finder.wal;
         let number = last_segment_before(located.last_record_end, wal.size());
         let used = wal.link(number).map(|link| link.name.timeline);

@@ -57,6 +57,33 @@ pub struct RecoveryPlan {
     pub notes: Vec<String>,
 }
 
+/// What planning by metadata comes to.
+#[derive(Debug, Clone)]
+pub enum SegmentOutcome {
+    /// Everything that the recovery needs is in the archive.
+    Reachable(Box<SegmentPlan>),
+    /// The target cannot be reached.
+    Unreachable(Unreachable),
+}
+
+/// A plan that names segments and no record, so that nothing can be restored by it.
+#[derive(Debug, Clone)]
+pub struct SegmentPlan(pub(crate) RecoveryPlan);
+
+impl SegmentPlan {
+    /// The plan. What it says of the last record is a bound; of commits and of prepared
+    /// transactions it says nothing. The last segment is the one where the LSN lies; the
+    /// record there may end in the next one, which is in the archive then.
+    pub fn bounds(&self) -> &RecoveryPlan {
+        &self.0
+    }
+
+    /// To add warnings and notes to.
+    pub fn bounds_mut(&mut self) -> &mut RecoveryPlan {
+        &mut self.0
+    }
+}
+
 /// The segments that a recovery replays, without a hole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Segments {
@@ -135,6 +162,14 @@ pub enum PlanError {
         timeline: TimelineId,
         /// What there is, in words.
         there: String,
+    },
+    /// What metadata show does not decide it, and the WAL is encrypted.
+    #[error("could not plan to {target} without the key: {why}")]
+    NeedsKey {
+        /// What was asked for.
+        target: Target,
+        /// What is not known, in words.
+        why: String,
     },
     /// The archive could not be read.
     #[error(transparent)]

@@ -49,6 +49,35 @@ pub(crate) async fn reachable<'a>(finder: Finder<'a>) -> Result<Vec<Reachable<'a
     Ok(ranges)
 }
 
+/// The same as far as metadata prove it: an end may lie up to a segment too early.
+pub(crate) async fn reachable_by_metadata<'a>(
+    finder: Finder<'a>,
+) -> Result<Vec<Reachable<'a>>, ArchiveError> {
+    let mut ranges = Vec::new();
+    for chain in finder.chains {
+        let search = Search { wal: finder.wal, chain };
+        let (Some(chain_start), Some((last, time))) =
+            (search.first_record().await?, finder.last_shown(search).await?)
+        else {
+            continue;
+        };
+        let need = Need {
+            chain_start,
+            last_record: last.start,
+            last_record_end: last.end,
+            time: None,
+            last_included: None,
+        };
+        let serving = || finder.backups.iter().filter(|backup| fit(backup, &need) == Fit::Serves);
+        let Some(backup) = serving().min_by_key(|backup| (backup.stop.lsn, &backup.id)) else { continue };
+        let from = Moment { lsn: backup.stop.lsn, time: Some(backup.stop.time) };
+        let to = Moment { lsn: last.end, time: time.max(serving().map(|backup| backup.stop.time).max()) };
+        let last = Spot { lsn: last.start, end: last.end, prev: from.lsn };
+        ranges.push(Reachable { from, to, last, backup });
+    }
+    Ok(ranges)
+}
+
 /// The last moment at or before `place`, and the first one after it.
 pub(crate) fn nearest(ranges: &[Reachable<'_>], place: Lsn) -> Nearest {
     let before = ranges.iter().rev().find(|range| range.from.lsn <= place);

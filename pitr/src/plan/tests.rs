@@ -10,6 +10,7 @@ mod failover;
 mod illegible;
 mod oracle;
 mod requests;
+mod to_segment;
 mod unreadable;
 
 use super::*;

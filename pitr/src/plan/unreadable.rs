@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use walpoint_archive::{ArchiveError, BackupId, Catalog, DamagedObject, Entry, Layout};
 use walpoint_wal::TimelineId;
 
-use super::PlanOutcome;
+use super::{PlanOutcome, SegmentOutcome, Unreachable};
 use crate::path::{Chosen, NoPath};
 use crate::target::{TargetRequest, TargetTimeline};
 
@@ -71,19 +71,34 @@ impl<'c> Unreadable<'c> {
 
     /// The outcome, with what was not considered.
     pub fn told_in(&self, request: &TargetRequest, mut outcome: PlanOutcome) -> PlanOutcome {
-        if request.backup.is_none() {
-            for (id, object) in &self.summaries {
-                let words = format!(
-                    "backup {id} was not considered: \"{}\" cannot be read ({})",
-                    object.key, object.reason
-                );
-                match &mut outcome {
-                    PlanOutcome::Reachable(plan) => plan.warnings.push(words),
-                    PlanOutcome::Unreachable(why) => why.reason = format!("{}; {words}", why.reason),
-                }
-            }
+        match &mut outcome {
+            PlanOutcome::Reachable(plan) => plan.warnings.extend(self.not_considered(request)),
+            PlanOutcome::Unreachable(why) => self.told_in_reason(request, why),
         }
         outcome
+    }
+
+    /// The same of a plan by metadata.
+    pub fn told_in_segments(&self, request: &TargetRequest, mut outcome: SegmentOutcome) -> SegmentOutcome {
+        match &mut outcome {
+            SegmentOutcome::Reachable(plan) => plan.0.warnings.extend(self.not_considered(request)),
+            SegmentOutcome::Unreachable(why) => self.told_in_reason(request, why),
+        }
+        outcome
+    }
+
+    fn told_in_reason(&self, request: &TargetRequest, why: &mut Unreachable) {
+        for words in self.not_considered(request) {
+            why.reason = format!("{}; {words}", why.reason);
+        }
+    }
+
+    fn not_considered(&self, request: &TargetRequest) -> Vec<String> {
+        let left_out = self.summaries.iter().filter(|_| request.backup.is_none());
+        let words = |(id, object): (&BackupId, &&DamagedObject)| {
+            format!("backup {id} was not considered: \"{}\" cannot be read ({})", object.key, object.reason)
+        };
+        left_out.map(words).collect()
     }
 }
 

@@ -2,7 +2,7 @@
 //! stop, hints are the next step.
 
 use walpoint_archive::BackupSummary;
-use walpoint_wal::{Lsn, TimelineId, Timestamp};
+use walpoint_wal::{Lsn, SegmentName, TimelineId, Timestamp};
 
 use super::replay::Raised;
 use super::{Candidate, Moment, Nearest};
@@ -164,11 +164,39 @@ pub(crate) fn chain_end(end: &ChainEnd) -> (String, Option<String>) {
         ChainEnd::Unlinked { name, reason } => {
             (format!("segment {name} does not continue the one before it: {reason}"), None)
         }
+        ChainEnd::Sealed { name } => (continues_unknown(*name), None),
         ChainEnd::UnknownVersion { name } => (
             format!("segment {name} was written by a PostgreSQL version that this walpoint does not know"),
             Some("use a later walpoint".to_owned()),
         ),
     }
+}
+
+pub(crate) fn continues_unknown(name: SegmentName) -> String {
+    format!(
+        "whether segment {name} continues the one before it shows only in its content, which is encrypted"
+    )
+}
+
+pub(crate) fn record_unknown(lsn: Lsn) -> String {
+    format!("whether a whole record begins at or after {lsn} shows only in the content of the WAL")
+}
+
+pub(crate) fn end_unknown() -> String {
+    "where the last whole record ends shows only in the content of the WAL".to_owned()
+}
+
+pub(crate) fn exact_record_asked_for() -> String {
+    "which record it means shows only in the content of the WAL".to_owned()
+}
+
+pub(crate) fn near_backup_or_fork() -> String {
+    "which backup or timeline serves depends on the exact record, which shows only in the content of the WAL"
+        .to_owned()
+}
+
+pub(crate) fn to_the_segment() -> String {
+    "planned without the key: to the segment, not to the record; restore needs the identity".to_owned()
 }
 
 pub(crate) fn no_path(why: &NoPath) -> (String, Option<String>) {

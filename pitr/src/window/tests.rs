@@ -88,7 +88,7 @@ async fn a_damaged_segment_is_a_gap_and_an_archive_without_backups_has_no_window
     assert_eq!(window.ranges, []);
     assert_eq!(window.gaps.iter().map(|gap| gap.first).collect::<Vec<_>>(), [segment(1, 3)]);
     let empty = shown(&TestArchive::new().await).await;
-    assert_eq!(empty, Window { ranges: Vec::new(), gaps: Vec::new() });
+    assert_eq!(empty, Window { ranges: Vec::new(), gaps: Vec::new(), exact: true });
 }
 
 #[tokio::test]
@@ -101,7 +101,7 @@ async fn the_names_of_the_fields_are_fixed() {
     };
     let gap =
         WindowGap { timeline: tli(1), first: segment(1, 5), last: segment(1, 6), reason: "why".to_owned() };
-    let json = serde_json::to_value(Window { ranges: vec![range], gaps: vec![gap] }).unwrap();
+    let json = serde_json::to_value(Window { ranges: vec![range], gaps: vec![gap], exact: true }).unwrap();
     let expected = serde_json::json!({
         "ranges": [{
             "timeline": 1,
@@ -115,6 +115,7 @@ async fn the_names_of_the_fields_are_fixed() {
             "last": "000000010000000000000006",
             "reason": "why",
         }],
+        "exact": true,
     });
     assert_eq!(json, expected);
 }

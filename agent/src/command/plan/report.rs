@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use walpoint_archive::BackupSummary;
 use walpoint_pitr::locate::CommitPoint;
-use walpoint_pitr::plan::{Moment, RecoveryPlan, Unreachable};
+use walpoint_pitr::plan::{Moment, RecoveryPlan, SegmentPlan, Unreachable};
 use walpoint_pitr::restore::Destination;
 
 /// Bytes of data files a second that the estimate supposes a restore to fetch, verify and write. Chosen, not
@@ -25,6 +25,7 @@ pub fn reachable_json(plan: &RecoveryPlan) -> Value {
         .collect();
     json!({
         "reachable": true,
+        "exact": true,
         "reason": Value::Null,
         "cluster": plan.system_identifier,
         "target": plan.target.to_string(),
@@ -45,10 +46,21 @@ pub fn reachable_json(plan: &RecoveryPlan) -> Value {
     })
 }
 
-/// The object for a target that cannot be reached.
-pub fn unreachable_json(why: &Unreachable) -> Value {
+/// The same of a plan to a segment: null where only content says it.
+pub fn to_segment_json(plan: &SegmentPlan) -> Value {
+    let mut object = reachable_json(plan.bounds());
+    object["exact"] = json!(false);
+    for unknown in ["last_record", "last_included", "first_excluded", "prepared"] {
+        object[unknown] = Value::Null;
+    }
+    object
+}
+
+/// The object for a target that cannot be reached. `exact` is false when metadata alone showed it.
+pub fn unreachable_json(why: &Unreachable, exact: bool) -> Value {
     json!({
         "reachable": false,
+        "exact": exact,
         "reason": why.reason,
         "nearest": why.nearest,
         "candidates": why.candidates,
@@ -60,23 +72,10 @@ pub fn unreachable_json(why: &Unreachable) -> Value {
 
 /// For people.
 pub fn reachable_text(plan: &RecoveryPlan) -> String {
-    let segments = &plan.segments;
     let exclusive = if plan.exclusive { ", itself left out" } else { "" };
     let mut text = format!("the target can be reached: {}{exclusive}\n\n", plan.target);
+    text += &way(plan);
     let mut line = |name: &str, value: String| text += &format!("{name:<20}{value}\n");
-    line("cluster", plan.system_identifier.to_string());
-    line("base backup", format!("{} ({})", plan.backup.id, plan.why_backup));
-    line("timeline", path(plan));
-    line(
-        "WAL",
-        format!(
-            "{} segments, {} to {}, {} stored",
-            segments.count,
-            segments.first,
-            segments.last,
-            sizes::human(segments.bytes)
-        ),
-    );
     line("last record", format!("{}, on timeline {}", plan.last_record, plan.record_timeline));
     line("last included", commit(plan.last_included.as_ref(), "no commit after the backup's beginning"));
     line("first excluded", commit(plan.first_excluded.as_ref(), "none: everything known is included"));
@@ -84,13 +83,39 @@ pub fn reachable_text(plan: &RecoveryPlan) -> String {
         let gid = prepared.gid.as_deref().unwrap_or("name unknown");
         line("left prepared", format!("transaction {} \"{gid}\" at {}", prepared.xid, prepared.lsn));
     }
-    line("to fetch", sizes::human(plan.bytes_to_fetch));
-    line("estimated", estimate(plan));
+    text + &cost(plan)
+}
+
+/// For people: a plan that names no record.
+pub fn to_segment_text(plan: &SegmentPlan) -> String {
+    let plan = plan.bounds();
+    format!("the target can be reached: {}\n\n{}{}", plan.target, way(plan), cost(plan))
+}
+
+/// What recovery begins with, and goes along.
+fn way(plan: &RecoveryPlan) -> String {
+    let segments = &plan.segments;
+    let (first, last, stored) = (segments.first, segments.last, sizes::human(segments.bytes));
+    let lines = [
+        ("cluster", plan.system_identifier.to_string()),
+        ("base backup", format!("{} ({})", plan.backup.id, plan.why_backup)),
+        ("timeline", path(plan)),
+        ("WAL", format!("{} segments, {first} to {last}, {stored} stored", segments.count)),
+    ];
+    lines.iter().map(|(name, value)| format!("{name:<20}{value}\n")).collect()
+}
+
+/// What it takes, and what to mind.
+fn cost(plan: &RecoveryPlan) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: &str| text += &format!("{name:<20}{value}\n");
+    line("to fetch", &sizes::human(plan.bytes_to_fetch));
+    line("estimated", &estimate(plan));
     for warning in &plan.warnings {
-        line("warning", warning.clone());
+        line("warning", warning);
     }
     for note in &plan.notes {
-        line("note", note.clone());
+        line("note", note);
     }
     text
 }
@@ -251,7 +276,7 @@ mod tests {
             hint: None,
             candidates: Vec::new(),
         };
-        let plan = unreachable_json(&why);
+        let plan = unreachable_json(&why, true);
         assert_eq!(
             (&plan["reachable"], &plan["reason"], &plan["status"]),
             (&json!(false), &json!("a gap"), &json!(6))

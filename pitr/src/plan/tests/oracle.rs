@@ -335,7 +335,7 @@ impl<'w> Oracle<'w> {
 }
 
 /// Targets on, just before and just after everything, as far as a few go.
-fn targets(world: &World, timeline: u32, pick: &[prop::sample::Index]) -> Vec<(Target, bool)> {
+pub(super) fn targets(world: &World, timeline: u32, pick: &[prop::sample::Index]) -> Vec<(Target, bool)> {
     let (_, records) = world.records.iter().find(|(it, _)| *it == timeline).unwrap();
     let mut targets = vec![(Target::Latest, false), (Target::Immediate, false)];
     for (turn, index) in pick.iter().enumerate() {
@@ -389,7 +389,7 @@ async fn compare(story: &Story, pick: &[prop::sample::Index]) {
 }
 
 /// Each case archives a cluster of its own: a few by default, `PROPTEST_CASES` of them on demand.
-fn few_cases() -> ProptestConfig {
+pub(super) fn few_cases() -> ProptestConfig {
     let asked = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok());
     ProptestConfig { cases: asked.unwrap_or(24), failure_persistence: None, ..ProptestConfig::default() }
 }
