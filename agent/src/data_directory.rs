@@ -3,6 +3,8 @@
 use crate::config::Settings;
 use crate::exit::{Failure, Status};
 use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 use walpoint_archive::Cluster;
@@ -67,15 +69,43 @@ pub fn of_wal_path(path: &Path) -> Option<PathBuf> {
     None
 }
 
-/// The configured data directory, which must be there.
+/// Refuses to write for a cluster as root when the cluster is another user's: what root leaves in the archive
+/// or in the data directory, the server could not read.
 ///
 /// # Errors
-/// Status 2 when it is not configured or holds no cluster; status 1 when it cannot be read.
+/// Status 2.
+pub fn refuse_root(path: &Path) -> Result<(), Failure> {
+    let owner = std::fs::metadata(path).map_or(0, |metadata| metadata.uid());
+    if owner == 0 || !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "could not work on \"{}\" as root: it belongs to uid {owner}",
+        path.display()
+    ))
+    .with_hint(
+        "run walpoint as the user that owns the data directory, as in \"sudo -u postgres walpoint …\"",
+    ))
+}
+
+/// Whether we are its owner: a file of another user's, root's say, would be unreadable to the server and its
+/// hooks for ever after.
+pub fn is_ours(data_directory: &Path) -> bool {
+    let owner = std::fs::metadata(data_directory).map(|metadata| metadata.uid());
+    owner.is_ok_and(|owner| owner == rustix::process::geteuid().as_raw())
+}
+
+/// The configured data directory, which must be there, of one who will write for it.
+///
+/// # Errors
+/// Status 2 when it is not configured, holds no cluster, or is another user's and this is root; status 1 when
+/// it cannot be read.
 pub fn configured(settings: &Settings) -> Result<DataDirectory, Failure> {
     let path = settings.postgres.data_directory.as_deref().ok_or_else(|| {
         Failure::usage("the data directory is not configured")
             .with_hint("set data_directory in section [postgres], or WALPOINT_POSTGRES_DATA_DIRECTORY")
     })?;
+    refuse_root(path)?;
     open(path)?.ok_or_else(|| {
         Failure::usage(format!(
             "\"{}\" is not a PostgreSQL data directory: it has no {CONTROL_FILE}",

@@ -58,7 +58,16 @@ fn init_writes_a_configuration_that_the_hooks_work_with() {
 fn init_prints_the_lines_for_postgresql_conf() {
     let (stage, url, _) = place();
     let said = ran(&mut init(&stage.config(), &["--url", &url])).expect(0).stdout;
-    for line in ["archive_mode = 'on'", "archive_command = '/", "archive-push %p'", "restart"] {
+    for line in [
+        "archive_mode = 'on'",
+        "archive_command = '/",
+        "archive-push %p'",
+        "archive_mode takes effect when PostgreSQL is restarted",
+        "writes, reads back, lists and deletes",
+        "refuses to overwrite an object",
+        "fsync",
+        "not encrypted",
+    ] {
         assert!(said.contains(line), "{line}: {said}");
     }
 }

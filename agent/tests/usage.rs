@@ -123,9 +123,43 @@ fn without_an_archive_the_next_step_is_named() {
 }
 
 #[test]
-fn a_directory_that_is_not_there_is_an_outage() {
+fn a_directory_that_is_not_there_is_an_outage_and_only_init_makes_it() {
     let stage = Stage::new();
     std::fs::remove_dir(stage.archive()).unwrap();
     stage.push(stage::SMALL).expect(1);
     stage.get(stage::SMALL).expect(255);
+    for arguments in [&["list"][..], &["window"], &["plan", "--latest"], &["list", "--cluster", "7"]] {
+        stage.run(arguments).expect(1).says("archive\"");
+    }
+    assert!(!stage.archive().exists());
+    stage.run(&["init"]).expect(0);
+    assert!(stage.archive().exists());
+    stage.push(stage::SMALL).expect(0);
+}
+
+#[test]
+fn an_endpoint_in_clear_is_warned_of_once_and_not_on_this_machine() {
+    let stage = Stage::new();
+    // Nobody listens on port 1, whatever the address; 0.0.0.0 is not taken for loopback.
+    for (host, warnings) in [("0.0.0.0", 1), ("127.0.0.1", 0), ("localhost", 0), ("[::1]", 0)] {
+        let text = format!(
+            "[archive]\nurl = \"s3://bucket\"\nendpoint = \"http://{host}:1\"\nregion = \"x\"\n[archive_get]\nretry_for = \"300ms\"\n"
+        );
+        std::fs::write(stage.config(), text).unwrap();
+        let mut command = stage.command(&["archive-get", stage::SMALL, "pg_wal/RECOVERYXLOG"]);
+        command.env("AWS_ACCESS_KEY_ID", "x").env("AWS_SECRET_ACCESS_KEY", "x");
+        let ran = ran(&mut command).expect(255);
+        let said = ran.stderr.lines().filter(|line| line.contains("WARN") && line.contains("plain http"));
+        assert_eq!(said.count(), warnings, "{host}: {ran:?}");
+    }
+}
+
+#[test]
+fn a_variable_of_a_list_has_commas_between() {
+    let stage = Stage::new();
+    let recipients = "age1rzgpj8yfr0esq52a4wnph9velcrsxpqmuqueuyjkc4a06ucnj9hs4mc8v4,age1nonsense";
+    let mut command = stage.command(&["archive-push", &format!("pg_wal/{}", stage::SMALL)]);
+    // The second is judged on its own.
+    let said = ran(command.env("WALPOINT_ENCRYPTION_RECIPIENTS", recipients)).expect(2).stderr;
+    assert!(said.contains("recipient 2 is not"), "{said}");
 }

@@ -8,7 +8,7 @@ use crate::config::keys::Key;
 use crate::config::{self, Settings, environment, template};
 use crate::exit::{Ending, Failure};
 use crate::session::{Session, holds_password};
-use crate::{open, output, postgres_command};
+use crate::{data_directory, open, output, postgres_command};
 use serde_json::json;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -25,6 +25,7 @@ const ARCHIVE_TIMEOUT: &str = "archive_timeout";
 pub async fn run(global: &GlobalArgs, args: &InitArgs) -> Result<Ending, Failure> {
     let file = configuration_file(global)?;
     let (settings, text) = configuration(&file, args)?;
+    settings.postgres.data_directory.as_deref().map_or(Ok(()), data_directory::refuse_root)?;
     make_directory(&settings)?;
     let store = open::store(&settings, open::Patience::Question).await?;
     let ability = trial::run(store.as_ref()).await?;

@@ -22,11 +22,12 @@ impl HookCluster {
     /// The cluster of a hook's `%p`: of the data directory that it belongs to, else of the configured one.
     ///
     /// # Errors
-    /// Status 2 when neither holds a `pg_control`; status 1 or 5 when one is there and cannot be read.
+    /// Status 2 when neither holds a `pg_control`, or this is root and not the owner; status 1 or 5 when one is there and cannot be read.
     pub fn of(path: &Path, settings: &Settings) -> Result<Self, Failure> {
         let candidates = [data_directory::of_wal_path(path), settings.postgres.data_directory.clone()];
         for candidate in candidates.iter().flatten() {
             if let Some(found) = data_directory::look(candidate)? {
+                data_directory::refuse_root(candidate)?;
                 return Ok(Self::found(candidate, found));
             }
         }
