@@ -4,7 +4,6 @@ use crate::config::Settings;
 use crate::exit::{Failure, Status};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 use walpoint_archive::Cluster;
@@ -86,13 +85,6 @@ pub fn refuse_root(path: &Path) -> Result<(), Failure> {
     .with_hint(
         "run walpoint as the user that owns the data directory, as in \"sudo -u postgres walpoint …\"",
     ))
-}
-
-/// Whether we are its owner: a file of another user's, root's say, would be unreadable to the server and its
-/// hooks for ever after.
-pub fn is_ours(data_directory: &Path) -> bool {
-    let owner = std::fs::metadata(data_directory).map(|metadata| metadata.uid());
-    owner.is_ok_and(|owner| owner == rustix::process::geteuid().as_raw())
 }
 
 /// The configured data directory, which must be there, of one who will write for it.
