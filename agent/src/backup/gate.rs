@@ -1,7 +1,30 @@
 //! May a base backup of this server begin? Decided before anything is read.
 
+use walpoint_wal::Major;
+
 use crate::exit::Failure;
 use crate::session::Server;
+
+/// Until 15 the server cuts an archive_command off here, its %p and %f filled in (`MAXPGPATH`,
+/// `pgarch_archiveXlog`, postmaster/pgarch.c; from 16 on it is of any length).
+const LONGEST_COMMAND_UNTIL_15: usize = 1024;
+/// What %p grows by when it is filled in: `pg_wal/` and a name of 24 characters, or a few more.
+const FILLED_IN: usize = 48;
+
+/// Refuses with status 2 a server that is no release: a beta's files have other names and other content
+/// than the release's, and what this program leaves out by name would be missing.
+pub fn must_be_a_release(server: &Server, major: Option<Major>) -> Result<(), Failure> {
+    match major {
+        Some(_) => Ok(()),
+        None => Err(refusal(
+            &format!(
+                "the server, version number {}, has the catalog version of no release that this walpoint knows",
+                server.version_num
+            ),
+            "a beta or a development build can be archived from but not backed up: use a released PostgreSQL",
+        )),
+    }
+}
 
 /// Refuses with status 2 a server whose backup could never become complete.
 /// Returns what the operator should know all the same.
@@ -41,6 +64,13 @@ fn doubts(server: &Server) -> Vec<String> {
         doubts.push(
             "archive_command does not look like \"walpoint archive-push %p\": the backup is complete only when all its WAL arrives in this archive".to_owned(),
         );
+    }
+    let longest = LONGEST_COMMAND_UNTIL_15.saturating_sub(FILLED_IN);
+    if server.version_num < 160_000 && server.archive_command.len() > longest {
+        doubts.push(format!(
+            "archive_command has {} bytes, and a server before 16 cuts it off at {LONGEST_COMMAND_UNTIL_15}: put it into a script",
+            server.archive_command.len()
+        ));
     }
     doubts
 }
@@ -92,6 +122,24 @@ mod tests {
             let failure = pass(&server).map_err(|failure| (failure.status, failure.hint.is_some()));
             assert_eq!(failure, Err((Status::Usage, true)), "{server:?}");
         }
+    }
+
+    #[test]
+    fn a_server_that_is_no_release_is_refused() {
+        assert_eq!(must_be_a_release(&server(), Some(Major::V15)), Ok(()));
+        let failure = must_be_a_release(&Server { version_num: 190_000, ..server() }, None);
+        let failure = failure.map_err(|failure| (failure.status, failure.error.contains("190000")));
+        assert_eq!(failure, Err((Status::Usage, true)));
+    }
+
+    #[test]
+    fn a_command_that_the_server_would_cut_off_is_a_warning() {
+        let archive_command = format!("walpoint --config /{} archive-push %p", "x".repeat(1000));
+        let doubts = |version_num| {
+            let server = Server { version_num, archive_command: archive_command.clone(), ..server() };
+            pass(&server).map(|doubts| doubts.len())
+        };
+        assert_eq!((doubts(150_020), doubts(160_000)), (Ok(1), Ok(0)));
     }
 
     #[test]

@@ -36,6 +36,7 @@ pub async fn prepare(settings: &Settings) -> Result<Preparation, Failure> {
     let connection = settings.postgres.connection.as_ref().map(Connection::reveal);
     let session = Session::open(connection, Some(&directory.path)).await?;
     session.server.must_own(&directory.path, &directory.control)?;
+    gate::must_be_a_release(&session.server, directory.control.major)?;
     for doubt in gate::pass(&session.server)? {
         tracing::warn!("{doubt}");
     }
