@@ -152,7 +152,7 @@ fn examine_present(directory: &Path, metadata: &Metadata) -> Result<Landing, Ref
 }
 
 /// Says as exactly as can be told what is in the way.
-fn occupied(directory: &Path) -> Refusal {
+pub(crate) fn occupied(directory: &Path) -> Refusal {
     let has = |name: &str| directory.join(name).symlink_metadata().is_ok();
     let (what, hint) = if has("postmaster.pid") {
         (

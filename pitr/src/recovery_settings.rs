@@ -6,7 +6,7 @@
 //! wants: a leftover `recovery_target_time` beside our target is FATAL,
 //! `archive_cleanup_command` may delete from a directory archive,
 //! `recovery_min_apply_delay` delays, `synchronous_standby_names` makes the first
-//! commit wait for ever. All names are known to PostgreSQL 13–18, and
+//! commit wait for ever. All names but one are known to PostgreSQL 13–18, and
 //! `postgresql.auto.conf` wins over `postgresql.conf`.
 
 use std::path::Path;
@@ -59,6 +59,10 @@ const EMPTIED: [&str; 6] = [
     "synchronous_standby_names",
 ];
 
+/// Until 15, a file that ends a standby's recovery, or the pause at a target, as soon as it
+/// is there. Later versions do not know it and would not start with it.
+const TRIGGER: &str = "promote_trigger_file";
+
 /// Settings of a target; only one may be set.
 const TARGETS: [&str; 5] = [
     "recovery_target",
@@ -70,7 +74,7 @@ const TARGETS: [&str; 5] = [
 
 /// Settings whose former value, when they had one, does not hold in the copy.
 pub fn overridden() -> impl Iterator<Item = &'static str> {
-    TARGETS.into_iter().chain(EMPTIED)
+    TARGETS.into_iter().chain(EMPTIED).chain([TRIGGER])
 }
 
 /// Whether a setting's former value would have done something.
@@ -155,6 +159,8 @@ pub struct RecoverySettings<'a> {
     pub restore_command: &'a str,
     /// Whether it archives.
     pub archiving: Archiving,
+    /// The server's version.
+    pub major: Option<Major>,
 }
 
 impl RecoverySettings<'_> {
@@ -179,6 +185,9 @@ impl RecoverySettings<'_> {
         settings.extend(self.target());
         for name in EMPTIED {
             settings.push((name, self.emptied(name).to_owned()));
+        }
+        if matches!(self.major, Some(Major::V13 | Major::V14 | Major::V15)) {
+            settings.push((TRIGGER, String::new()));
         }
         settings
     }

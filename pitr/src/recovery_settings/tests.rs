@@ -12,6 +12,7 @@ fn to_target() -> RecoverySettings<'static> {
         },
         restore_command: "/usr/bin/walpoint archive-get --contract 'it''s' %f %p",
         archiving: Archiving::Off,
+        major: Some(Major::V18),
     }
 }
 
@@ -54,6 +55,21 @@ fn a_standby_has_no_target_and_follows_the_latest_timeline() {
     assert_eq!(value("recovery_target_timeline"), "latest");
     assert_eq!(value("primary_conninfo"), "host=a password='x'");
     assert_eq!(purpose.signal(), "standby.signal");
+}
+
+#[test]
+fn an_old_trigger_file_is_passed_over_where_the_server_knows_of_one() {
+    let named = |major| {
+        let block = RecoverySettings { major, ..to_target() }.block().unwrap();
+        value_of(block.as_bytes(), "promote_trigger_file")
+    };
+    for major in [Major::V13, Major::V14, Major::V15] {
+        assert_eq!(named(Some(major)).as_deref(), Some(""), "{major}");
+    }
+    for major in [Some(Major::V16), Some(Major::V18), None] {
+        assert_eq!(named(major), None);
+    }
+    assert!(overridden().any(|name| name == "promote_trigger_file"));
 }
 
 #[test]

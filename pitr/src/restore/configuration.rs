@@ -9,7 +9,7 @@ use walpoint_wal::Major;
 use super::error::RestoreError;
 use super::inventory::Inventory;
 use super::packs;
-use super::site::{Place, Site};
+use super::site::{NewFile, Place, Site};
 use crate::postgresql_conf::{Inclusion, inclusions, value_of};
 use crate::recovery_settings::{
     CONFIGURATION_DIRECTORY, RECOVERY_SIGNAL, RestoredConfiguration, STANDBY_SIGNAL, SUBSCRIPTION_WORKERS,
@@ -26,6 +26,9 @@ const ARCHIVE_MODE: &str = "archive_mode";
 
 /// Larger than any configuration file, and small enough to be held.
 const LARGEST: u64 = 16 * 1024 * 1024;
+
+/// As much as is held of all of them, whatever a manifest says.
+const LARGEST_TOGETHER: u64 = 64 * 1024 * 1024;
 
 /// Configuration files with their content, those first that PostgreSQL reads last.
 #[derive(Debug)]
@@ -51,12 +54,7 @@ impl Configuration {
         let outside = inventory.configuration.clone();
         let inside = [AUTO, MAIN].map(PathBuf::from);
         let paths: Vec<&PathBuf> = inside.iter().chain(outside.iter().map(|(place, _)| place)).collect();
-        let index_of = |path: &PathBuf| {
-            let place = Place::in_data_directory(path);
-            inventory.files.iter().position(|file| file.place == place && file.size <= LARGEST)
-        };
-        let found: Vec<(PathBuf, usize)> =
-            paths.into_iter().filter_map(|path| Some((path.clone(), index_of(path)?))).collect();
+        let found = within_bounds(&inventory.files, paths);
         let wanted = found.iter().map(|(_, index)| *index).collect();
         let mut contents = packs::read_files(archive, &inventory.packs, &inventory.files, &wanted).await?;
         let text = |(path, index)| Some(Text { path, content: contents.remove(&index)? });
@@ -156,6 +154,18 @@ impl Configuration {
     }
 }
 
+/// Those of the paths that are files of the backup and can be held, each with its index.
+fn within_bounds(files: &[NewFile], paths: Vec<&PathBuf>) -> Vec<(PathBuf, usize)> {
+    let mut room = LARGEST_TOGETHER;
+    let mut fits = |path: &PathBuf| {
+        let place = Place::in_data_directory(path);
+        let (index, file) = files.iter().enumerate().find(|(_, file)| file.place == place)?;
+        room = room.checked_sub(file.size).filter(|_| file.size <= LARGEST)?;
+        Some((path.clone(), index))
+    };
+    paths.into_iter().filter_map(|path| fits(path)).collect()
+}
+
 /// Places for files that lay at these absolute paths, within the data directory: below
 /// the directory that they have in common, so that what they include of each other by
 /// relative paths is found.
@@ -195,6 +205,21 @@ mod tests {
     fn placed(originals: &[&str]) -> Vec<String> {
         let originals: Vec<PathBuf> = originals.iter().map(PathBuf::from).collect();
         place(&originals).iter().map(|it| it.display().to_string()).collect()
+    }
+
+    #[test]
+    fn no_more_is_held_than_configuration_can_be() {
+        let paths: Vec<PathBuf> = (0..6).map(|n| PathBuf::from(format!("walpoint-config/{n}"))).collect();
+        let sizes = [LARGEST, LARGEST + 1, LARGEST, LARGEST, LARGEST, 1];
+        let file = |(path, size): (&PathBuf, u64)| NewFile {
+            place: Place::in_data_directory(path),
+            mode: 0o600,
+            size,
+        };
+        let files: Vec<NewFile> = paths.iter().zip(sizes).map(file).collect();
+        let indexes = |found: Vec<(PathBuf, usize)>| found.into_iter().map(|it| it.1).collect::<Vec<_>>();
+        assert_eq!(indexes(within_bounds(&files, paths.iter().collect())), [0, 2, 3, 4]);
+        assert_eq!(indexes(within_bounds(&files[..3], paths.iter().rev().collect())), [2, 0]);
     }
 
     #[test]

@@ -121,6 +121,7 @@ fn write_settings(
         purpose: purpose(plan, request),
         restore_command: &request.restore_command,
         archiving: archiving(configuration, request),
+        major: Major::from_number(plan.backup.server.major),
     };
     let block = settings.block()?;
     match configuration.text_of(AUTO_CONF) {

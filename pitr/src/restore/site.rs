@@ -5,6 +5,7 @@
 //! Everything here blocks.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,7 @@ use walpoint_archive::fault_point::step;
 use super::error::RestoreError;
 use super::sync;
 use super::tree::{Owner, Tree};
-use crate::data_dir::{CONTROL_FILE, UNFINISHED_MARKER};
+use crate::data_dir::{self, CONTROL_FILE, UNFINISHED_MARKER};
 
 /// Where `pg_control` waits until everything else is durable.
 const HIDDEN_CONTROL_FILE: &str = "global/.walpoint.pg_control";
@@ -94,7 +95,12 @@ impl Site {
         let mode = group.directory_mode(0o750);
         let data = Tree::claim(data_directory, mode, owner)?;
         // Create-only: of two restores that found the directory empty, one stops here.
-        data.write_new(Path::new(UNFINISHED_MARKER), 0o600, MARKER_TEXT)?;
+        data.write_new(Path::new(UNFINISHED_MARKER), 0o600, MARKER_TEXT).map_err(|error| match error {
+            RestoreError::Io { source, .. } if source.kind() == ErrorKind::AlreadyExists => {
+                data_dir::occupied(data_directory).into()
+            }
+            error => error,
+        })?;
         data.sync_root()?;
         let claim = |directory: &PathBuf| Tree::claim(directory, mode, owner);
         let tablespaces = tablespaces.iter().map(claim).collect::<Result<_, _>>()?;
@@ -224,7 +230,9 @@ mod tests {
     fn only_one_restore_takes_a_directory() {
         let scratch = tempfile::tempdir().unwrap();
         let _first = Site::claim(scratch.path(), &[], GroupAccess::Denied, None).unwrap();
-        assert!(Site::claim(scratch.path(), &[], GroupAccess::Denied, None).is_err());
+        let second = Site::claim(scratch.path(), &[], GroupAccess::Denied, None);
+        let refused = |error: &RestoreError| matches!(error, RestoreError::Refused(refusal) if refusal.why.contains("a restore"));
+        assert!(second.as_ref().is_err_and(refused), "{second:?}");
     }
 
     #[test]
