@@ -48,6 +48,31 @@ fn a_clone_that_wakes_up_second_is_refused_and_harms_nothing() -> Result<()> {
 }
 
 #[test]
+fn check_warns_of_a_refused_content_until_somebody_has_decided() -> Result<()> {
+    let Some((mut scene, mut clone)) = twins()? else { return Ok(()) };
+    scene.cluster.start()?;
+    scene.cluster.execute("insert into t values ('primary')")?;
+    let segment = scene.archive_everything()?;
+    clone.start_expect_ready(walpoint_tests::scene::RECOVERY_LIMIT)?;
+    assert_eq!(segment, write(&clone, "clone")?, "the twins diverged elsewhere");
+    clone.wait_log("walpoint resolve", walpoint_tests::scene::ARCHIVING_LIMIT)?;
+    clone.stop(Stop::Immediate)?;
+
+    let warning = format!("another content of {segment} was refused");
+    let checked = scene.walpoint.run(&["check"])?.expect(1)?;
+    assert!(checked.stdout.contains(&warning), "{checked}");
+    let (_, listing) = scene.walpoint.json(&["list", "--wal", &segment])?;
+    let contents = listing["contents"].as_array().context("no contents")?;
+    let used = contents.iter().find(|content| content["state"] == "used");
+    let keep =
+        used.and_then(|used| used["content"].as_str()).with_context(|| format!("none is used: {listing}"))?;
+    scene.walpoint.ok(&["resolve", &segment, "--keep", keep])?;
+    let checked = scene.walpoint.run(&["check"])?.expect(0)?;
+    assert!(!checked.stdout.contains(&warning), "{checked}");
+    Ok(())
+}
+
+#[test]
 fn when_the_clone_was_first_the_operator_decides_for_the_primary() -> Result<()> {
     let Some((mut scene, mut clone)) = twins()? else { return Ok(()) };
     clone.start_expect_ready(walpoint_tests::scene::RECOVERY_LIMIT)?;
