@@ -75,7 +75,7 @@ pub fn of_wal_path(path: &Path) -> Option<PathBuf> {
 /// Status 2.
 pub fn refuse_root(path: &Path) -> Result<(), Failure> {
     let owner = std::fs::metadata(path).map_or(0, |metadata| metadata.uid());
-    if owner < u32::MAX || !rustix::process::geteuid().is_root() {
+    if owner == 0 || !rustix::process::geteuid().is_root() {
         return Ok(());
     }
     Err(Failure::usage(format!(
