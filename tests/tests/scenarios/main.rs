@@ -37,6 +37,7 @@ mod restore_points;
 mod secrets;
 mod segment_sizes;
 mod spanning_records;
+mod store_in_clear;
 mod subscriptions;
 mod tablespaces;
 mod take_over;
