@@ -31,7 +31,8 @@ impl<'w> Search<'w> {
         self.wal.scanned(number, from).await
     }
 
-    async fn last_start_before(&self, number: u64) -> Result<Option<Lsn>, ArchiveError> {
+    /// Start of the last record of the chain that starts before a segment, where known.
+    pub async fn last_start_before(&self, number: u64) -> Result<Option<Lsn>, ArchiveError> {
         let Some(before) = number.checked_sub(1).filter(|before| self.chain.contains(*before)) else {
             return Ok(None);
         };

@@ -89,7 +89,7 @@ impl<'b> Builder<'b> {
     }
 
     /// A plan that names no record.
-    pub fn to_segment(
+    pub fn without_record(
         &self,
         located: &Located,
         backup: &BackupSummary,

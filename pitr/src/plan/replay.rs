@@ -4,16 +4,19 @@
 use std::collections::BTreeMap;
 
 use walpoint_archive::summary::Settings;
-use walpoint_archive::{ArchiveError, BackupSummary};
+use walpoint_archive::{ArchiveError, BackupSummary, RunFacts, WalFacts};
 use walpoint_wal::{Event, Lsn, ParameterChange};
 
-use crate::locate::{Finder, Prepared, Scan};
+use crate::locate::{Finder, Prepared, Scan, Search};
 
 /// Most plain bytes of WAL that are read for this. What it finds is advice, and reading
 /// all of a long recovery's WAL to plan it would take as long as the recovery.
 const MOST_BYTES: u64 = 64 << 20;
 /// The same for clusters that can have prepared transactions.
 const MOST_BYTES_WITH_PREPARED: u64 = 256 << 20;
+/// Most segments with changed settings that are read one by one. A server writes one when
+/// it is started with others.
+const MOST_CHANGES: usize = 64;
 
 /// What replaying does.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -36,31 +39,111 @@ pub(crate) struct Raised {
     pub primary: i32,
 }
 
-/// Reads the WAL from the backup's beginning, or as much of its end as is affordable, to
-/// the last record.
+/// Reads the WAL in which metadata count something of this. Where nobody counted, the WAL
+/// from the backup's beginning, or as much of its end as is affordable.
 pub(crate) async fn replay(
     finder: Finder<'_>,
     backup: &BackupSummary,
     last_record: Lsn,
 ) -> Result<Replay, ArchiveError> {
     let size = finder.wal.size();
-    let last = last_record.segment_number(size);
+    let (first, last) = (backup.redo.segment_number(size), last_record.segment_number(size));
     let most = if backup.settings.max_prepared_xacts > 0 { MOST_BYTES_WITH_PREPARED } else { MOST_BYTES };
-    let affordable = (most / size.bytes()).max(1);
-    let first = backup.redo.segment_number(size);
-    let from = first.max(last.saturating_add(1).saturating_sub(affordable));
-    let mut scan = match from > first {
-        true => Scan::at_segment(finder.wal, from, last),
-        false => Scan::at_record(finder.wal, backup.redo, last),
-    };
+    let affordable = last.saturating_add(1).saturating_sub((most / size.bytes()).max(1));
     let mut state = State::new(backup.settings);
+    let chain = finder.chains.iter().find(|chain| chain.contains(first) && chain.contains(last));
+    let counted = match chain {
+        Some(chain) => Counted::between(Search { wal: finder.wal, chain }, first, last).await?,
+        None => None,
+    };
+    let wanted = match (chain, counted) {
+        (Some(chain), Some(Counted { prepared, changes })) => {
+            let search = Search { wal: finder.wal, chain };
+            let apart = changes.into_iter().filter(|it| prepared.is_none_or(|from| *it < from));
+            for number in apart {
+                let events = search.scanned(number).await?;
+                let inside = |at: Lsn| at >= backup.redo && at <= last_record;
+                let events = events.events.iter().filter(|event| inside(event.spot.lsn));
+                events.for_each(|it| state.take_change(it.spot.lsn, &it.event));
+            }
+            prepared
+        }
+        _ => Some(first),
+    };
+    let Some(wanted) = wanted else { return Ok(state.into_replay(None)) };
+    let from = wanted.max(affordable);
+    // The first record to end there may begin before.
+    let spanning = match chain.filter(|_| from > first) {
+        Some(chain) => Search { wal: finder.wal, chain }.last_start_before(from).await?,
+        None => None,
+    };
+    let mut scan = match spanning.filter(|lsn| *lsn >= backup.redo) {
+        Some(lsn) => Scan::at_record(finder.wal, lsn, last),
+        None if from > first => Scan::at_segment(finder.wal, from, last),
+        None => Scan::at_record(finder.wal, backup.redo, last),
+    };
     while let Some(record) = scan.next().await?.filter(|record| record.lsn <= last_record) {
         if let Some(event) = scan.event(&record)? {
             state.take(record.lsn, event);
         }
     }
-    let read_from = (from > first).then(|| finder.wal.start_of(from));
+    let read_from = (from > wanted).then(|| finder.wal.start_of(from));
     Ok(state.into_replay(read_from))
+}
+
+/// Where metadata count what is looked for.
+struct Counted {
+    /// The first segment in which a transaction was prepared. How it ended may be said in
+    /// any segment from there on.
+    prepared: Option<u64>,
+    /// The segments in which settings changed.
+    changes: Vec<u64>,
+}
+
+impl Counted {
+    /// `None` when nobody counted.
+    async fn between(search: Search<'_>, first: u64, last: u64) -> Result<Option<Counted>, ArchiveError> {
+        let prepared = rising(search, first, last, 1, |run| run.run_prepares).await?;
+        let changes = rising(search, first, last, MOST_CHANGES, |run| run.run_parameter_changes).await?;
+        let changes = changes.filter(|changes| changes.len() < MOST_CHANGES);
+        let both = prepared.zip(changes);
+        Ok(both.map(|(prepared, changes)| Counted { prepared: prepared.first().copied(), changes }))
+    }
+}
+
+/// The first `most` segments in which a count along a run rises, or may.
+async fn rising(
+    search: Search<'_>,
+    first: u64,
+    last: u64,
+    most: usize,
+    count: impl Fn(&RunFacts) -> Option<u64> + Copy,
+) -> Result<Option<Vec<u64>>, ArchiveError> {
+    let until = |facts: &WalFacts| facts.run.as_ref().and_then(count).unwrap_or_default();
+    let mut found = Vec::new();
+    for run in search.chain.runs.iter().filter(|run| run.last >= first && run.first <= last) {
+        if count(&run.totals).is_none() {
+            return Ok(None);
+        }
+        let begin = run.first.max(first);
+        let before = match begin {
+            // Counted since before the archive's WAL begins, or not counted at all.
+            _ if run.is_cut || (begin == run.first && (run.began_before || run.spanning.is_some())) => None,
+            _ if begin == run.first => Some(0),
+            _ => Some(until(&*search.wal.facts(begin - 1).await?)),
+        };
+        let here = until(&*search.wal.facts(begin).await?);
+        found.extend(Some(begin).filter(|_| before.is_none_or(|before| here > before)));
+        let mut at = begin;
+        while let Some(next) = search.next_in_run(at, until).await?.filter(|next| *next <= last) {
+            found.push(next);
+            if found.len() >= most {
+                return Ok(Some(found));
+            }
+            at = next;
+        }
+    }
+    Ok(Some(found))
 }
 
 struct State {
@@ -85,6 +168,12 @@ impl State {
             }
             Event::ParameterChange(change) => self.change(lsn, change),
             _ => {}
+        }
+    }
+
+    fn take_change(&mut self, lsn: Lsn, event: &Event) {
+        if let Event::ParameterChange(change) = event {
+            self.change(lsn, *change);
         }
     }
 

@@ -9,6 +9,7 @@ mod edges;
 mod failover;
 mod illegible;
 mod oracle;
+mod replay;
 mod requests;
 mod to_segment;
 mod unreadable;

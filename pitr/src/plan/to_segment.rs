@@ -101,7 +101,7 @@ async fn build(builder: Builder<'_>, bounds: Bounds) -> Result<Answer, ArchiveEr
     if handed.path.timeline != other.path.timeline || low.timeline != high.timeline {
         return undecided();
     }
-    let plan = builder.to_segment(&high, backup, count, handed);
+    let plan = builder.without_record(&high, backup, count, handed);
     Ok(Ok(SegmentOutcome::Reachable(Box::new(plan))))
 }
 
