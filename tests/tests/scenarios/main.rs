@@ -45,3 +45,4 @@ mod take_over_rivals;
 mod tampered_recovery;
 mod torn_records;
 mod wal_decoding;
+mod without_the_key;
