@@ -241,3 +241,33 @@ fn a_copy_of_the_cluster_is_not_backed_up_in_its_place() -> Result<()> {
     assert_eq!(backups(&scene.walpoint)?.len(), 1);
     Ok(())
 }
+
+#[test]
+fn settings_of_its_role_neither_end_a_backup_nor_change_it() -> Result<()> {
+    let Some(scene) = scene()? else { return Ok(()) };
+    let sql = scene.cluster.sql()?;
+    sql.execute("create table t as select n, repeat(md5(n::text), 12) from generate_series(1, 150000) n")?;
+    // 13 has no such timeout. Reading the files takes longer than that.
+    sql.execute(
+        "do $$ begin
+            if current_setting('idle_session_timeout', true) is not null then
+                alter role walpoint set idle_session_timeout = '400ms';
+            end if;
+        end $$;
+        alter role walpoint set lock_timeout = '20ms';
+        alter role walpoint set client_encoding = 'LATIN1';
+        alter role walpoint set search_path = 'elsewhere';
+        alter role walpoint set default_transaction_read_only = on;
+        alter role walpoint set default_transaction_isolation = 'serializable';
+        alter role walpoint set standard_conforming_strings = off;
+        alter role walpoint set datestyle = 'SQL';
+        alter role walpoint set timezone = 'Asia/Kolkata'",
+    )?;
+    scene.backup()?;
+    let backups = backups(&scene.walpoint)?;
+    assert_eq!(backups.len(), 1);
+    let taken = backups[0]["stop"]["time"].as_str().context("no time")?.to_owned();
+    let age = sql.value(&format!("select extract(epoch from now() - '{taken}')::int"))?.parse::<i64>()?;
+    assert!((-5..300).contains(&age), "it ended {age} s ago, at {taken}");
+    Ok(())
+}

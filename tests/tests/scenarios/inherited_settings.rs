@@ -3,8 +3,8 @@
 
 use anyhow::Result;
 use walpoint_tests::cluster::{ClusterOptions, Stop};
-use walpoint_tests::programs;
-use walpoint_tests::scene::Scene;
+use walpoint_tests::scene::{RECOVERY_LIMIT, Scene};
+use walpoint_tests::{programs, wait};
 
 #[test]
 fn leftover_recovery_and_replication_settings_are_neutralised() -> Result<()> {
@@ -39,4 +39,32 @@ fn leftover_recovery_and_replication_settings_are_neutralised() -> Result<()> {
     restored.stop(Stop::Fast)?;
     assert!(std::fs::read_dir(&archive)?.next().is_some(), "the archive was emptied");
     Ok(())
+}
+
+#[test]
+fn a_trigger_file_that_is_there_already_does_not_promote_a_standby() -> Result<()> {
+    let Some(postgres) = programs::distribution_postgres()? else { return Ok(()) };
+    let mut scene = Scene::on_directory(&postgres, ClusterOptions::default())?;
+    let sql = scene.cluster.sql()?;
+    if sql.value("select current_setting('server_version_num')::int >= 160000")? == "t" {
+        println!("skipped: this server has no promote_trigger_file");
+        return Ok(());
+    }
+    let trigger = scene.cluster.scratch().path().join("promote");
+    std::fs::write(&trigger, "")?;
+    sql.execute(&format!("alter system set promote_trigger_file = '{}'", trigger.display()))?;
+    scene.backup()?;
+    scene.archive_everything()?;
+
+    let mut standby = scene.restore(&["--standby"])?;
+    standby.launch()?;
+    standby.wait_log("consistent recovery state reached", RECOVERY_LIMIT)?;
+    // It asks for more and finds nothing: then the server looks whether it is promoted.
+    sql.execute("create table t as select 1 as n")?;
+    scene.archive_everything()?;
+    wait::until_true("the standby to follow", RECOVERY_LIMIT, || {
+        Ok(standby.value("select count(*) from pg_class where relname = 't'").is_ok_and(|count| count == "1"))
+    })?;
+    assert_eq!(standby.value("select pg_is_in_recovery()::text")?, "true");
+    standby.stop(Stop::Fast)
 }
