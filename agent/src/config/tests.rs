@@ -203,6 +203,15 @@ fn a_file_that_was_named_must_be_there() {
 }
 
 #[test]
+fn a_file_that_was_named_by_a_relative_path_is_known_by_an_absolute_one() {
+    // Written into restore_command, which PostgreSQL runs in another directory.
+    let file = tempfile::NamedTempFile::new_in(".").unwrap();
+    let name = Path::new(file.path().file_name().unwrap());
+    let settings = Settings::read(Some(name), std::iter::empty()).unwrap();
+    assert_eq!(settings.source, Some(std::env::current_dir().unwrap().join(name)));
+}
+
+#[test]
 fn what_init_writes_is_read_back() {
     let every = template::render(|key| Some(sample(key).to_owned()));
     from_text(&every).unwrap();
