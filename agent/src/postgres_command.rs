@@ -20,6 +20,21 @@ pub fn this_program() -> Result<PathBuf, Failure> {
     Ok(path)
 }
 
+/// The path, when it can be written into PostgreSQL's configuration and read back as it is.
+///
+/// # Errors
+/// Status 2 when it has a line break or is not UTF-8.
+pub fn writable(path: &Path) -> Result<&Path, Failure> {
+    match path.to_str() {
+        Some(text) if !text.contains(['\n', '\r']) => Ok(path),
+        _ => Err(Failure::usage(format!(
+            "could not use \"{}\": PostgreSQL's configuration is to name it, and cannot: it has a line break or is not UTF-8",
+            path.display()
+        ))
+        .with_hint("give it another name")),
+    }
+}
+
 /// `archive_command`, as the setting's value.
 pub fn archive_command(program: &Path, config: Option<&Path>) -> String {
     format!("{} archive-push %p", begin(program, config))
@@ -70,6 +85,15 @@ mod tests {
             restore_command(program, None, Some("walpoint.recovery.json")),
             "/usr/local/bin/walpoint archive-get --contract walpoint.recovery.json %f %p"
         );
+    }
+
+    #[test]
+    fn a_path_that_no_configuration_can_hold_is_refused() {
+        use std::os::unix::ffi::OsStrExt;
+        assert!(writable(Path::new("/a b/it's 100% ü\\")).is_ok());
+        for path in [b"/a\nb".as_slice(), b"/a\rb", b"/caf\xe9"] {
+            assert!(writable(Path::new(std::ffi::OsStr::from_bytes(path))).is_err(), "{path:?}");
+        }
     }
 
     #[test]

@@ -85,6 +85,10 @@ fn target(args: &RestoreArgs) -> Result<TargetRequest, Failure> {
 fn request(settings: &Settings, args: &RestoreArgs) -> Result<RestoreRequest, Failure> {
     let Destination { data_directory, tablespaces, take_over } = destination(settings, args)?;
     let program = postgres_command::this_program()?;
+    // The server is to find all three again, and so is whoever reads where it was restored to.
+    for path in [Some(&program), settings.source.as_ref(), Some(&data_directory)].into_iter().flatten() {
+        postgres_command::writable(path)?;
+    }
     let contract = (!args.standby).then_some(CONTRACT_FILE);
     Ok(RestoreRequest {
         owner: owner::of_restored(&data_directory)?,

@@ -85,6 +85,12 @@ fn life(layout: LayoutKind) -> Result<()> {
     copy.start_expect_ready(RECOVERY_LIMIT)?;
     assert_eq!(copy.value("select count(*) from t")?, "2");
 
+    // What no configuration file can name is refused before anything is written.
+    let broken = odd.scratch.path().join("two\nlines");
+    let args = ["restore", "--latest", "--data-directory", broken.to_str().context("a path")?];
+    let refused = walpoint.run(&args)?.expect(2)?;
+    assert!(refused.stderr.contains("line break") && !broken.exists(), "{refused}");
+
     // It takes over: archive_command is now as odd.
     let second = odd.walpoint(&walpoint, &copy, "second.toml")?;
     copy.execute("alter system set archive_command = ''")?;
