@@ -157,13 +157,13 @@ impl Configuration {
 /// Those of the paths that are files of the backup and can be held, each with its index.
 fn within_bounds(files: &[NewFile], paths: Vec<&PathBuf>) -> Vec<(PathBuf, usize)> {
     let mut room = LARGEST_TOGETHER;
-    let mut fits = |path: &PathBuf| {
+    let fits = |path: &PathBuf| {
         let place = Place::in_data_directory(path);
         let (index, file) = files.iter().enumerate().find(|(_, file)| file.place == place)?;
         room = room.checked_sub(file.size).filter(|_| file.size <= LARGEST)?;
         Some((path.clone(), index))
     };
-    paths.into_iter().filter_map(|path| fits(path)).collect()
+    paths.into_iter().filter_map(fits).collect()
 }
 
 /// Places for files that lay at these absolute paths, within the data directory: below
