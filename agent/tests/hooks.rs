@@ -69,7 +69,8 @@ fn a_conflict_is_shown_and_resolved() {
     assert_eq!((states.as_slice(), &shown["file"]), (&["used", "refused"][..], &SMALL.into()));
     assert!(contents.iter().all(|it| it["writer"].is_string()), "{shown}");
     let other = contents[1]["content"].as_str().unwrap();
-    stage.run(&["resolve", SMALL, "--keep", other]).expect(0);
+    let said = stage.run(&["resolve", SMALL, "--keep", other, "--json"]).expect(0).json();
+    assert_eq!((&said["file"], &said["used"]), (&SMALL.into(), &other.into()), "{said}");
     stage.get(SMALL).expect(0);
     assert!(stage.delivered() == std::fs::read(stage.wal(SMALL)).unwrap());
     stage.run(&["resolve", SMALL, "--keep", "0000000000000000"]).expect(2);
