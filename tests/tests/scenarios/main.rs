@@ -37,6 +37,7 @@ mod prepared;
 mod progress;
 mod recovery_oracle;
 mod rescue;
+mod restore_as_root;
 mod restore_points;
 mod secrets;
 mod segment_sizes;
