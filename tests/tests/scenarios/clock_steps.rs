@@ -13,29 +13,32 @@ use walpoint_tests::walpoint::ArchivePlace;
 /// The time of a server, set while it runs.
 struct Clock {
     offset: PathBuf,
+    /// What makes a server go by it.
+    environment: Vec<(String, String)>,
     _scratch: Scratch,
 }
 
 impl Clock {
-    /// With the variables for a server; none, said aloud, where libfaketime is not installed.
-    fn new() -> Result<Option<(Clock, Vec<(String, String)>)>> {
+    /// None, said aloud, where libfaketime is not installed.
+    fn new() -> Result<Option<Clock>> {
         let Some(library) = library()? else {
             return programs::missing(
                 "libfaketime is not installed (package faketime; scripts/install tools)",
             );
         };
         let scratch = Scratch::new("clock")?;
-        let clock = Clock { offset: scratch.path().join("offset"), _scratch: scratch };
-        clock.set("+0")?;
-        let file = clock.offset.display().to_string();
-        let variables = [
+        let offset = scratch.path().join("offset");
+        let environment = [
             ("LD_PRELOAD", library.display().to_string()),
-            ("FAKETIME_TIMESTAMP_FILE", file),
+            ("FAKETIME_TIMESTAMP_FILE", offset.display().to_string()),
             ("FAKETIME_NO_CACHE", "1".to_owned()),
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
             ("DONT_FAKE_MONOTONIC", "1".to_owned()),
         ];
-        Ok(Some((clock, variables.map(|(name, value)| (name.to_owned(), value)).to_vec())))
+        let environment = environment.map(|(name, value)| (name.to_owned(), value)).to_vec();
+        let clock = Clock { offset, environment, _scratch: scratch };
+        clock.set("+0")?;
+        Ok(Some(clock))
     }
 
     fn set(&self, offset: &str) -> Result<()> {
@@ -64,7 +67,8 @@ fn commit(sql: &Sql, number: u32) -> Result<String> {
 #[test]
 fn a_clock_that_went_back_gives_two_readings_and_neither_is_guessed() -> Result<()> {
     let Some(postgres) = programs::distribution_postgres()? else { return Ok(()) };
-    let Some((clock, environment)) = Clock::new()? else { return Ok(()) };
+    let Some(clock) = Clock::new()? else { return Ok(()) };
+    let environment = clock.environment.clone();
     let cluster = Cluster::init(&postgres, ClusterOptions { environment, ..Default::default() })?;
     let place = ArchivePlace::directory(cluster.scratch())?;
     let mut scene = Scene::start(cluster, place)?;
