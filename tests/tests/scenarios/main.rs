@@ -48,6 +48,7 @@ mod tablespaces;
 mod take_over;
 mod take_over_rivals;
 mod tampered_recovery;
+mod target_actions;
 mod torn_records;
 mod wal_decoding;
 mod without_the_key;
