@@ -108,6 +108,11 @@ impl Walpoint {
         changed
     }
 
+    /// The same configuration for another build of the program.
+    pub fn with_binary(&self, binary: PathBuf) -> Walpoint {
+        Walpoint { binary, ..self.clone() }
+    }
+
     pub fn binary(&self) -> &Path {
         &self.binary
     }
