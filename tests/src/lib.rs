@@ -22,6 +22,7 @@ pub mod runtime;
 pub mod scene;
 pub mod scratch;
 pub mod stage;
+pub mod torture;
 pub mod user;
 pub mod wait;
 pub mod wal_dump;

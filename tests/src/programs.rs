@@ -84,6 +84,20 @@ pub fn walpoint() -> Result<PathBuf> {
     stage::readable(&built, &file_key("walpoint", &built)?)
 }
 
+/// The same program built with steps that a test can fail: `$WALPOINT_TEST_FAULTS_BINARY`, else the debug
+/// build of this workspace. `None` was said on stdout.
+pub fn walpoint_faults() -> Result<Option<PathBuf>> {
+    let built = match std::env::var_os("WALPOINT_TEST_FAULTS_BINARY") {
+        Some(path) => PathBuf::from(path),
+        None => target_dir().join("debug/walpoint-faults"),
+    };
+    if !built.is_file() {
+        let how = "cargo build -p walpoint --features fault-points --bin walpoint-faults";
+        return missing(&format!("no binary at {} ({how})", built.display()));
+    }
+    stage::readable(&built, &file_key("walpoint-faults", &built)?).map(Some)
+}
+
 /// The repository's top directory.
 pub fn repository() -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -18,6 +18,10 @@ pub enum Fault {
     Status { status: u16, code: String },
     /// A captive portal: 200 and a page of HTML.
     Html,
+    /// 404 and a page of HTML: a balancer that knows no such host.
+    NotFoundPage,
+    /// 307 to another place.
+    Redirect(String),
     /// Accepted and never answered.
     Blackhole,
     /// Passes after a while.
@@ -28,8 +32,14 @@ pub enum Fault {
     DropAfter,
     /// So many bytes of the body, then the connection breaks.
     Truncate(usize),
+    /// Half of the body, then the connection breaks.
+    Half,
+    /// Half of the body, and then nothing more.
+    Stall,
     /// So many bytes of the body in every tenth of a second.
     Trickle(usize),
+    /// The body in so many pieces, one in every tenth of a second.
+    Pieces(usize),
     /// One bit of the body's byte at this offset (modulo the length) differs.
     FlipBit(usize),
 }
@@ -46,7 +56,9 @@ impl Fault {
     ) -> Result<Response<Body>, Dropped> {
         match self {
             Fault::Status { status, code } => s3_error(status, &code),
-            Fault::Html => page(),
+            Fault::Html => page(200),
+            Fault::NotFoundPage => page(404),
+            Fault::Redirect(location) => redirect(&location),
             Fault::Blackhole => std::future::pending().await,
             Fault::Delay(time) => {
                 tokio::time::sleep(time).await;
@@ -58,6 +70,21 @@ impl Fault {
                 Err(Dropped)
             }
             Fault::Truncate(length) => with_body(request, upstream, |bytes| truncated(bytes, length)).await,
+            Fault::Half => {
+                let half = |bytes: Bytes| {
+                    let length = bytes.len() / 2;
+                    truncated(bytes, length)
+                };
+                with_body(request, upstream, half).await
+            }
+            Fault::Stall => with_body(request, upstream, stalled).await,
+            Fault::Pieces(count) => {
+                let in_pieces = |bytes: Bytes| {
+                    let step = bytes.len().div_ceil(count.max(1));
+                    trickled(bytes, step)
+                };
+                with_body(request, upstream, in_pieces).await
+            }
             Fault::Trickle(step) => with_body(request, upstream, |bytes| trickled(bytes, step)).await,
             Fault::FlipBit(offset) => with_body(request, upstream, |bytes| flipped(&bytes, offset)).await,
         }
@@ -72,9 +99,15 @@ fn s3_error(status: u16, code: &str) -> Result<Response<Body>, Dropped> {
     response.body(whole(xml.into())).map_err(|_| Dropped)
 }
 
-fn page() -> Result<Response<Body>, Dropped> {
+fn redirect(location: &str) -> Result<Response<Body>, Dropped> {
+    let response = Response::builder().status(307).header("location", location);
+    response.body(whole(Bytes::new())).map_err(|_| Dropped)
+}
+
+fn page(status: u16) -> Result<Response<Body>, Dropped> {
     let html = "<!DOCTYPE html><html><body><h1>Welcome to the guest network</h1></body></html>";
-    Response::builder().header("content-type", "text/html").body(whole(html.into())).map_err(|_| Dropped)
+    let response = Response::builder().status(status).header("content-type", "text/html");
+    response.body(whole(html.into())).map_err(|_| Dropped)
 }
 
 /// The store's reply with its length announced as it is, and another body.
@@ -95,6 +128,11 @@ fn truncated(bytes: Bytes, length: usize) -> Body {
         Err(std::io::Error::other("cut by the proxy"))
     });
     streamed(stream::iter([Ok(Frame::data(kept))]).chain(broken).boxed())
+}
+
+fn stalled(bytes: Bytes) -> Body {
+    let begun = bytes.slice(..bytes.len() / 2);
+    streamed(stream::iter([Ok(Frame::data(begun))]).chain(stream::pending()).boxed())
 }
 
 fn trickled(bytes: Bytes, step: usize) -> Body {

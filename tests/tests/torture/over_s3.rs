@@ -1,0 +1,134 @@
+//! Breaks the requests that the program sends to a real S3 server: one of them,
+//! or every one from some on.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use walpoint_tests::garage::Garage;
+use walpoint_tests::process::Outcome;
+use walpoint_tests::proxy::{Proxy, Rule};
+use walpoint_tests::scratch::write_private;
+use walpoint_tests::torture::Reached;
+use walpoint_tests::walpoint::Walpoint;
+
+use crate::breaks::{Breaks, Endings};
+use crate::requests::{KINDS, RequestFault};
+use crate::workplace::Workplace;
+
+/// How long a reply may take: nobody waits half a minute at every point.
+const REQUEST_TIMEOUT: &str = "[archive]\nrequest_timeout = \"700ms\"\n";
+/// How long the hooks try when the store does not come back.
+const SHORT: &str = "[archive_push]\ndeadline = \"2s\"\n[archive_get]\nretry_for = \"2s\"\n";
+
+/// How many requests are broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broken {
+    One,
+    /// The one and all after it: the store has gone.
+    FromThereOn,
+}
+
+pub struct OverS3 {
+    workplace: Workplace,
+    proxy: Proxy,
+    broken: Broken,
+    direct: Walpoint,
+    through_proxy: Walpoint,
+    archives: u32,
+}
+
+impl OverS3 {
+    /// With an archive in a bucket of its own. `None`, said aloud, where there is no Garage.
+    pub fn new(broken: Broken) -> Result<Option<OverS3>> {
+        let Some(garage) = Garage::shared()? else { return Ok(None) };
+        let workplace = Workplace::new()?;
+        let direct = Walpoint::new(&workplace.scratch, &garage.archive()?, None)?;
+        OverS3::of(garage, workplace, direct, broken).map(Some)
+    }
+
+    /// With a configuration that is there.
+    pub fn of(garage: &Garage, workplace: Workplace, direct: Walpoint, broken: Broken) -> Result<OverS3> {
+        let proxy = Proxy::start(garage.address())?;
+        let through_proxy = direct.with_config(|text| {
+            text.replace(&garage.endpoint(), &proxy.endpoint()).replace("[archive]\n", REQUEST_TIMEOUT)
+        })?;
+        if broken == Broken::FromThereOn {
+            through_proxy.configure(SHORT)?;
+        }
+        Ok(OverS3 { workplace, proxy, broken, direct, through_proxy, archives: 0 })
+    }
+}
+
+impl Breaks for OverS3 {
+    type Kind = RequestFault;
+
+    fn kinds(&self) -> &'static [RequestFault] {
+        &KINDS
+    }
+
+    fn points(&self) -> &'static str {
+        "requests"
+    }
+
+    fn workplace(&self) -> &Workplace {
+        &self.workplace
+    }
+
+    fn plain(&self) -> &Walpoint {
+        &self.direct
+    }
+
+    /// Another prefix in the bucket.
+    fn empty_archive(&mut self) -> Result<()> {
+        let (old, new) = (self.archives, self.archives + 1);
+        for walpoint in [&self.direct, &self.through_proxy] {
+            let text = std::fs::read_to_string(&walpoint.config)?;
+            let (before, rest) = text.split_once("/archive").context("no url of an archive")?;
+            let (_, after) = rest.split_once('"').with_context(|| format!("archive {old} is not there"))?;
+            write_private(&walpoint.config, &format!("{before}/archive/{new}\"{after}"))?;
+        }
+        self.archives = new;
+        Ok(())
+    }
+
+    /// The store keeps its own time.
+    fn age_archive(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn run(
+        &self,
+        directory: &Path,
+        args: &[&str],
+        number: usize,
+        kind: RequestFault,
+    ) -> Result<(Outcome, Reached)> {
+        self.proxy.clear();
+        self.proxy.forget_requests();
+        if let Some(before) = number.checked_sub(1) {
+            let rule = Rule::new(kind.fault()).after(before);
+            self.proxy.add(if self.broken == Broken::One { rule.times(1) } else { rule });
+        }
+        let outcome = self.through_proxy.run_in(directory, args)?;
+        let requests = self.proxy.requests();
+        ensure!(!requests.is_empty(), "no request came to the proxy\n{outcome}");
+        let hit = number.checked_sub(1).and_then(|before| requests.get(before));
+        let reached = match hit {
+            Some(request) => Reached::Hit(format!("{} {}", request.method, request.target)),
+            None => Reached::Untouched(requests.len()),
+        };
+        Ok((outcome, reached))
+    }
+
+    fn endings(&self, kind: RequestFault) -> Endings {
+        match (self.broken, kind) {
+            // Slow, and complete.
+            (Broken::One, _) | (_, RequestFault::Trickle) => Endings::Either,
+            (Broken::FromThereOn, _) => Endings::Failed,
+        }
+    }
+
+    fn leaves_nothing(&self, _: RequestFault) -> bool {
+        true
+    }
+}

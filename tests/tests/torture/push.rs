@@ -1,0 +1,155 @@
+//! archive-push: whatever fails, what was acknowledged is there bit for bit, nothing is acknowledged that is
+//! not, and the next try succeeds.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, ensure};
+use walpoint_tests::archive_files;
+use walpoint_tests::torture::{Reached, Torture, Tree};
+
+use crate::breaks::{Breaks, expect_ending, expect_in_archive};
+use crate::in_steps::InSteps;
+use crate::over_s3::{Broken, OverS3};
+use crate::stage::{self, Stage};
+
+/// A file to push, and what was pushed before.
+struct Push<'a, B> {
+    breaks: B,
+    stage: &'a Stage,
+    before: Vec<&'a str>,
+    name: &'a str,
+    /// Whether it is another content than the one that was pushed under this name.
+    differs: bool,
+}
+
+impl<B: Breaks> Push<'_, B> {
+    fn every_point(mut self, operation: &str, sample: usize) -> Result<()> {
+        let (kinds, points) = (self.breaks.kinds(), self.breaks.points());
+        Torture { operation, points, kinds, sample }.run(|number, kind| self.trial(number, kind))
+    }
+
+    fn trial(&mut self, number: usize, kind: B::Kind) -> Result<Reached> {
+        let data = self.prepare()?;
+        let tree = Tree::of(&data)?;
+        let file = format!("pg_wal/{}", self.name);
+        let done = if self.differs { 3 } else { 0 };
+
+        let (outcome, reached) = self.breaks.run(&data, &["archive-push", &file], number, kind)?;
+        expect_ending(&self.breaks, kind, (&outcome, &reached), done, &[1])?;
+        if outcome.code() == 0 {
+            expect_in_archive(self.breaks.plain(), &data, self.name, &data.join(&file))?;
+        }
+        self.expect_acknowledged(&data)?;
+        if self.breaks.leaves_nothing(kind) {
+            let left = archive_files::named(self.breaks.workplace().scratch.path(), ".tmp-");
+            ensure!(left.is_empty(), "left behind: {left:?}\n{outcome}");
+        }
+
+        self.breaks.age_archive()?;
+        let again = self.breaks.plain().run_in(&data, &["archive-push", &file])?;
+        ensure!(again.code() == done, "the next try: {again}\nafter {outcome}");
+        if !self.differs {
+            expect_in_archive(self.breaks.plain(), &data, self.name, &data.join(&file))?;
+        }
+        self.expect_acknowledged(&data)?;
+        tree.unchanged(|path| {
+            let name = path.to_string_lossy();
+            name == "walpoint.writer" || name == "pg_wal" || name.starts_with(".tmp-")
+        })?;
+        Ok(reached)
+    }
+
+    /// An archive with the files that come before, and a data directory. Its writer is new, as after `initdb`,
+    /// unless something was pushed before.
+    fn prepare(&mut self) -> Result<PathBuf> {
+        self.breaks.empty_archive()?;
+        let data = self.breaks.workplace().copy(&self.stage.skeleton, "data")?;
+        for name in &self.before {
+            self.breaks.plain().run_in(&data, &["archive-push", &format!("pg_wal/{name}")])?.success()?;
+        }
+        if self.differs {
+            // Damaged WAL is archived as it is, so this is as good as any other content.
+            archive_files::flip_bit(&data.join("pg_wal").join(self.name), 0x2010)?;
+        }
+        self.breaks.age_archive()?;
+        Ok(data)
+    }
+
+    fn expect_acknowledged(&self, data: &Path) -> Result<()> {
+        let mut before = self.before.iter();
+        before.try_for_each(|name| expect_in_archive(self.breaks.plain(), data, name, &self.stage.wal(name)))
+    }
+}
+
+fn in_steps<'a>(
+    before: &[usize],
+    name: impl FnOnce(&'a Stage) -> &'a str,
+) -> Result<Option<Push<'a, InSteps>>> {
+    let Some(stage) = stage::shared()? else { return Ok(None) };
+    let Some(breaks) = InSteps::new()? else { return Ok(None) };
+    let before = before.iter().map(|&index| stage.waiting[index].as_str()).collect();
+    Ok(Some(Push { breaks, stage, before, name: name(stage), differs: false }))
+}
+
+fn over_s3<'a>(broken: Broken) -> Result<Option<Push<'a, OverS3>>> {
+    let Some(stage) = stage::shared()? else { return Ok(None) };
+    let Some(breaks) = OverS3::new(broken)? else { return Ok(None) };
+    let before = vec![stage.waiting[0].as_str()];
+    Ok(Some(Push { breaks, stage, before, name: &stage.waiting[1], differs: false }))
+}
+
+#[test]
+fn the_first_push_into_an_empty_archive() -> Result<()> {
+    let push = in_steps(&[], |stage| &stage.waiting[0])?;
+    push.map_or(Ok(()), |push| push.every_point("first push", 16))
+}
+
+#[test]
+fn the_push_of_a_segment_behind_another() -> Result<()> {
+    let push = in_steps(&[0], |stage| &stage.waiting[1])?;
+    push.map_or(Ok(()), |push| push.every_point("push", 16))
+}
+
+#[test]
+fn the_push_of_a_history() -> Result<()> {
+    let push = in_steps(&[0], |_| "00000002.history")?;
+    push.map_or(Ok(()), |push| push.every_point("push of a history", 10))
+}
+
+#[test]
+fn the_push_of_a_file_that_is_there_already() -> Result<()> {
+    let push = in_steps(&[0], |stage| &stage.waiting[0])?;
+    push.map_or(Ok(()), |push| push.every_point("push again", 8))
+}
+
+#[test]
+fn the_push_of_another_content_under_a_name_that_is_taken() -> Result<()> {
+    let Some(mut push) = in_steps(&[0, 1], |stage| &stage.waiting[1])? else { return Ok(()) };
+    push.differs = true;
+    push.every_point("refused push", 16)
+}
+
+#[test]
+fn a_push_over_s3_with_one_request_broken() -> Result<()> {
+    over_s3(Broken::One)?.map_or(Ok(()), |push| push.every_point("push over S3", 2))
+}
+
+#[test]
+fn a_push_over_s3_whose_store_goes_away() -> Result<()> {
+    over_s3(Broken::FromThereOn)?.map_or(Ok(()), |push| push.every_point("push and S3 goes away", 2))
+}
+
+#[test]
+fn the_first_push_over_s3() -> Result<()> {
+    let Some(mut push) = over_s3(Broken::One)? else { return Ok(()) };
+    (push.before, push.name) = (Vec::new(), &push.stage.waiting[0]);
+    push.every_point("first push over S3", 2)
+}
+
+#[test]
+fn the_push_over_s3_of_another_content_under_a_name_that_is_taken() -> Result<()> {
+    let Some(mut push) = over_s3(Broken::One)? else { return Ok(()) };
+    push.before.push(push.name);
+    push.differs = true;
+    push.every_point("refused push over S3", 3)
+}
