@@ -113,6 +113,11 @@ impl ArchiveConfig {
         self.path_style.unwrap_or(self.endpoint.is_some())
     }
 
+    /// True when the store is asked without TLS.
+    pub(crate) fn is_plain_http(&self) -> bool {
+        self.endpoint.as_deref().is_some_and(|endpoint| split_scheme(endpoint, "http://").is_some())
+    }
+
     /// Refuses what could not work, or would work until the day of a restore.
     pub fn validate(&self) -> Result<(), ArchiveConfigError> {
         if let Some(endpoint) = &self.endpoint {

@@ -35,7 +35,12 @@ pub(super) async fn environment(config: &ArchiveConfig) -> SdkConfig {
 pub(super) async fn build(config: &ArchiveConfig, environment: &SdkConfig) -> Result<Client, StoreError> {
     let refused = |detail: String| StoreError::new("open", &config.url, StoreErrorKind::Other, detail);
     config.validate().map_err(|error| refused(error.to_string()))?;
-    let http_client = trust::http_client(config.ca_file.as_deref()).await.map_err(refused)?;
+    let http_client = match &config.ca_file {
+        Some(file) => trust::http_client_of(file).await,
+        None if config.is_plain_http() => trust::http_client_without_tls(),
+        None => Ok(trust::system_http_client()),
+    };
+    let http_client = http_client.map_err(refused)?;
     let mut builder = Builder::from(environment)
         .http_client(http_client)
         .force_path_style(config.uses_path_style())

@@ -3,22 +3,48 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::LazyLock;
 
 use aws_sdk_s3::config::SharedHttpClient;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, Connector};
+use aws_smithy_runtime_api::client::http::{HttpClient, HttpConnectorSettings, SharedHttpConnector};
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use base64::Engine;
 
 /// A client that believes the system's certificates.
 pub(super) fn system_http_client() -> SharedHttpClient {
-    Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
+    let client = || Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
+    SharedHttpClient::new(AtFirstRequest(LazyLock::new(client)))
 }
 
-/// A client that believes the certificates of `ca_file` alone, or the system's
-/// when there is none.
-pub(super) async fn http_client(ca_file: Option<&Path>) -> Result<SharedHttpClient, String> {
-    let Some(path) = ca_file else { return Ok(system_http_client()) };
+/// The SDK has every client read all of the system's certificates as soon as it is
+/// made, also the clients of credential sources that are never asked. For a hook
+/// that runs once for every segment that is a tenth of its time.
+#[derive(Debug)]
+struct AtFirstRequest(LazyLock<SharedHttpClient>);
+
+impl HttpClient for AtFirstRequest {
+    fn http_connector(
+        &self,
+        settings: &HttpConnectorSettings,
+        components: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        self.0.http_connector(settings, components)
+    }
+}
+
+/// A client for an endpoint that shows no certificate, and that believes none.
+pub(super) fn http_client_without_tls() -> Result<SharedHttpClient, String> {
+    let context = TlsContext::builder().with_trust_store(TrustStore::empty()).build();
+    let context = context.map_err(|error| format!("could not make a client for http: {error}"))?;
+    let client = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(context);
+    Ok(client.build_https())
+}
+
+/// A client that believes the certificates of this file alone.
+pub(super) async fn http_client_of(path: &Path) -> Result<SharedHttpClient, String> {
     let refused = |why: String| format!("could not use [archive] ca_file {}: {why}", path.display());
     let text = tokio::fs::read(path).await.map_err(|error| refused(error.to_string()))?;
     let text = String::from_utf8(text).map_err(|_| refused("it is not a PEM file".to_owned()))?;

@@ -155,3 +155,25 @@ fn no_credentials_are_a_refusal_with_a_hint_and_no_request() {
     assert!(printed.contains("kind: Denied") && printed.contains("AWS_ACCESS_KEY_ID"), "{printed}");
     assert!(server.requests().is_empty());
 }
+
+/// Reading them takes longer than many a request. In a debug build the SDK panics where it reads them and
+/// finds none.
+#[test]
+fn without_tls_the_certificates_of_the_system_are_not_read() {
+    let server = Server::start(|_| stored());
+    let nothing = tempfile::tempdir().unwrap();
+    let file = nothing.path().join("none.pem");
+    std::fs::write(&file, "").unwrap();
+    let printed = put_in_child(
+        &server,
+        &[
+            ("AWS_ACCESS_KEY_ID", "FROMENV"),
+            ("AWS_SECRET_ACCESS_KEY", "secret"),
+            // Else the instance is asked for it, by a client that can do TLS.
+            ("AWS_REGION", "nowhere-1"),
+            ("SSL_CERT_FILE", file.to_str().unwrap()),
+            ("SSL_CERT_DIR", nothing.path().to_str().unwrap()),
+        ],
+    );
+    assert!(printed.contains("outcome: Ok(Created)"), "{printed}");
+}
