@@ -8,9 +8,12 @@ use walpoint_archive::ContentHash;
 use walpoint_archive::content::ContentHasher;
 use walpoint_wal::record::RECORD_HEADER;
 use walpoint_wal::{
-    Carry, CarryOver, Edge, Ending, PageHeader, SegmentName, SegmentSize, Survey, SurveyError, SurveyOf,
-    Surveyor, SystemIdentifier,
+    Carry, CarryOver, Edge, Ending, PAGE_SIZE, PageHeader, SegmentName, SegmentSize, Survey, SurveyError,
+    SurveyOf, Surveyor, SystemIdentifier,
 };
+
+/// Bytes at the end of the segment before that are read to learn how it ends.
+const TAIL: usize = 128 << 10;
 
 /// A segment that may be shipped.
 #[derive(Debug)]
@@ -87,6 +90,13 @@ fn carry_from(before: Option<(SegmentName, PathBuf)>, cluster: SystemIdentifier)
 
 fn carry_out(name: SegmentName, path: &Path, cluster: SystemIdentifier) -> Option<CarryOver> {
     let source = Source::open(path).ok()?;
+    let first_page = source.read_at(0, PAGE_SIZE).ok()?;
+    let tail = source.read_at(source.size().saturating_sub(TAIL as u64), TAIL).ok()?;
+    // A record can be longer than that.
+    CarryOver::of_tail(name, &first_page, &tail).or_else(|| carry_out_of_all(name, &source, cluster))
+}
+
+fn carry_out_of_all(name: SegmentName, source: &Source, cluster: SystemIdentifier) -> Option<CarryOver> {
     let of = SurveyOf {
         name,
         partial: false,

@@ -4,7 +4,7 @@
 use crate::exit::Failure;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -102,6 +102,16 @@ impl Source {
             left = left.saturating_sub(count as u64);
         }
         self.same(&file)
+    }
+
+    /// Bytes at a place of the file, all of them.
+    ///
+    /// # Errors
+    /// Status 1.
+    pub fn read_at(&self, offset: u64, length: usize) -> Result<Vec<u8>, Failure> {
+        let mut bytes = vec![0; length];
+        self.file.read_exact_at(&mut bytes, offset).map_err(|error| unreadable(&self.path, &error))?;
+        Ok(bytes)
     }
 
     /// Fails unless the name still means the file that was opened, in the state it had then.

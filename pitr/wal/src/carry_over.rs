@@ -1,7 +1,10 @@
 //! What reading one segment leaves for the next.
 
+use crate::first_page::SegmentPlace;
 use crate::lsn::Lsn;
-use crate::segment::SegmentSize;
+use crate::page::PAGE_SIZE;
+use crate::segment::{SegmentName, SegmentSize};
+use crate::stream::{Bodies, RecordStream};
 use crate::system_identifier::SystemIdentifier;
 use crate::timeline::TimelineId;
 use crate::unfinished::Unfinished;
@@ -24,6 +27,26 @@ pub struct CarryOver {
 }
 
 impl CarryOver {
+    /// What a whole segment leaves for the next one, out of its first page and its last pages:
+    /// `tail` begins with any page and goes to the segment's end. `None` when that cannot be told
+    /// from so little, or what is there is not sound.
+    pub fn of_tail(name: SegmentName, first_page: &[u8], tail: &[u8]) -> Option<CarryOver> {
+        let place = SegmentPlace::read(name, first_page, None).ok()?;
+        let (pages, rest) = tail.as_chunks::<PAGE_SIZE>();
+        if !rest.is_empty() {
+            return None;
+        }
+        let skipped = place.size.bytes().checked_sub(u64::try_from(tail.len()).ok()?)?;
+        let mut at = place.start.checked_add(skipped)?;
+        let mut stream = RecordStream::new(place, Bodies::Events, None);
+        for page in pages {
+            stream.page(at, page, &mut |_, _| {}).ok()?;
+            at = at.saturating_add(PAGE_SIZE as u64);
+        }
+        // Without a record before it, the next one could not be seen to follow.
+        stream.carry_out().filter(|carry| carry.prev.is_some())
+    }
+
     /// The segment that it is for, counted from the beginning of WAL.
     pub fn next_segment(&self) -> u64 {
         self.next_segment

@@ -5,8 +5,8 @@ mod synthetic;
 
 use synthetic::{FIRST_SEGMENT, PAGE, Writer, main_part, size, survey, survey_chunked, timeline};
 use walpoint_wal::{
-    Carry, Edge, Ending, Event, Lsn, Major, Reader, ReaderStart, SegmentName, Start, Step, SurveyError,
-    SurveyOf, Surveyor, SystemIdentifier, Timestamp,
+    Carry, CarryOver, Edge, Ending, Event, Lsn, Major, PAGE_SIZE, Reader, ReaderStart, SegmentName, Start,
+    Step, SurveyError, SurveyOf, Surveyor, SystemIdentifier, Timestamp,
 };
 
 const SECOND: i64 = 1_000_000;
@@ -91,6 +91,36 @@ fn a_record_that_spans_segments_is_checked_only_with_the_carry_over() {
         }
         carry = known.carry_out;
     }
+}
+
+#[test]
+fn the_last_pages_say_what_the_whole_segment_leaves_or_nothing() {
+    const PAGE: usize = PAGE_SIZE;
+    let mut writer = Writer::new(Major::V16);
+    for length in [500_000, 100, 540_000, 300, 90_000, 8_000, 40, 16_300, 400_000, 1 << 20, 60, 1_050_000] {
+        writer.filler(length, 1);
+        writer.commit(7, 5);
+    }
+    writer.filler(400_000, 1);
+    writer.filler(1 << 20, 1);
+    writer.switch();
+    let (mut told, mut spanning) = (0, 0);
+    for (name, bytes) in writer.segments() {
+        let whole = survey(name, &bytes, None).unwrap().carry_out;
+        for pages in 0..=bytes.len() / PAGE {
+            let tail = &bytes[bytes.len() - pages * PAGE..];
+            if let Some(carry) = CarryOver::of_tail(name, &bytes[..PAGE], tail) {
+                assert_eq!(Some(&carry), whole.as_ref(), "{name}, {pages} pages");
+                told += 1;
+                spanning += usize::from(carry.record_rest() > 0);
+            }
+        }
+        assert_eq!(CarryOver::of_tail(name, &bytes[..PAGE], &bytes[1..]), None);
+        let mut damaged = bytes.clone();
+        damaged[bytes.len() - PAGE] ^= 1;
+        assert_eq!(CarryOver::of_tail(name, &bytes[..PAGE], &damaged[bytes.len() - 2 * PAGE..]), None);
+    }
+    assert!(told > 100 && spanning > 100, "{told}, {spanning}");
 }
 
 #[test]
