@@ -13,6 +13,7 @@ use crate::encrypt::KeyRing;
 
 mod open;
 
+pub(crate) use open::open_unproven;
 pub use open::{Expected, OpenError, Opened, open_bytes, open_to};
 
 /// Bytes that are read, hashed and compressed at a time.

@@ -11,8 +11,8 @@ use tokio::task::JoinHandle;
 use super::Archive;
 use super::pieces_of_body::{ChannelReader, ChannelWriter};
 use super::send::panicked;
-use crate::content::ContentHash;
-use crate::envelope::{Expected, OpenError, Opened, open_to};
+use crate::content::{ContentHash, ContentHasher};
+use crate::envelope::{Expected, OpenError, Opened, open_unproven};
 use crate::error::ArchiveError;
 use crate::fault_point::step;
 use crate::object_key::ObjectKey;
@@ -38,18 +38,23 @@ impl Archive {
         let keys = Arc::clone(self.keys());
         let opening = tokio::task::spawn_blocking(move || {
             let mut out = ChannelWriter::new(plain_sender, PLAIN_PIECE);
-            let opened = open_to(&keys, ChannelReader::new(stored), encrypted, &expected, &mut out)?;
+            let opened =
+                open_unproven(&keys, ChannelReader::new(stored), encrypted, expected.limit, &mut out)?;
             out.finish().map(|()| opened).map_err(OpenError::Io)
         });
-        let mut unwritten = None;
+        let (mut hasher, mut unwritten) = (ContentHasher::new(), None);
         while let Some(piece) = plain.recv().await {
+            hasher.update(&piece);
             if let Err(error) = step("write", || out.write_all(&piece)) {
                 unwritten = Some(error);
                 break;
             }
         }
         drop(plain);
-        outcome(key, feeding, opening, unwritten).await
+        let plain_size = outcome(key, feeding, opening, unwritten).await?;
+        let content = hasher.finish();
+        expected.check(content).map_err(|error| ArchiveError::from_open(key, error))?;
+        Ok(Opened { content, plain_size })
     }
 
     /// The same for an object that is stored as it is: a history file.
@@ -79,9 +84,9 @@ impl Archive {
 async fn outcome(
     key: &ObjectKey,
     feeding: JoinHandle<Result<(), StoreError>>,
-    opening: JoinHandle<Result<Opened, OpenError>>,
+    opening: JoinHandle<Result<u64, OpenError>>,
     unwritten: Option<io::Error>,
-) -> Result<Opened, ArchiveError> {
+) -> Result<u64, ArchiveError> {
     let opened = opening.await.map_err(|error| unreadable(key, panicked(error)));
     // The opener is done with the body, also when it did not want all of it.
     let fed = feeding.await.map_err(|error| unreadable(key, panicked(error)));

@@ -27,7 +27,7 @@ impl Expected {
         Self { id: Some(content.id()), content: Some(content), limit }
     }
 
-    fn check(&self, found: ContentHash) -> Result<(), OpenError> {
+    pub(crate) fn check(&self, found: ContentHash) -> Result<(), OpenError> {
         if self.id.is_some_and(|id| id != found.id()) {
             return Err(OpenError::Damaged(format!("its content is {found}, other than its key says")));
         }
@@ -94,8 +94,40 @@ pub fn open_to(
     expected: &Expected,
     out: &mut impl Write,
 ) -> Result<Opened, OpenError> {
+    let mut hashing = Hashing { out, hasher: ContentHasher::new() };
+    let plain_size = open_unproven(keys, stored, encrypted, expected.limit, &mut hashing)?;
+    let content = hashing.hasher.finish();
+    expected.check(content)?;
+    Ok(Opened { content, plain_size })
+}
+
+struct Hashing<'a, W> {
+    out: &'a mut W,
+    hasher: ContentHasher,
+}
+
+impl<W: Write> Write for Hashing<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.hasher.update(bytes);
+        self.out.write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// The same for one who hashes what comes out and compares it with what was expected.
+pub(crate) fn open_unproven(
+    keys: &KeyRing,
+    stored: impl Read,
+    encrypted: bool,
+    limit: u64,
+    out: &mut impl Write,
+) -> Result<u64, OpenError> {
     let mut source = Source { stored, failure: None };
-    let opened = open_source(keys, BufReader::with_capacity(STEP, &mut source), encrypted, expected, out);
+    let opened = open_source(keys, BufReader::with_capacity(STEP, &mut source), encrypted, limit, out);
     // A source that could not be read says nothing about the object.
     match source.failure.take() {
         Some(failure) => Err(OpenError::Io(failure)),
@@ -107,11 +139,11 @@ fn open_source(
     keys: &KeyRing,
     stored: impl io::BufRead,
     encrypted: bool,
-    expected: &Expected,
+    limit: u64,
     out: &mut impl Write,
-) -> Result<Opened, OpenError> {
+) -> Result<u64, OpenError> {
     if !encrypted {
-        return decompress_to(stored, expected, out);
+        return decompress_to(stored, limit, out);
     }
     let decrypted = keys.decryptor(stored).map_err(|failure| match failure {
         DecryptFailure::NoKey => OpenError::NoKey,
@@ -119,20 +151,14 @@ fn open_source(
         DecryptFailure::Damaged(what) => OpenError::Damaged(what),
         DecryptFailure::Io(error) => OpenError::Damaged(error.to_string()),
     })?;
-    decompress_to(BufReader::with_capacity(STEP, decrypted), expected, out)
+    decompress_to(BufReader::with_capacity(STEP, decrypted), limit, out)
 }
 
-fn decompress_to(
-    stored: impl io::BufRead,
-    expected: &Expected,
-    out: &mut impl Write,
-) -> Result<Opened, OpenError> {
+fn decompress_to(stored: impl io::BufRead, limit: u64, out: &mut impl Write) -> Result<u64, OpenError> {
     let mut frame = FrameReader::new(stored).map_err(damaged)?;
-    let mut hasher = ContentHasher::new();
     let mut writing: Option<io::Error> = None;
     // One byte more than allowed tells "too large" from "ends here".
-    let size = copy(&mut frame.by_ref().take(expected.limit.saturating_add(1)), |bytes| {
-        hasher.update(bytes);
+    let size = copy(&mut frame.by_ref().take(limit.saturating_add(1)), |bytes| {
         out.write_all(bytes).map_err(|error| {
             let kind = error.kind();
             writing = Some(error);
@@ -143,13 +169,11 @@ fn decompress_to(
         return Err(OpenError::Io(error));
     }
     let plain_size = size.map_err(damaged)?;
-    if plain_size > expected.limit {
-        return Err(OpenError::TooLarge { limit: expected.limit });
+    if plain_size > limit {
+        return Err(OpenError::TooLarge { limit });
     }
     frame.finish().map_err(damaged)?;
-    let content = hasher.finish();
-    expected.check(content)?;
-    Ok(Opened { content, plain_size })
+    Ok(plain_size)
 }
 
 fn damaged(error: io::Error) -> OpenError {

@@ -58,6 +58,20 @@ async fn damage_is_named_and_never_handed_out() {
     assert!(matches!(fetch(&archive, &variant).await, Err(ArchiveError::UnknownFormat { version: 2, .. })));
 }
 
+/// Its own checksum is right: only the content hash tells.
+#[tokio::test]
+async fn an_object_that_was_exchanged_is_damaged() {
+    let (place, elsewhere) = (Place::new().await, Place::new().await);
+    let archive = place.archive();
+    let _ = archive.put_wal(&put("content")).await.unwrap();
+    let _ = elsewhere.archive().put_wal(&put("CONTENT")).await.unwrap();
+    let (variant, other) = (only_variant(&archive).await, only_variant(&elsewhere.archive()).await);
+    let (_, bytes) = read_small(elsewhere.store.as_ref(), &other.key, 1 << 20).await.unwrap();
+    replace(&place, &variant.key, Some(bytes), None).await;
+    let fetched = fetch(&archive, &variant).await;
+    assert!(matches!(fetched, Err(ArchiveError::Damaged { .. })), "{fetched:?}");
+}
+
 #[tokio::test]
 async fn more_than_the_limit_is_refused_before_it_is_read() {
     let place = Place::new().await;
