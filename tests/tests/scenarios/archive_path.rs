@@ -145,7 +145,7 @@ struct Stage {
 }
 
 impl Stage {
-    fn new() -> Result<Option<Stage>> {
+    fn new(deadline: &str) -> Result<Option<Stage>> {
         let Some(postgres) = programs::distribution_postgres()? else { return Ok(None) };
         let Some(garage) = Garage::shared()? else { return Ok(None) };
         let proxy = Proxy::start(garage.address())?;
@@ -153,7 +153,7 @@ impl Stage {
         let mut scene = Scene::start(Cluster::init(&postgres, options())?, place)?;
         scene.walpoint = scene.walpoint.with_config(|text| {
             text.replace("[archive]\n", "[archive]\nrequest_timeout = \"1s\"\n")
-                + "[archive_push]\ndeadline = \"4s\"\n"
+                + &format!("[archive_push]\ndeadline = \"{deadline}\"\n")
         })?;
         scene.cluster.execute("alter system set archive_command = 'false'")?;
         scene.cluster.execute("select pg_reload_conf()")?;
@@ -183,7 +183,7 @@ impl Stage {
 
 #[test]
 fn a_put_that_lands_after_its_retry_is_one_object_and_no_conflict() -> Result<()> {
-    let Some(stage) = Stage::new()? else { return Ok(()) };
+    let Some(stage) = Stage::new("20s")? else { return Ok(()) };
     // Given up after a second, it is on its way all the same.
     stage.proxy.add(Rule::new(Fault::Delay(Duration::from_secs(3))).method("PUT").target("/wal/").times(1));
     stage.push()?.expect(0)?;
@@ -198,7 +198,7 @@ fn a_put_that_lands_after_its_retry_is_one_object_and_no_conflict() -> Result<()
 
 #[test]
 fn a_storm_of_errors_ends_at_the_deadline_and_the_next_try_succeeds() -> Result<()> {
-    let Some(stage) = Stage::new()? else { return Ok(()) };
+    let Some(stage) = Stage::new("4s")? else { return Ok(()) };
     for (status, code) in [(503, "SlowDown"), (429, "TooManyRequests"), (500, "InternalError")] {
         stage.proxy.add(Rule::new(Fault::status(status, code)));
         let refused = stage.push()?.expect(1)?;
@@ -213,7 +213,7 @@ fn a_storm_of_errors_ends_at_the_deadline_and_the_next_try_succeeds() -> Result<
 
 #[test]
 fn a_token_that_ran_out_is_a_refusal_that_says_so_and_a_skewed_clock_is_tried_again() -> Result<()> {
-    let Some(stage) = Stage::new()? else { return Ok(()) };
+    let Some(stage) = Stage::new("4s")? else { return Ok(()) };
     stage.proxy.add(Rule::new(Fault::status(403, "ExpiredToken")));
     let refused = stage.push()?.expect(1)?;
     assert!(refused.stderr.contains("ExpiredToken") && refused.stderr.contains("hint:"), "{refused}");
