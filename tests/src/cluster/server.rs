@@ -67,6 +67,7 @@ impl Server {
         if how == Stop::Crash {
             self.kill_children()?;
         }
+        let orphans = if how == Stop::Kill { self.hold_and_list_children()? } else { Vec::new() };
         self.signal(match how {
             Stop::Fast => Signal::INT,
             Stop::Immediate => Signal::QUIT,
@@ -80,15 +81,22 @@ impl Server {
         if matches!(how, Stop::Kill | Stop::Crash) {
             self.remove_socket();
         }
-        ended
+        ended?;
+        // The next server refuses to start while one of them has the old shared memory.
+        wait::until_true("the killed server's children to notice", STOP_LIMIT, || {
+            Ok(!orphans.iter().any(|pid| parent_of_living(*pid).is_some()))
+        })
     }
 
-    /// Holds the postmaster, so that it starts nobody anew, kills its children and waits for their ends:
-    /// the next server refuses to start while one of them has the old shared memory.
-    fn kill_children(&self) -> Result<()> {
+    /// Holds the postmaster, so that it starts nobody anew.
+    fn hold_and_list_children(&self) -> Result<Vec<i32>> {
         self.signal(Signal::STOP)?;
-        let children = children_of(self.child.id());
-        for pid in children.iter().filter_map(|pid| Pid::from_raw(*pid)) {
+        Ok(children_of(self.child.id()))
+    }
+
+    /// Kills the children and waits for their ends, for the same reason.
+    fn kill_children(&self) -> Result<()> {
+        for pid in self.hold_and_list_children()?.iter().filter_map(|pid| Pid::from_raw(*pid)) {
             // One that has gone by itself is as dead as it should be.
             let _ = kill_process(pid, Signal::KILL);
         }
@@ -111,15 +119,18 @@ impl Server {
     }
 }
 
-/// The living children of a process, by /proc/<pid>/stat: `pid (name) state ppid …`.
+/// The living children of a process.
 fn children_of(parent: u32) -> Vec<i32> {
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|pid| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let mut fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ');
-        let is_alive = fields.next().is_some_and(|state| !matches!(state, "Z" | "X"));
-        is_alive && fields.next().and_then(|ppid| ppid.parse().ok()) == Some(parent)
-    })
-    .collect()
+    pids.filter(|pid| parent_of_living(*pid) == Some(parent)).collect()
+}
+
+/// Of a process that lives, by /proc/<pid>/stat: `pid (name) state ppid …`.
+fn parent_of_living(pid: i32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let mut fields = rest.split(' ');
+    let is_alive = fields.next().is_some_and(|state| !matches!(state, "Z" | "X"));
+    fields.next()?.parse().ok().filter(|_| is_alive)
 }
