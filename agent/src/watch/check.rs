@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use walpoint_archive::{Archive, ArchiveError};
+use walpoint_pitr::recovery_settings::{RECOVERY_SIGNAL, STANDBY_SIGNAL};
 use walpoint_wal::control_file::ControlFile;
 use walpoint_wal::lsn::Lsn;
 use walpoint_wal::segment::{SegmentName, SegmentSize};
@@ -144,6 +145,7 @@ impl Asked {
         let unarchived = position.and_then(|position| oldest_unarchived(&waiting, timeline, position, size));
         Ok(ServerState {
             is_in_recovery: server.is_in_recovery,
+            is_restored_copy: server.is_in_recovery && self.has_recovery_target(session),
             archive_mode: server.archive_mode.clone(),
             has_archiver: server.has_archiver(),
             archives_with_walpoint: server.archives_with_walpoint(),
@@ -153,6 +155,13 @@ impl Asked {
             unarchived_since: unarchived.and_then(|name| self.first_event(session, name, size)),
             archiver: session.archiver_statistics().await?,
         })
+    }
+
+    /// A standby has a signal file of its own, which counts more. `false` also where the data directory is
+    /// not ours to read.
+    fn has_recovery_target(&self, session: &Session) -> bool {
+        let directory = self.data_directory.as_deref().unwrap_or(&session.server.data_directory);
+        directory.join(RECOVERY_SIGNAL).exists() && !directory.join(STANDBY_SIGNAL).exists()
     }
 
     /// `None` also where the data directory is not ours to read.

@@ -98,6 +98,8 @@ pub struct Snapshot {
 #[derive(Debug, Clone)]
 pub struct ServerState {
     pub is_in_recovery: bool,
+    /// It recovers to a target and follows no primary: a restored copy, also when it has paused there.
+    pub is_restored_copy: bool,
     pub archive_mode: String,
     /// Is there an `archive_command` or `archive_library`?
     pub has_archiver: bool,

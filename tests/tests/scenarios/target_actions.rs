@@ -32,5 +32,8 @@ fn a_server_shuts_down_or_pauses_at_the_target_as_it_was_told() -> Result<()> {
     pausing.launch()?;
     pausing.wait_log("pausing at the end of recovery", RECOVERY_LIMIT)?;
     assert_eq!(pausing.value("select pg_is_in_recovery() || ' ' || count(*) from t")?, "true 2");
+    // Whoever goes on with it as it is archives nothing.
+    let outcome = scene.walpoint_for(&pausing)?.run(&["check"])?.expect(2)?;
+    assert!(outcome.stdout.contains("not protected: a restored copy"), "{outcome}");
     pausing.stop(Stop::Fast)
 }

@@ -35,7 +35,10 @@ pub fn judge(snapshot: &Snapshot, thresholds: &Thresholds) -> Vec<Finding> {
 }
 
 fn judge_server(server: &ServerState, findings: &mut Vec<Finding>) {
-    if server.archives_itself() {
+    if server.is_restored_copy {
+        let text = "not protected: a restored copy that has not come out of recovery (promote it; \"walpoint take-over\" lets it archive)";
+        findings.push(Finding::new(Level::Critical, text));
+    } else if server.archives_itself() {
         judge_archiver(server, findings);
     }
     if server.archiver.is_failing() {

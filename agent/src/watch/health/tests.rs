@@ -39,6 +39,7 @@ fn healthy() -> Snapshot {
         now: NOW,
         server: Ok(ServerState {
             is_in_recovery: false,
+            is_restored_copy: false,
             archive_mode: "on".into(),
             has_archiver: true,
             archives_with_walpoint: true,
@@ -227,6 +228,18 @@ fn archiving_that_is_off_is_a_standbys_way() {
     let line = text(&standby, &thresholds(), &judge(&standby, &thresholds()));
     assert!(line.starts_with("OK: a standby, its primary archives; its archive_mode is off"), "{line}");
     assert_eq!(judged(&with(false)), Level::Critical);
+}
+
+/// Nobody archives what it would be, and no primary does so in its place.
+#[test]
+fn a_restored_copy_that_stays_in_recovery_is_not_protected() {
+    let paused = server(|it| {
+        it.is_in_recovery = true;
+        it.is_restored_copy = true;
+        it.archive_mode = "off".into();
+    });
+    let line = text(&paused, &thresholds(), &judge(&paused, &thresholds()));
+    assert!(line.starts_with("CRITICAL: not protected: a restored copy"), "{line}");
 }
 
 #[test]
