@@ -14,26 +14,43 @@ const LOG_FILE: &str = "walpoint-start.log";
 /// A shell command that works for the user who restored. PostgreSQL refuses root, so
 /// for root it changes to the files' owner first.
 pub(super) fn start_command(data_directory: &Path, major: Option<Major>, owner: Option<Owner>) -> String {
-    command(&program(major), data_directory, owner)
+    if is_safe_for_pg_ctl(data_directory) {
+        by_pg_ctl(&program("pg_ctl", major), data_directory, owner)
+    } else {
+        by_itself(&program("postgres", major), data_directory, owner)
+    }
+}
+
+/// `pg_ctl` puts both its paths between double quotes in a shell command of its own
+/// (`start_postmaster` in src/bin/pg_ctl/pg_ctl.c), where these mean something.
+fn is_safe_for_pg_ctl(data_directory: &Path) -> bool {
+    !data_directory.to_string_lossy().contains(['"', '$', '`', '\\'])
 }
 
 /// Debian's packages keep the programs of each version apart, outside PATH.
-fn program(major: Option<Major>) -> PathBuf {
+fn program(name: &str, major: Option<Major>) -> PathBuf {
     major
-        .map(|major| PathBuf::from(format!("/usr/lib/postgresql/{major}/bin/pg_ctl")))
+        .map(|major| PathBuf::from(format!("/usr/lib/postgresql/{major}/bin/{name}")))
         .filter(|path| path.exists())
-        .unwrap_or_else(|| PathBuf::from("pg_ctl"))
+        .unwrap_or_else(|| PathBuf::from(name))
 }
 
-fn command(program: &Path, data_directory: &Path, owner: Option<Owner>) -> String {
+fn by_pg_ctl(pg_ctl: &Path, data_directory: &Path, owner: Option<Owner>) -> String {
     let log = data_directory.join(LOG_FILE);
-    let start = format!("{} -D {} -l {} start", quote(program), quote(data_directory), quote(&log));
-    match owner {
-        Some(Owner { user, group }) => {
-            format!("setpriv --reuid={user} --regid={group} --init-groups {start}")
-        }
-        None => start,
-    }
+    let (pg_ctl, directory, log) = (quote(pg_ctl), quote(data_directory), quote(&log));
+    format!("{}{pg_ctl} -D {directory} -l {log} start", as_owner(owner))
+}
+
+/// Without waiting until the server has started.
+fn by_itself(postgres: &Path, data_directory: &Path, owner: Option<Owner>) -> String {
+    let log = data_directory.join(LOG_FILE);
+    let (postgres, directory, log) = (quote(postgres), quote(data_directory), quote(&log));
+    format!("nohup {}{postgres} -D {directory} >>{log} 2>&1 </dev/null &", as_owner(owner))
+}
+
+fn as_owner(owner: Option<Owner>) -> String {
+    let Some(Owner { user, group }) = owner else { return String::new() };
+    format!("setpriv --reuid={user} --regid={group} --init-groups ")
 }
 
 /// A path as one word of the shell.
@@ -54,7 +71,7 @@ mod tests {
     #[test]
     fn the_command_names_the_directory_and_a_log() {
         assert_eq!(
-            command(Path::new("pg_ctl"), Path::new("/srv/data"), None),
+            by_pg_ctl(Path::new("pg_ctl"), Path::new("/srv/data"), None),
             "pg_ctl -D /srv/data -l /srv/data/walpoint-start.log start"
         );
     }
@@ -62,11 +79,20 @@ mod tests {
     #[test]
     fn root_starts_it_as_the_owner_of_the_files() {
         let owner = Some(Owner { user: 104, group: 110 });
-        let text = command(Path::new("/usr/bin/pg_ctl"), Path::new("/d"), owner);
+        let text = by_pg_ctl(Path::new("/usr/bin/pg_ctl"), Path::new("/d"), owner);
         assert!(
             text.starts_with("setpriv --reuid=104 --regid=110 --init-groups /usr/bin/pg_ctl -D /d "),
             "{text}"
         );
+    }
+
+    #[test]
+    fn what_pg_ctl_would_hand_to_a_shell_is_started_without_it() {
+        for path in ["/a\"b", "/$(reboot)", "/`reboot`", r"/a\b"] {
+            let text = start_command(Path::new(path), None, None);
+            assert!(text.starts_with("nohup postgres -D '"), "{text}");
+        }
+        assert!(start_command(Path::new("/it's % & ü"), None, None).starts_with("pg_ctl "));
     }
 
     #[test]

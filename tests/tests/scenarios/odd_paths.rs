@@ -10,6 +10,7 @@ use walpoint_tests::programs::{self, Postgres};
 use walpoint_tests::scene::{ARCHIVING_LIMIT, RECOVERY_LIMIT, Scene};
 use walpoint_tests::scratch::{Scratch, make_private_dir, write_private};
 use walpoint_tests::user::User;
+use walpoint_tests::wait;
 use walpoint_tests::walpoint::{ArchivePlace, Walpoint};
 
 const ODD: &str = r#"it's "a" 100%p %f\n $(touch pwned) ü;&#x"#;
@@ -105,17 +106,20 @@ fn life(layout: LayoutKind) -> Result<()> {
     copy.switch_and_wait_archived(ARCHIVING_LIMIT)?;
     copy.stop(Stop::Fast)?;
 
-    // The command that restore prints starts it. pg_ctl itself puts paths into a shell command between double
-    // quotes, and cannot do with what means something there.
-    let data = odd.scratch.path().join("it's 100%p %f ü;&#x again");
-    let start = restore(&second, &data)?;
-    let begin = start.strip_suffix("start").context("the last line starts the server")?;
-    shell(&postgres, &start)?;
-    let rows = original.value("select count(*) from t");
-    shell(&postgres, &format!("{begin} -m fast stop"))?;
-    assert_eq!(rows?, "3");
+    // The command that restore prints starts it, also where pg_ctl would hand the path to a shell.
+    let plain = odd.scratch.path().join("it's 100%p %f ü;&#x again");
+    let odder = odd.scratch.path().join(format!("{ODD} again"));
+    for data in [&plain, &odder] {
+        let start = restore(&second, data)?;
+        shell(&postgres, &start)?;
+        let rows = wait::until("the server to answer", RECOVERY_LIMIT, || {
+            Ok(original.is_open().then(|| original.value("select count(*) from t")))
+        });
+        stop(&postgres, data)?;
+        assert_eq!(rows??, "3", "{start}");
+    }
 
-    for directory in [odd.scratch.path(), &odd.directory, original.data(), copy.data(), &data] {
+    for directory in [odd.scratch.path(), &odd.directory, original.data(), copy.data(), &plain, &odder] {
         assert!(!directory.join("pwned").exists(), "a shell ran the name of a directory");
     }
     Ok(())
@@ -127,6 +131,13 @@ fn shell(postgres: &Postgres, command: &str) -> Result<Outcome> {
     let programs = postgres.tool("pg_ctl").parent().context("pg_ctl lies nowhere")?.display().to_string();
     shell.env("PATH", format!("{programs}:/usr/bin:/bin")).current_dir("/").args(["-c", command]);
     run(shell, RECOVERY_LIMIT)?.success()
+}
+
+/// Stopping needs no shell of `pg_ctl`'s.
+fn stop(postgres: &Postgres, data: &Path) -> Result<Outcome> {
+    let mut command = User::current()?.command(&postgres.tool("pg_ctl"));
+    command.arg("-D").arg(data).args(["-m", "fast", "stop"]).current_dir("/");
+    run(command, RECOVERY_LIMIT)?.success()
 }
 
 fn restore(walpoint: &Walpoint, data: &Path) -> Result<String> {
