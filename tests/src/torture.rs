@@ -71,6 +71,9 @@ impl<K: Copy + Display> Torture<'_, K> {
         let mut tally = Tally::new(self.operation);
         let mut tried = Vec::new();
         for kind in self.kinds {
+            if tally.failures.len() >= ENOUGH_FAILURES {
+                break;
+            }
             let mut number = 1;
             while tally.goes_on(number, kind, || trial(number, *kind)) {
                 number += 1;

@@ -114,7 +114,7 @@ fn the_get_of_a_segment() -> Result<()> {
     let Some((stage, breaks)) = in_steps()? else { return Ok(()) };
     let (name, content) = archived(stage);
     let data = data(stage, breaks.workplace())?;
-    Get { breaks, data, args: vec![name], content }.every_point("get", 16)
+    Get { breaks, data, args: vec![name], content }.every_point("get", 8)
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn the_get_of_a_segment_by_a_restored_cluster() -> Result<()> {
     copy(&restored.join("walpoint.recovery.json"), &data.join("walpoint.recovery.json"))?;
     let (name, content) = archived(stage);
     let args = vec!["--contract", "walpoint.recovery.json", name];
-    Get { breaks, data, args, content }.every_point("get with a contract", 16)
+    Get { breaks, data, args, content }.every_point("get with a contract", 8)
 }
 
 #[test]
@@ -147,20 +147,20 @@ fn the_get_of_a_history_that_is_not_there() -> Result<()> {
 
 #[test]
 fn a_get_over_s3_with_one_request_broken() -> Result<()> {
-    get_over_s3(Broken::One, "get over S3", 10)
+    get_over_s3(Broken::One, "get over S3", 6)
 }
 
 #[test]
 fn a_get_over_s3_whose_store_goes_away() -> Result<()> {
-    get_over_s3(Broken::FromThereOn, "get and S3 goes away", 5)
+    get_over_s3(Broken::FromThereOn, "get and S3 goes away", 2)
 }
 
 #[test]
 fn a_get_over_s3_of_a_segment_that_is_not_there() -> Result<()> {
-    get_nothing_over_s3(Broken::One, "get past the end over S3", 8)
+    get_nothing_over_s3(Broken::One, "get past the end over S3", 5)
 }
 
 #[test]
 fn a_get_over_s3_of_a_segment_that_is_not_there_whose_store_goes_away() -> Result<()> {
-    get_nothing_over_s3(Broken::FromThereOn, "get past the end and S3 goes away", 5)
+    get_nothing_over_s3(Broken::FromThereOn, "get past the end and S3 goes away", 2)
 }

@@ -86,7 +86,11 @@ impl Breaks for InSteps {
     }
 
     fn endings(&self, kind: StepFault) -> Endings {
-        if kind.kills() { Endings::Killed } else { Endings::Either }
+        match kind {
+            StepFault::KillBefore | StepFault::KillAfter => Endings::Killed,
+            StepFault::Refused => Endings::FailedOrSaid,
+            StepFault::Error | StepFault::Lost => Endings::Either,
+        }
     }
 
     fn leaves_nothing(&self, kind: StepFault) -> bool {

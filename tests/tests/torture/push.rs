@@ -101,19 +101,19 @@ fn over_s3<'a>(broken: Broken) -> Result<Option<Push<'a, OverS3>>> {
 #[test]
 fn the_first_push_into_an_empty_archive() -> Result<()> {
     let push = in_steps(&[], |stage| &stage.waiting[0])?;
-    push.map_or(Ok(()), |push| push.every_point("first push", 16))
+    push.map_or(Ok(()), |push| push.every_point("first push", 8))
 }
 
 #[test]
 fn the_push_of_a_segment_behind_another() -> Result<()> {
     let push = in_steps(&[0], |stage| &stage.waiting[1])?;
-    push.map_or(Ok(()), |push| push.every_point("push", 16))
+    push.map_or(Ok(()), |push| push.every_point("push", 8))
 }
 
 #[test]
 fn the_push_of_a_history() -> Result<()> {
     let push = in_steps(&[0], |_| "00000002.history")?;
-    push.map_or(Ok(()), |push| push.every_point("push of a history", 10))
+    push.map_or(Ok(()), |push| push.every_point("push of a history", 6))
 }
 
 #[test]
@@ -126,17 +126,17 @@ fn the_push_of_a_file_that_is_there_already() -> Result<()> {
 fn the_push_of_another_content_under_a_name_that_is_taken() -> Result<()> {
     let Some(mut push) = in_steps(&[0, 1], |stage| &stage.waiting[1])? else { return Ok(()) };
     push.differs = true;
-    push.every_point("refused push", 16)
+    push.every_point("refused push", 10)
 }
 
 #[test]
 fn a_push_over_s3_with_one_request_broken() -> Result<()> {
-    over_s3(Broken::One)?.map_or(Ok(()), |push| push.every_point("push over S3", 2))
+    over_s3(Broken::One)?.map_or(Ok(()), |push| push.every_point("push over S3", 1))
 }
 
 #[test]
 fn a_push_over_s3_whose_store_goes_away() -> Result<()> {
-    over_s3(Broken::FromThereOn)?.map_or(Ok(()), |push| push.every_point("push and S3 goes away", 2))
+    over_s3(Broken::FromThereOn)?.map_or(Ok(()), |push| push.every_point("push and S3 goes away", 1))
 }
 
 #[test]
@@ -151,5 +151,5 @@ fn the_push_over_s3_of_another_content_under_a_name_that_is_taken() -> Result<()
     let Some(mut push) = over_s3(Broken::One)? else { return Ok(()) };
     push.before.push(push.name);
     push.differs = true;
-    push.every_point("refused push over S3", 3)
+    push.every_point("refused push over S3", 2)
 }

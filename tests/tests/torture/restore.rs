@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, ensure};
 use walpoint_tests::cluster::{Cluster, Stop};
 use walpoint_tests::scene::{RECOVERY_LIMIT, Scene};
-use walpoint_tests::torture::{Reached, Torture, Tree};
+use walpoint_tests::torture::{Reached, StepFault, Torture, Tree};
 
 use crate::breaks::{Breaks, expect_ending};
 use crate::in_steps::InSteps;
 use crate::over_s3::{Broken, OverS3};
+use crate::requests::KINDS;
 use crate::stage;
 use crate::workplace::{Workplace, remove, text};
 
@@ -54,8 +55,8 @@ impl<'a, B: Breaks> Restore<'a, B> {
         })
     }
 
-    fn every_point(&mut self, operation: &str, sample: usize) -> Result<()> {
-        let (kinds, points) = (self.breaks.kinds(), self.breaks.points());
+    fn every_point(&mut self, operation: &str, kinds: &[B::Kind], sample: usize) -> Result<()> {
+        let points = self.breaks.points();
         Torture { operation, points, kinds, sample }.run(|number, kind| self.trial(number, kind))
     }
 
@@ -155,14 +156,24 @@ fn places(target: &Path) -> [PathBuf; 2] {
     [target.join("data"), target.join("tablespace")]
 }
 
-#[test]
-fn a_restore() -> Result<()> {
+/// By far the most steps: its kinds of faults are shared out.
+fn restore_in_steps(operation: &str, kinds: &[StepFault], sample: usize) -> Result<()> {
     let Some(stage) = stage::shared()? else { return Ok(()) };
     let Some(breaks) = InSteps::on(stage.archive()?)? else { return Ok(()) };
     let args = RestoreArgs { scene: &stage.scene, target: vec!["--latest".to_owned()] };
     let mut restore = Restore::prepared(breaks, args, Some(stage.archive()?))?;
     restore.rows = stage.rows.clone();
-    restore.every_point("restore", 10)
+    restore.every_point(operation, kinds, sample)
+}
+
+#[test]
+fn a_restore_whose_step_fails() -> Result<()> {
+    restore_in_steps("restore", &[StepFault::Error, StepFault::Refused, StepFault::Lost], 5)
+}
+
+#[test]
+fn a_restore_that_is_killed() -> Result<()> {
+    restore_in_steps("killed restore", &[StepFault::KillBefore, StepFault::KillAfter], 4)
 }
 
 #[test]
@@ -173,5 +184,5 @@ fn a_restore_over_s3_with_one_request_broken() -> Result<()> {
     let args = RestoreArgs { scene: &stage.scene, target };
     let mut restore = Restore::prepared(breaks, args, None)?;
     restore.rows = stage.rows.clone();
-    restore.every_point("restore over S3", 6)
+    restore.every_point("restore over S3", &KINDS, 6)
 }
