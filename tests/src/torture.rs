@@ -2,7 +2,8 @@
 //! n-th request, n = 1, 2, 3 … until a run passes untouched.
 //!
 //! The whole of it is `scripts/torture`. A test run tries a sample, whose seed
-//! is printed. What failed is printed as the variable that tries it alone.
+//! is printed; `WALPOINT_TEST_TORTURE_SEED` chooses it again. What failed is
+//! printed as the variable that tries it alone.
 
 mod extent;
 mod steps;

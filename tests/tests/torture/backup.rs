@@ -117,5 +117,5 @@ fn a_backup_over_s3_with_one_request_broken() -> Result<()> {
     let Some(garage) = Garage::shared()? else { return Ok(()) };
     let Some(scene) = stage::small_scene(Some(garage))? else { return Ok(()) };
     let breaks = OverS3::of(garage, Workplace::new()?, scene.walpoint.clone(), Broken::One)?;
-    Backup::on(scene, breaks)?.every_point("backup over S3", 4)
+    Backup::on(scene, breaks)?.every_point("backup over S3", 2)
 }

@@ -184,5 +184,5 @@ fn a_restore_over_s3_with_one_request_broken() -> Result<()> {
     let args = RestoreArgs { scene: &stage.scene, target };
     let mut restore = Restore::prepared(breaks, args, None)?;
     restore.rows = stage.rows.clone();
-    restore.every_point("restore over S3", &KINDS, 6)
+    restore.every_point("restore over S3", &KINDS, 3)
 }
