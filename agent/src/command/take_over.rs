@@ -15,6 +15,7 @@ use walpoint_archive::durable::{self, Placement};
 use walpoint_archive::{Archive, ArchiveError, CatalogScope, ObjectKey, WriterId};
 use walpoint_pitr::postgresql_conf::UnwritableValue;
 use walpoint_pitr::recovery_settings::without_recovery;
+use walpoint_wal::control_file::DbState;
 use walpoint_wal::file_name::WalFileName;
 use walpoint_wal::timeline::TimelineId;
 
@@ -40,6 +41,7 @@ pub async fn run(settings: &Settings, _args: &TakeOverArgs, json: bool) -> Resul
         return Err(Failure::usage("could not take over: the server is still in recovery")
             .with_hint("let recovery end, or promote the server, and run take-over again"));
     }
+    must_be_where_it_runs(settings, &session).await?;
     let (_, timeline) = session.wal_position().await?;
     let archive =
         open::archive_to_write(settings, directory.control.system_identifier, open::Patience::Command)
@@ -50,6 +52,24 @@ pub async fn run(settings: &Settings, _args: &TakeOverArgs, json: bool) -> Resul
     turn_archiving_on(settings, &session, &directory)?;
     drop(session);
     backup::take_and_tell(settings, json).await
+}
+
+/// A copy of the cluster elsewhere has its system identifier too. Its control file stays behind at the
+/// server's next checkpoint.
+async fn must_be_where_it_runs(settings: &Settings, session: &Session) -> Result<(), Failure> {
+    let redo = session.checkpoint_redo().await?;
+    let directory = data_directory::configured(settings)?;
+    if directory.control.state == DbState::InProduction && directory.control.redo >= redo {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Status::WrongCluster,
+        format!(
+            "could not take over with \"{}\": the server that answered runs in another directory, a copy of this one",
+            directory.path.display()
+        ),
+    )
+    .with_hint("do [postgres] connection and [postgres] data_directory name the same server?"))
 }
 
 /// Refuses when somebody else already writes this timeline: the two would

@@ -74,6 +74,13 @@ impl Session {
         parse_timeline(doing, row.get(0))
     }
 
+    /// Where the last checkpoint's redo begins, as the server's own control file says.
+    pub async fn checkpoint_redo(&self) -> Result<Lsn, SessionError> {
+        let doing = "read the last checkpoint";
+        let row = self.row(doing, "SELECT redo_lsn::text FROM pg_control_checkpoint()", &[]).await?;
+        parse_lsn(doing, row.get(0))
+    }
+
     /// Number of files with a `.ready`, and the one that waits longest: its
     /// name and since when.
     pub async fn waiting_files(&self) -> Result<(u64, Option<(String, Timestamp)>), SessionError> {

@@ -51,6 +51,26 @@ fn a_cluster_that_took_over_late_can_be_restored() -> Result<()> {
     again.stop(Stop::Fast)
 }
 
+/// The connection leads to the server, the configuration to a copy of its directory: neither is changed.
+#[test]
+fn a_copy_of_the_directory_is_not_taken_for_the_servers() -> Result<()> {
+    let Some((mut scene, restored, walpoint)) = scene()? else { return Ok(()) };
+    let copy = scene.fresh_directory();
+    let copied = std::process::Command::new("cp").arg("-a").arg(restored.data()).arg(&copy).status()?;
+    assert!(copied.success());
+    restored.execute("insert into t values (4); checkpoint")?;
+    let crossed = walpoint.with_config(|text| {
+        text.replace(&restored.data().display().to_string(), &copy.display().to_string())
+    })?;
+    let settings = |directory: &std::path::Path| std::fs::read(directory.join("postgresql.auto.conf"));
+    let before = settings(&copy)?;
+    let refused = crossed.run(&["take-over"])?.expect(4)?;
+    assert!(refused.stderr.contains("a copy of this one"), "{refused}");
+    assert_eq!(settings(&copy)?, before);
+    assert_eq!(settings(restored.data())?, before);
+    Ok(())
+}
+
 /// Turning archiving on needs a restart; the command says so and is called
 /// again afterwards.
 fn take_over(restored: &mut Cluster, walpoint: &Walpoint) -> Result<()> {
