@@ -26,7 +26,7 @@ def arguments():
     parser.add_argument("--store", choices=["directory", "s3"])
     parser.add_argument("--scale", type=int, default=100)
     parser.add_argument("--runs", type=int, default=15)
-    parser.add_argument("--backup-runs", type=int, default=3)
+    parser.add_argument("--backup-runs", type=int, default=9)
     return parser.parse_args()
 
 
@@ -109,7 +109,7 @@ def _command(asked):
     for name, value in (("only", asked.only), ("store", asked.store)):
         if value:
             yield f"--{name} {value}"
-    for name, value, usual in (("scale", asked.scale, 100), ("runs", asked.runs, 15), ("backup-runs", asked.backup_runs, 3)):
+    for name, value, usual in (("scale", asked.scale, 100), ("runs", asked.runs, 15), ("backup-runs", asked.backup_runs, 9)):
         if value != usual:
             yield f"--{name} {value}"
 
