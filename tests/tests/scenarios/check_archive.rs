@@ -74,6 +74,8 @@ fn two_contents_without_a_decision_are_doubt() -> Result<()> {
     for said in [middle.as_str(), "two contents", "conflicts=1"] {
         assert!(outcome.stdout.contains(said), "{said} is not said\n{outcome}");
     }
+    let (_, wal) = scene.walpoint.json(&["list", "--wal"])?;
+    assert_eq!(wal["timelines"][0]["conflicts"], serde_json::json!([middle]), "{wal:#}");
     Ok(())
 }
 
@@ -91,6 +93,10 @@ fn metadata_that_were_changed_in_the_archive_are_critical_and_name_the_object() 
     let outcome = scene.walpoint.run(&["check"])?.expect(2)?;
     assert!(outcome.stdout.contains(&newest), "{outcome}");
     assert!(outcome.stdout.contains("its metadata are not what was stored"), "{outcome}");
+    let (_, report) = scene.walpoint.json(&["check"])?;
+    let unreadable = &report["unreadable"][0];
+    assert!(unreadable["object"].as_str().is_some_and(|object| object.contains(&newest)), "{report:#}");
+    assert!(unreadable["reason"].as_str().is_some_and(|reason| reason.contains("metadata")), "{report:#}");
     let said = scene.walpoint.run(&["plan", "--latest"])?.expect(6)?;
     assert!(said.stderr.contains(&newest) || said.stdout.contains(&newest), "{said}");
     std::fs::write(metadata, sound)?;

@@ -110,6 +110,7 @@ fn listings(walpoint: &Walpoint) -> Result<()> {
     let timeline = [("timeline", Number), ("parent", Null), ("fork_lsn", Null), ("first", Text)];
     let content = [("last", Text), ("count", Number), ("gaps", List), ("conflicts", List), ("damaged", List)];
     has(&wal["timelines"][0], &[&timeline[..], &content].concat());
+    has(&wal, &[("damaged", List)]);
     let first = wal["timelines"][0]["first"].as_str().context("a segment")?.to_owned();
     let file = object(walpoint, 0, &["list", "--wal", &first])?;
     has(
@@ -163,7 +164,8 @@ fn health(walpoint: &Walpoint) -> Result<()> {
     let now = [("lag_seconds", Number), ("unarchived_bytes", Number), ("backup_age_seconds", Number)];
     let archiver = [("archiver/last_archived", Text), ("archiver/last_archived_time", Time)];
     let backup = [("last_good_backup/id", Text), ("last_good_backup/stopped", Time)];
-    let lists = [("gaps", List), ("missing", List), ("damaged", List), ("conflicts", List)];
+    let lists =
+        [("gaps", List), ("missing", List), ("damaged", List), ("conflicts", List), ("unreadable", List)];
     has(&report, &[&now[..], &archiver, &backup, &lists].concat());
     has(&report, &[("status", Text), ("findings", List), ("waiting/count", Number)]);
     has(&report, &[("probe/segment", Text), ("probe/seconds", Number), ("thresholds", Object)]);

@@ -15,6 +15,8 @@ use walpoint_wal::{Lsn, SegmentName, SegmentSize, TimelineId};
 struct Wal {
     cluster: walpoint_wal::SystemIdentifier,
     timelines: Vec<Timeline>,
+    /// Objects that should say something and cannot be read.
+    damaged: Vec<serde_json::Value>,
 }
 
 #[derive(Debug, Serialize)]
@@ -49,7 +51,8 @@ pub async fn list(archive: &Archive, workers: NonZeroUsize, as_json: bool) -> Re
         .buffered(workers.get())
         .try_collect()
         .await?;
-    let wal = Wal { cluster: catalog.cluster.system_identifier, timelines };
+    let damaged = super::unreadable(&catalog);
+    let wal = Wal { cluster: catalog.cluster.system_identifier, timelines, damaged };
     if as_json { output::json_line(&wal) } else { Ok(text(&wal) + &super::unreadable_text(&catalog)) }
 }
 

@@ -25,6 +25,8 @@ pub struct Report {
     pub damaged: Vec<ReportedDamage>,
     pub conflicts: Vec<String>,
     pub missing_histories: Vec<u32>,
+    /// Objects that are there and cannot be used.
+    pub unreadable: Vec<ReportedObject>,
 }
 
 #[derive(Debug, Serialize)]
@@ -63,6 +65,13 @@ pub struct ReportedGap {
 }
 
 #[derive(Debug, Serialize)]
+pub struct ReportedObject {
+    /// Its key, or the name of the WAL file that it holds.
+    pub object: String,
+    pub reason: String,
+}
+
+#[derive(Debug, Serialize)]
 pub struct ReportedDamage {
     pub segment: String,
     pub lsn: String,
@@ -98,6 +107,7 @@ impl Report {
             missing_histories: archive
                 .map(|it| it.missing_histories.iter().map(|timeline| timeline.get()).collect())
                 .unwrap_or_default(),
+            unreadable: archive.map(reported_unreadable).unwrap_or_default(),
         }
     }
 }
@@ -115,6 +125,11 @@ fn reported_missing(archive: &super::ArchiveState) -> Vec<String> {
 fn reported_damage(archive: &super::ArchiveState) -> Vec<ReportedDamage> {
     let damaged = archive.damaged.iter();
     damaged.map(|it| ReportedDamage { segment: it.segment.to_string(), lsn: it.lsn.to_string() }).collect()
+}
+
+fn reported_unreadable(archive: &super::ArchiveState) -> Vec<ReportedObject> {
+    let objects = archive.unreadable.iter().cloned();
+    objects.map(|(object, reason)| ReportedObject { object, reason }).collect()
 }
 
 impl ReportedWaiting {
