@@ -4,7 +4,7 @@ use crate::cli::{RestoreArgs, TargetAction, TargetArgs};
 use crate::config::Settings;
 use crate::exit::{Ending, Failure};
 use crate::open::{self, Patience};
-use crate::{command, output, postgres_command, progress_bar};
+use crate::{command, logging, output, postgres_command, progress_bar};
 use serde_json::json;
 use walpoint_archive::config::ArchiveUrl;
 use walpoint_pitr::contract::CONTRACT_FILE;
@@ -50,7 +50,7 @@ pub async fn run(settings: &Settings, args: &RestoreArgs, as_json: bool) -> Resu
     let prepared = prepare(&archive, plan, &request.destination()).await?;
     refuse(prepared.ground())?;
     command::plan::add(plan, prepared.ground());
-    output::to_stderr(&command::plan::report::reachable_text(plan));
+    logging::tell(&command::plan::report::reachable_text(plan));
     let progress = Progress::new();
     let work = carry_out(&archive, plan, &request, prepared, &progress);
     let restored = progress_bar::shown("restore", &progress, work).await?;
