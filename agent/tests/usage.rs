@@ -39,12 +39,34 @@ fn wrong_usage_is_2_and_of_archive_get_255() {
         (&["archive-get", "--version"], 255),
         (&["--config", "archive-get", "a", "b"], 255),
         (&["archive-get", "not-a-wal-file", "b"], 255),
-        (&["check", "--nonsense"], 3),
     ] {
         let ran = run(arguments);
         assert_eq!(ran.status, status, "{arguments:?}: {ran:?}");
         assert!(ran.stdout.is_empty() && !ran.stderr.is_empty(), "{arguments:?}: {ran:?}");
     }
+}
+
+#[test]
+fn check_says_unknown_in_one_line_on_standard_output_whatever_is_wrong() {
+    let stage = Stage::new();
+    let unknown = |ran: stage::Ran, what: &str| {
+        let ran = ran.expect(3).says(what);
+        let line = ran.stdout.strip_suffix('\n').unwrap();
+        assert!(line.starts_with("UNKNOWN: ") && line.contains(what), "{ran:?}");
+        assert!(!line.contains(['|', '\n']), "{ran:?}");
+    };
+    unknown(run(&["check", "--nonsense|x"]), "--nonsense");
+    unknown(run(&["check", "--config", "/nowhere/walpoint.toml"]), "could not read the configuration file");
+    stage.configure("[check]\nlook_bakc = 1\n");
+    unknown(stage.run(&["check"]), "look_bakc");
+    if cfg!(debug_assertions) {
+        let mut panicking = stage.command(&["check"]);
+        stage.configure("");
+        unknown(ran(panicking.env("WALPOINT_TEST_PANIC", "check")), "internal error");
+    }
+    // One object is one object.
+    let error = stage.run(&["check", "--json", "--nonsense"]).expect(3).json();
+    assert_eq!(error["status"], 3);
 }
 
 #[test]

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::output::plugin_line;
+
 use super::{Finding, KnownBackup, Level, Limits, Snapshot, Thresholds};
 
 /// The object of `check --json`.
@@ -172,8 +174,7 @@ pub fn text(snapshot: &Snapshot, thresholds: &Thresholds, findings: &[Finding]) 
         let texts: Vec<&str> = findings.iter().map(|finding| finding.text.as_str()).collect();
         texts.join("; ")
     };
-    // A bar or a newline would end the text for the plugin's reader.
-    let said = said.replace('|', "/").replace(['\n', '\r'], " ");
+    let said = plugin_line(&said);
     let perfdata = perfdata(snapshot, thresholds);
     let bar = if perfdata.is_empty() { "" } else { " | " };
     format!("{}: {said}{bar}{perfdata}", level(findings).word())
