@@ -68,8 +68,8 @@ pub fn of_wal_path(path: &Path) -> Option<PathBuf> {
     None
 }
 
-/// Refuses to write for a cluster as root when the cluster is another user's: what root leaves in the archive
-/// or in the data directory, the server could not read.
+/// Refuses to write for a cluster as root when this, its data directory or its archive, is another user's:
+/// what root leaves there, the server could not read.
 ///
 /// # Errors
 /// Status 2.
@@ -82,10 +82,26 @@ pub fn refuse_root(path: &Path) -> Result<(), Failure> {
         "could not work on \"{}\" as root: it belongs to uid {owner}",
         path.display()
     ))
-    .with_hint(
-        "run walpoint as the user that owns the data directory, as in \"sudo -u postgres walpoint …\"",
-    ))
+    .with_hint(AS_OWNER))
 }
+
+/// The same for one who makes what the server is to use: without a cluster it would be root's.
+///
+/// # Errors
+/// Status 2.
+pub fn refuse_root_without(path: Option<&Path>) -> Result<(), Failure> {
+    match path {
+        Some(path) if path.exists() => refuse_root(path),
+        _ if rustix::process::geteuid().is_root() => Err(Failure::usage(
+            "could not set up an archive as root: no data directory says whose it is to be, and PostgreSQL does not run as root",
+        )
+        .with_hint(AS_OWNER)),
+        _ => Ok(()),
+    }
+}
+
+const AS_OWNER: &str =
+    "run walpoint as the user that owns the data directory, as in \"sudo -u postgres walpoint …\"";
 
 /// The configured data directory, which must be there, of one who will write for it.
 ///

@@ -11,6 +11,8 @@ use std::process::Command;
 
 fn init(config: &Path, arguments: &[&str]) -> Command {
     let mut command = program();
+    // As root too the tests know whose the archive is: the owner of this one.
+    command.env("WALPOINT_POSTGRES_DATA_DIRECTORY", config.with_file_name("data"));
     command.arg("init").arg("--config").arg(config).args(arguments);
     command
 }

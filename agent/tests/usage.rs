@@ -154,6 +154,7 @@ fn a_directory_that_is_not_there_is_an_outage_and_only_init_makes_it() {
         stage.run(arguments).expect(1).says("archive\"");
     }
     assert!(!stage.archive().exists());
+    stage.configure(&format!("[postgres]\ndata_directory = \"{}\"\n", stage.data().display()));
     stage.run(&["init"]).expect(0);
     assert!(stage.archive().exists());
     stage.push(stage::SMALL).expect(0);

@@ -25,8 +25,9 @@ const ARCHIVE_TIMEOUT: &str = "archive_timeout";
 pub async fn run(global: &GlobalArgs, args: &InitArgs) -> Result<Ending, Failure> {
     let file = configuration_file(global)?;
     let (settings, text) = configuration(&file, args)?;
-    settings.postgres.data_directory.as_deref().map_or(Ok(()), data_directory::refuse_root)?;
-    make_directory(&settings)?;
+    data_directory::refuse_root_without(settings.postgres.data_directory.as_deref())?;
+    open::refuse_root(&settings)?;
+    make_directory(&settings).await?;
     let store = open::store(&settings, open::Patience::Question).await?;
     let ability = trial::run(store.as_ref()).await?;
     if let Some(text) = &text {
