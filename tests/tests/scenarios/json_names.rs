@@ -125,7 +125,7 @@ fn listings(walpoint: &Walpoint) -> Result<()> {
     Ok(())
 }
 
-const PLAN: [(&str, Kind); 8] = [
+const PLAN: [(&str, Kind); 10] = [
     ("reachable", Flag),
     ("reason", Null),
     ("backup/id", Text),
@@ -134,6 +134,8 @@ const PLAN: [(&str, Kind); 8] = [
     ("segments/last", Text),
     ("segments/count", Number),
     ("segments/bytes", Number),
+    ("command", Text),
+    ("neutralised", List),
 ];
 
 fn plans(walpoint: &Walpoint, inside: &str, before: &str) -> Result<()> {
