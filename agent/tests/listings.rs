@@ -112,6 +112,17 @@ fn restore_refuses_a_directory_that_is_not_empty() {
 }
 
 #[test]
+fn several_clusters_are_listed_with_what_they_have() {
+    let stage = Stage::archived();
+    let other = stage.make_data_directory("other", "pg_control-of-another-cluster");
+    std::fs::write(other.join("pg_wal/00000002.history"), "1\t0/B00100\tno reason\n").unwrap();
+    let mut push = stage.command(&["archive-push", "pg_wal/00000002.history"]);
+    stage::ran(push.current_dir(&other)).expect(0);
+    let ran = stage.run(&["list"]).expect(2).says("holds several clusters").says("--cluster");
+    assert_eq!(ran.stderr.matches("(PostgreSQL 15, no backup)").count(), 2, "{ran:?}");
+}
+
+#[test]
 fn the_cluster_is_chosen_or_asked_for() {
     let stage = Stage::archived();
     let id = stage.run(&["list", "--json"]).expect(0).json()["cluster"].as_str().unwrap().to_owned();

@@ -106,6 +106,12 @@ fn listings(walpoint: &Walpoint) -> Result<()> {
     has(backup, &[("damaged_pages", Number), ("verified_at", Null)]);
     assert_eq!(backup["kind"], "full");
 
+    // Who has to choose a cluster knows it by its last backup.
+    let choose = object(walpoint, 4, &["list", "--cluster", "1"])?;
+    let day = backup["stop"]["time"].as_str().context("a time")?.get(..10).context("a day")?.to_owned();
+    let said = choose["error"].as_str().context("an error")?;
+    assert!(said.contains(&format!("last backup {day}")), "{said}");
+
     let wal = object(walpoint, 0, &["list", "--wal"])?;
     let timeline = [("timeline", Number), ("parent", Null), ("fork_lsn", Null), ("first", Text)];
     let content = [("last", Text), ("count", Number), ("gaps", List), ("conflicts", List), ("damaged", List)];
