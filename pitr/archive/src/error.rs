@@ -155,7 +155,8 @@ impl ArchiveError {
         Some(match self {
             Self::Store(error) => return error.hint.clone(),
             Self::Conflict { name, .. } => format!(
-                "is another server archiving with the same system identifier? \
+                "is another server archiving with the same system identifier? clusters born of one image need an \
+                 archive url of their own; \
                  compare with: walpoint list --wal {name}; decide with: walpoint resolve {name} --keep CONTENT_ID"
             ),
             Self::Ambiguous { name, .. }
@@ -253,5 +254,10 @@ mod tests {
         );
         let hint = error.hint().unwrap();
         assert!(hint.contains("walpoint resolve 00000001000000A30000004F --keep"), "{hint}");
+        let name = "00000001000000A30000004F".parse().unwrap();
+        let source = std::io::ErrorKind::StorageFull.into();
+        let io = ArchiveError::Io { verb: "write", what: "x".to_owned(), source };
+        assert!(io.hint().is_some() && ArchiveError::SourceChanged { name }.hint().is_some());
+        assert!(hint.contains("born of one image need an archive url of their own"), "{hint}");
     }
 }
