@@ -10,11 +10,11 @@ use crate::exit::{Ending, Failure};
 use crate::session::{Session, holds_password};
 use crate::{data_directory, open, output, postgres_command};
 use serde_json::json;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use trial::Ability;
 use walpoint_archive::config::ArchiveUrl;
 use walpoint_archive::durable::{self, Placed, Placement};
+use walpoint_archive::store::dir::create_dir_archive;
 use walpoint_pitr::postgresql_conf;
 
 mod trial;
@@ -90,11 +90,13 @@ fn absolute_text(path: &Path) -> Result<String, Failure> {
 }
 
 /// Elsewhere a directory that is absent may be a disk that is not mounted; here it is a new archive.
-fn make_directory(settings: &Settings) -> Result<(), Failure> {
+async fn make_directory(settings: &Settings) -> Result<(), Failure> {
     let ArchiveUrl::Dir(path) = &settings.archive()?.url else { return Ok(()) };
-    let made = std::fs::DirBuilder::new().recursive(true).mode(durable::DIR_MODE).create(path);
-    made.map_err(|error| {
-        Failure::failed(format!("could not make the archive's directory \"{}\": {error}", path.display()))
+    create_dir_archive(path).await.map_err(|error| {
+        let hint = error.hint.clone();
+        Failure::from(error)
+            .with_hint("name a directory that is yours, or in one that is, with --url file:///directory")
+            .with_hint_of(hint)
     })
 }
 
