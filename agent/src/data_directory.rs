@@ -41,6 +41,7 @@ impl DataDirectory {
                 .ok_or_else(|| {
                     let path = self.path.display();
                     Failure::usage(format!("could not tell the PostgreSQL version of \"{path}\""))
+                        .with_hint("does it have its file PG_VERSION, and can this user read it?")
                 })?,
         };
         Ok(Cluster {
@@ -74,8 +75,11 @@ pub fn of_wal_path(path: &Path) -> Option<PathBuf> {
 /// # Errors
 /// Status 2.
 pub fn refuse_root(path: &Path) -> Result<(), Failure> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
     let owner = std::fs::metadata(path).map_or(0, |metadata| metadata.uid());
-    if owner == 0 || !rustix::process::geteuid().is_root() {
+    if owner == 0 {
         return Ok(());
     }
     Err(Failure::usage(format!(
@@ -119,6 +123,7 @@ pub fn configured(settings: &Settings) -> Result<DataDirectory, Failure> {
             "\"{}\" is not a PostgreSQL data directory: it has no {CONTROL_FILE}",
             path.display()
         ))
+        .with_hint("does data_directory in section [postgres] name the directory that \"show data_directory\" prints?")
     })
 }
 
@@ -206,7 +211,9 @@ fn is_absent(error: &io::Error) -> bool {
 
 fn unreadable(file: &Path, why: Option<ControlFileError>) -> Failure {
     let why = why.map_or_else(|| "it changes with every look".to_owned(), |error| error.to_string());
-    Failure::new(Status::Damaged, format!("could not use \"{}\": {why}", file.display()))
+    Failure::new(Status::Damaged, format!("could not use \"{}\": {why}", file.display())).with_hint(
+        "if PostgreSQL runs with it, try again; if it does not start either, restore the cluster: walpoint restore",
+    )
 }
 
 fn read_at_most(file: std::fs::File, limit: usize) -> io::Result<Vec<u8>> {

@@ -120,7 +120,7 @@ fn an_archive_that_does_not_work_leaves_no_configuration() {
     let (stage, _, _) = place();
     std::fs::write(stage.path("file"), "").unwrap();
     let url = format!("file://{}", stage.path("file/archive").display());
-    ran(&mut init(&stage.config(), &["--url", &url])).expect(1);
+    ran(&mut init(&stage.config(), &["--url", &url])).expect(1).says("hint: ");
     ran(&mut init(&stage.config(), &[])).expect(2).says("--url");
     assert!(!stage.config().exists());
 }

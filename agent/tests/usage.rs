@@ -138,6 +138,31 @@ fn exactly_one_target_is_taken() {
 }
 
 #[test]
+fn a_configuration_that_is_wrong_says_the_next_step() {
+    let stage = Stage::new();
+    for text in [
+        "[nothing_like_it]\nx = 1\n",
+        "x = [\n",
+        "[agent]\nworkers = 0\n",
+        "[check]\nwal_lag_warning = \"2h\"\nwal_lag_critical = \"1h\"\n",
+        "[compression]\nlevel = 1000\n",
+        "[archive_push]\ndeadline = 30\n",
+    ] {
+        stage.configure(text);
+        stage.run(&["list"]).expect(2).says("hint: ");
+    }
+    stage.configure("");
+    let mut command = stage.command(&["list"]);
+    ran(command.env("WALPOINT_AGENT_WORKERS", "many")).expect(2).says("hint: correct or unset the variable");
+    stage.run(&["plan", "--latest", "--timezone", "UTC"]).expect(2).says("hint: ");
+    let data = stage.path("no cluster");
+    std::fs::create_dir(&data).unwrap();
+    stage.configure(&format!("[postgres]\ndata_directory = \"{}\"\n", data.display()));
+    stage.run(&["backup"]).expect(2).says("is not a PostgreSQL data directory").says("hint: ");
+    stage.push("00000001000000000000000D").expect(1).says("could not read").says("hint: ");
+}
+
+#[test]
 fn without_an_archive_the_next_step_is_named() {
     let stage = Stage::new();
     std::fs::write(stage.config(), "").unwrap();

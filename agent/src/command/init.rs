@@ -105,7 +105,11 @@ fn write(file: &Path, text: &str) -> Result<(), Failure> {
     match placed {
         Ok(Placed::Created) => Ok(()),
         Ok(Placed::Exists) => {
-            Err(Failure::usage(format!("could not write \"{}\": it exists already", file.display())))
+            // Nobody had it when this began.
+            Err(Failure::usage(format!("could not write \"{}\": it exists already", file.display()))
+                .with_hint(
+                    "somebody else has just written it: look at it, or name another one with --config",
+                ))
         }
         Err(error) => Err(Failure::failed(format!("could not write \"{}\": {error}", file.display()))
             .with_hint("name a file in a directory that exists and is yours, with --config")),

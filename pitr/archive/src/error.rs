@@ -181,7 +181,14 @@ impl ArchiveError {
             Self::Damaged { .. } => {
                 "if the store keeps versions or replicas, put an intact copy in its place".to_owned()
             }
-            Self::SourceChanged { .. } | Self::Io { .. } | Self::Undescribable { .. } => return None,
+            Self::SourceChanged { .. } => {
+                "PostgreSQL offers it again by itself; called by hand, name a file that is finished".to_owned()
+            }
+            Self::Io { .. } => {
+                "can this user reach the file, and is its disk full? the kernel log says more of a disk that fails"
+                    .to_owned()
+            }
+            Self::Undescribable { .. } => return None,
         })
     }
 
