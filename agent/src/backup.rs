@@ -188,6 +188,7 @@ fn must_be_where_it_started(
 
 fn broken(what: String) -> Failure {
     Failure::failed(format!("could not complete the base backup: {what}"))
+        .with_hint("nothing of it is visible; start it again, on a primary that stays one meanwhile")
 }
 
 /// The label must be that of the backup that was started, on a primary, and

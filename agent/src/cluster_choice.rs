@@ -5,6 +5,7 @@ use crate::config::Settings;
 use crate::data_directory;
 use crate::exit::{Failure, Status};
 use crate::open::{self, Patience};
+use std::sync::Arc;
 use walpoint_archive::{Archive, Cluster, KeyRing};
 use walpoint_wal::SystemIdentifier;
 
@@ -30,9 +31,32 @@ pub async fn open(settings: &Settings, named: Option<SystemIdentifier>) -> Resul
         Some(_) => None,
         None => in_data_directory(settings),
     };
-    let cluster = choose(named, here, &there, &store.describe())?;
-    let archive = open::within(settings, store, cluster.system_identifier, keys)?;
-    Ok(Chosen { archive, cluster })
+    let archive_of = |cluster: &Cluster| {
+        open::within(settings, Arc::clone(&store), cluster.system_identifier, keys.clone())
+    };
+    match choose(named, here, &there) {
+        Ok(cluster) => Ok(Chosen { archive: archive_of(&cluster)?, cluster }),
+        Err(unclear) => {
+            let mut choices = Vec::new();
+            for cluster in &there {
+                choices.push(choice(cluster, &archive_of(cluster)?).await);
+            }
+            Err(unclear.told(&choices, &store.describe()))
+        }
+    }
+}
+
+/// A cluster, and by its last backup which of several that is.
+async fn choice(cluster: &Cluster, archive: &Archive) -> String {
+    let last = match archive.backups().await {
+        Ok(listing) => match listing.sound.iter().max_by_key(|backup| backup.stop.time) {
+            Some(backup) => format!("last backup {}", backup.stop.time),
+            None => "no backup".to_owned(),
+        },
+        // The choice is what was asked for; what is wrong there is said when it is made.
+        Err(_) => "its backups cannot be read".to_owned(),
+    };
+    format!("{} (PostgreSQL {}, {last})", cluster.system_identifier, cluster.major)
 }
 
 /// The cluster in the configured data directory; none when there is no such directory any more, which is
@@ -48,44 +72,61 @@ fn in_data_directory(settings: &Settings) -> Option<SystemIdentifier> {
     }
 }
 
+/// Why no cluster is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unclear {
+    /// The archive holds none.
+    Empty,
+    /// It holds several, and none is named.
+    Several,
+    /// The cluster that is named is not in it.
+    NamedIsNotThere(SystemIdentifier),
+    /// The data directory's cluster is not in it.
+    OwnIsNotThere(SystemIdentifier),
+}
+
 fn choose(
     named: Option<SystemIdentifier>,
     here: Option<SystemIdentifier>,
     there: &[Cluster],
-    archive: &str,
-) -> Result<Cluster, Failure> {
-    if let Some(wanted) = named.or(here) {
-        let found = there.iter().find(|cluster| cluster.system_identifier == wanted);
-        return found.copied().ok_or_else(|| not_there(wanted, named.is_some(), there, archive));
+) -> Result<Cluster, Unclear> {
+    let find = |wanted| there.iter().find(|cluster| cluster.system_identifier == wanted).copied();
+    match (named, here, there) {
+        (Some(named), _, _) => find(named).ok_or(Unclear::NamedIsNotThere(named)),
+        (None, Some(here), _) => find(here).ok_or(Unclear::OwnIsNotThere(here)),
+        (None, None, [only]) => Ok(*only),
+        (None, None, []) => Err(Unclear::Empty),
+        (None, None, _) => Err(Unclear::Several),
     }
-    match there {
-        [only] => Ok(*only),
-        [] => Err(Failure::failed(format!("the archive {archive} is empty"))
-            .with_hint("no backup or WAL is there yet: take one with walpoint backup; or does the url name another place?")),
-        several => {
-            Err(Failure::usage(format!("the archive {archive} holds several clusters: {}", list(several)))
-                .with_hint("choose one with --cluster"))
+}
+
+impl Unclear {
+    /// As a failure that shows the choices.
+    fn told(self, choices: &[String], archive: &str) -> Failure {
+        let (who, wanted) = match self {
+            Self::Empty => {
+                return Failure::failed(format!("the archive {archive} is empty")).with_hint(NOTHING_YET);
+            }
+            Self::Several => {
+                let choices = choices.join(", ");
+                return Failure::usage(format!("the archive {archive} holds several clusters: {choices}"))
+                    .with_hint("choose one with --cluster");
+            }
+            Self::NamedIsNotThere(wanted) => ("cluster", wanted),
+            Self::OwnIsNotThere(wanted) => ("the data directory's cluster", wanted),
+        };
+        let not_there = format!("{who} {wanted} is not in the archive {archive}");
+        if choices.is_empty() {
+            // An archive in which nothing is yet is no sign of a mistake.
+            return Failure::failed(format!("{not_there}: it is empty")).with_hint(NOTHING_YET);
         }
+        Failure::new(Status::WrongCluster, format!("{not_there}: it holds {}", choices.join(", ")))
+            .with_hint("name another cluster with --cluster, or correct the url in section [archive]")
     }
 }
 
-fn not_there(wanted: SystemIdentifier, named: bool, there: &[Cluster], archive: &str) -> Failure {
-    let who = if named { "cluster" } else { "the data directory's cluster" };
-    let holds = if there.is_empty() { "it is empty".to_owned() } else { format!("it holds {}", list(there)) };
-    // An archive in which nothing is yet is no sign of a mistake.
-    let status = if there.is_empty() { Status::Failed } else { Status::WrongCluster };
-    let hint = if there.is_empty() {
-        "no backup or WAL is there yet: take one with walpoint backup; or does the url name another place?"
-    } else {
-        "name another cluster with --cluster, or correct the url in section [archive]"
-    };
-    Failure::new(status, format!("{who} {wanted} is not in the archive {archive}: {holds}")).with_hint(hint)
-}
-
-fn list(clusters: &[Cluster]) -> String {
-    let one = |cluster: &Cluster| format!("{} (PostgreSQL {})", cluster.system_identifier, cluster.major);
-    clusters.iter().map(one).collect::<Vec<_>>().join(", ")
-}
+const NOTHING_YET: &str =
+    "no backup or WAL is there yet: take one with walpoint backup; or does the url name another place?";
 
 #[cfg(test)]
 mod tests {
@@ -104,9 +145,11 @@ mod tests {
 
     fn chosen(named: Option<u64>, here: Option<u64>, there: &[u64]) -> Result<u64, Status> {
         let there: Vec<Cluster> = there.iter().map(|id| cluster(*id)).collect();
-        choose(named.map(SystemIdentifier), here.map(SystemIdentifier), &there, "file:///a")
+        let choices: Vec<String> =
+            there.iter().map(|cluster| cluster.system_identifier.to_string()).collect();
+        choose(named.map(SystemIdentifier), here.map(SystemIdentifier), &there)
             .map(|cluster| cluster.system_identifier.0)
-            .map_err(|failure| failure.status)
+            .map_err(|unclear| unclear.told(&choices, "file:///a").status)
     }
 
     #[test]
@@ -123,7 +166,8 @@ mod tests {
 
     #[test]
     fn several_are_listed() {
-        let failure = choose(None, None, &[cluster(1), cluster(2)], "file:///a").unwrap_err();
-        assert!(failure.error.contains("1 (PostgreSQL 15), 2 (PostgreSQL 15)"), "{failure}");
+        let choices = ["1 (PostgreSQL 15, no backup)".to_owned(), "2".to_owned()];
+        let failure = Unclear::Several.told(&choices, "file:///a");
+        assert!(failure.error.contains("1 (PostgreSQL 15, no backup), 2"), "{failure}");
     }
 }

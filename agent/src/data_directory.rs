@@ -41,6 +41,7 @@ impl DataDirectory {
                 .ok_or_else(|| {
                     let path = self.path.display();
                     Failure::usage(format!("could not tell the PostgreSQL version of \"{path}\""))
+                        .with_hint("does it have its file PG_VERSION, and can this user read it?")
                 })?,
         };
         Ok(Cluster {
@@ -68,24 +69,43 @@ pub fn of_wal_path(path: &Path) -> Option<PathBuf> {
     None
 }
 
-/// Refuses to write for a cluster as root when the cluster is another user's: what root leaves in the archive
-/// or in the data directory, the server could not read.
+/// Refuses to write for a cluster as root when this, its data directory or its archive, is another user's:
+/// what root leaves there, the server could not read.
 ///
 /// # Errors
 /// Status 2.
 pub fn refuse_root(path: &Path) -> Result<(), Failure> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
     let owner = std::fs::metadata(path).map_or(0, |metadata| metadata.uid());
-    if owner == 0 || !rustix::process::geteuid().is_root() {
+    if owner == 0 {
         return Ok(());
     }
     Err(Failure::usage(format!(
         "could not work on \"{}\" as root: it belongs to uid {owner}",
         path.display()
     ))
-    .with_hint(
-        "run walpoint as the user that owns the data directory, as in \"sudo -u postgres walpoint …\"",
-    ))
+    .with_hint(AS_OWNER))
 }
+
+/// The same for one who makes what the server is to use: without a cluster it would be root's.
+///
+/// # Errors
+/// Status 2.
+pub fn refuse_root_without(path: Option<&Path>) -> Result<(), Failure> {
+    match path {
+        Some(path) if path.exists() => refuse_root(path),
+        _ if rustix::process::geteuid().is_root() => Err(Failure::usage(
+            "could not set up an archive as root: no data directory says whose it is to be, and PostgreSQL does not run as root",
+        )
+        .with_hint(AS_OWNER)),
+        _ => Ok(()),
+    }
+}
+
+const AS_OWNER: &str =
+    "run walpoint as the user that owns the data directory, as in \"sudo -u postgres walpoint …\"";
 
 /// The configured data directory, which must be there, of one who will write for it.
 ///
@@ -103,6 +123,7 @@ pub fn configured(settings: &Settings) -> Result<DataDirectory, Failure> {
             "\"{}\" is not a PostgreSQL data directory: it has no {CONTROL_FILE}",
             path.display()
         ))
+        .with_hint("does data_directory in section [postgres] name the directory that \"show data_directory\" prints?")
     })
 }
 
@@ -190,7 +211,9 @@ fn is_absent(error: &io::Error) -> bool {
 
 fn unreadable(file: &Path, why: Option<ControlFileError>) -> Failure {
     let why = why.map_or_else(|| "it changes with every look".to_owned(), |error| error.to_string());
-    Failure::new(Status::Damaged, format!("could not use \"{}\": {why}", file.display()))
+    Failure::new(Status::Damaged, format!("could not use \"{}\": {why}", file.display())).with_hint(
+        "if PostgreSQL runs with it, try again; if it does not start either, restore the cluster: walpoint restore",
+    )
 }
 
 fn read_at_most(file: std::fs::File, limit: usize) -> io::Result<Vec<u8>> {

@@ -17,6 +17,9 @@ use std::time::Instant;
 pub fn run(words: &[OsString]) -> u8 {
     say_panics_without_panicking();
     let called = Called::by(words);
+    if called.json_log {
+        logging::speak_json();
+    }
     let started = Instant::now();
     match catch_unwind(AssertUnwindSafe(|| run_as(&called, words, started))) {
         Ok(code) => code,
@@ -25,8 +28,7 @@ pub fn run(words: &[OsString]) -> u8 {
             std::mem::forget(payload);
             let code = called.role.default_code();
             let failure = Failure::failed("an internal error ended the command");
-            let manner = Manner { json: called.json, json_log: called.json_log };
-            output::failure(called.role, &called.name, &failure, code, manner);
+            say(&called, &failure, code);
             code
         }
     }
@@ -40,7 +42,7 @@ fn say_panics_without_panicking() {
             payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
         let text = text.unwrap_or("no message");
         let place = panic.location().map(|place| format!(" at {}:{}", place.file(), place.line()));
-        output::to_stderr(&format!("walpoint: internal error{}: {text}\n", place.unwrap_or_default()));
+        logging::tell_panic(&format!("internal error{}: {text}", place.unwrap_or_default()));
     }));
 }
 
@@ -55,14 +57,18 @@ fn run_as(called: &Called, words: &[OsString], started: Instant) -> u8 {
     };
     let code = called.role.code(&ended);
     if let Err(failure) = &ended {
-        if called.json_log {
-            // A line that did not parse has not started the log.
-            logging::start(called.role, LogFormat::Json, None);
-        }
-        let manner = Manner { json: called.json, json_log: called.json_log };
-        output::failure(called.role, &called.name, failure, code, manner);
+        say(called, failure, code);
     }
     code
+}
+
+fn say(called: &Called, failure: &Failure, code: u8) {
+    if called.json_log {
+        // A line that did not parse has not started the log.
+        logging::start(called.role, LogFormat::Json, None);
+    }
+    let manner = Manner { json: called.json, json_log: called.json_log };
+    output::failure(called.role, &called.name, failure, code, manner);
 }
 
 enum Parsed {

@@ -4,11 +4,45 @@
 use crate::cli::{LogFormat, LogLevel};
 use crate::exit::Role;
 use std::io::{self, IsTerminal};
+use std::sync::atomic::{AtomicBool, Ordering};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+
+/// Whether standard error takes JSON lines and nothing else. Known before the log is started: a panic may
+/// come first.
+static JSON_LINES: AtomicBool = AtomicBool::new(false);
+
+/// Makes standard error take JSON lines, also where no log is involved.
+pub fn speak_json() {
+    JSON_LINES.store(true, Ordering::Relaxed);
+}
+
+/// True when standard error takes JSON lines and nothing else.
+pub fn speaks_json() -> bool {
+    JSON_LINES.load(Ordering::Relaxed)
+}
+
+/// Says what people read as it is, and what is one line of a log in JSON.
+pub fn tell(text: &str) {
+    if speaks_json() {
+        tracing::info!("{}", text.trim_end());
+    } else {
+        crate::output::to_stderr(text);
+    }
+}
+
+/// Says that the program itself is wrong. Past the log, which may be what panicked.
+pub fn tell_panic(text: &str) {
+    let line = if speaks_json() {
+        serde_json::json!({ "level": "ERROR", "message": text, "target": "walpoint" }).to_string()
+    } else {
+        format!("walpoint: {text}")
+    };
+    crate::output::to_stderr(&(line + "\n"));
+}
 
 /// Starts the log. `level` is the operator's choice; without one hooks log at `warn`, commands at `info`.
 pub fn start(role: Role, format: LogFormat, level: Option<LogLevel>) {

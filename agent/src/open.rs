@@ -1,11 +1,12 @@
 //! From settings to the archive: the store with its patience, the keys, the cluster.
 
 use crate::config::Settings;
+use crate::data_directory;
 use crate::exit::Failure;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 use walpoint_archive::compress::CompressionLevel;
-use walpoint_archive::config::{EncryptionConfig, open_store};
+use walpoint_archive::config::{ArchiveUrl, EncryptionConfig, open_store};
 use walpoint_archive::store::{ObjectStore, RetryPolicy};
 use walpoint_archive::{Archive, KeyRing, Sealer};
 use walpoint_wal::SystemIdentifier;
@@ -69,12 +70,26 @@ pub async fn archive(
     within(settings, store, cluster, keys)
 }
 
-/// Opens the archive of one cluster for one who only writes: the secret keys are not read, and need not be
-/// readable.
+/// Opens the archive of one cluster for one who only writes.
+///
+/// # Errors
+/// As [`archive_in_clear`], and status 2 for root where the archive is another user's.
+pub async fn archive_to_write(
+    settings: &Settings,
+    cluster: SystemIdentifier,
+    patience: Patience,
+) -> Result<Archive, Failure> {
+    let archive = archive_in_clear(settings, cluster, patience).await?;
+    refuse_root(settings)?;
+    Ok(archive)
+}
+
+/// Opens the archive of one cluster for one who reads nothing that is encrypted: the secret keys are not read,
+/// and need not be readable.
 ///
 /// # Errors
 /// As [`archive`].
-pub async fn archive_to_write(
+pub async fn archive_in_clear(
     settings: &Settings,
     cluster: SystemIdentifier,
     patience: Patience,
@@ -83,6 +98,18 @@ pub async fn archive_to_write(
     let keys = KeyRing::from_config(&public)?;
     let store = store(settings, patience).await?;
     within(settings, store, cluster, keys)
+}
+
+/// Refuses to write as root into a directory of somebody else: every object belongs to whoever stored it, for
+/// its owner only, and the server could not read it.
+///
+/// # Errors
+/// Status 2.
+pub fn refuse_root(settings: &Settings) -> Result<(), Failure> {
+    match &settings.archive()?.url {
+        ArchiveUrl::Dir(path) => data_directory::refuse_root(path),
+        ArchiveUrl::S3 { .. } => Ok(()),
+    }
 }
 
 /// The same archive with another patience and the keys that were read already.

@@ -62,7 +62,15 @@ pub fn failure(role: Role, name: &str, failure: &Failure, code: u8, manner: Mann
     if manner.json && !role.is_hook() {
         let object = json!({ "status": code, "error": failure.error, "hint": failure.hint });
         let _nobody_reads = result(&format!("{object}\n"));
+    } else if role == Role::Check {
+        // Monitoring systems show standard output and drop the rest.
+        let _nobody_reads = result(&format!("UNKNOWN: {}\n", plugin_line(&failure.error)));
     }
+}
+
+/// A bar or a newline would end the text for a monitoring plugin's reader.
+pub fn plugin_line(text: &str) -> String {
+    text.replace('|', "/").replace(['\n', '\r'], " ")
 }
 
 fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Errno> {
@@ -104,6 +112,11 @@ fn line(cells: &[String], widths: &[usize]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_plugins_line_has_no_bar_and_no_newline_of_its_own() {
+        assert_eq!(plugin_line("a | b\r\nc"), "a / b  c");
+    }
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {

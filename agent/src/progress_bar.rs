@@ -1,7 +1,7 @@
 //! Shows how far a long piece of work is: a bar on a terminal, otherwise a plain line now and then.
 
 use crate::config::sizes;
-use crate::output;
+use crate::logging;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::future::Future;
 use std::io::IsTerminal;
@@ -40,7 +40,7 @@ impl Display {
         let bar =
             ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_prefix(name.to_owned());
         // Hidden also on a terminal that is said to move no cursor (TERM=dumb).
-        if std::io::stderr().is_terminal() && !bar.is_hidden() {
+        if std::io::stderr().is_terminal() && !bar.is_hidden() && !logging::speaks_json() {
             Self::Bar(bar.with_style(style(UNKNOWN_SIZE)))
         } else {
             Self::Lines { name: name.to_owned(), started: Instant::now() }
@@ -59,7 +59,7 @@ impl Display {
             Self::Bar(bar) => draw(bar, now),
             // As said in the log: cron mails what is written.
             Self::Lines { name, started } if tracing::enabled!(tracing::Level::INFO) => {
-                output::to_stderr(&format!("{}\n", line(name, now, started.elapsed())));
+                logging::tell(&format!("{}\n", line(name, now, started.elapsed())));
             }
             Self::Lines { .. } => {}
         }

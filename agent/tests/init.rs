@@ -11,6 +11,8 @@ use std::process::Command;
 
 fn init(config: &Path, arguments: &[&str]) -> Command {
     let mut command = program();
+    // As root too the tests know whose the archive is: the owner of this one.
+    command.env("WALPOINT_POSTGRES_DATA_DIRECTORY", config.with_file_name("data"));
     command.arg("init").arg("--config").arg(config).args(arguments);
     command
 }
@@ -94,11 +96,31 @@ fn what_the_environment_says_goes_into_the_file() {
 }
 
 #[test]
+fn the_archive_is_its_owners_alone_whatever_the_umask() {
+    let (stage, url, _) = place();
+    let line = "umask 0277; exec \"$0\" \"$@\"";
+    let plain = init(&stage.config(), &["--url", &url]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", line]).arg(plain.get_program()).args(plain.get_args());
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    ran(&mut shell).expect(0);
+    for directory in ["new", "new/archive"] {
+        let mode = std::fs::metadata(stage.path(directory)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{directory}");
+    }
+}
+
+#[test]
 fn an_archive_that_does_not_work_leaves_no_configuration() {
     let (stage, _, _) = place();
     std::fs::write(stage.path("file"), "").unwrap();
     let url = format!("file://{}", stage.path("file/archive").display());
-    ran(&mut init(&stage.config(), &["--url", &url])).expect(1);
+    ran(&mut init(&stage.config(), &["--url", &url])).expect(1).says("hint: ");
     ran(&mut init(&stage.config(), &[])).expect(2).says("--url");
     assert!(!stage.config().exists());
 }

@@ -45,6 +45,36 @@ fn wal_is_listed_by_timeline_with_its_gaps() {
 }
 
 #[test]
+fn what_cannot_be_read_is_named_in_json_as_in_text() {
+    let stage = Stage::archived();
+    std::fs::write(stage.wal("00000002.history"), "1\t0/B00100\tno reason\n").unwrap();
+    stage.push("00000002.history").expect(0);
+    let key = stage.keys().into_iter().find(|key| key.contains("00000002.history")).unwrap();
+    let sound = std::fs::read(stage.archive().join(&key)).unwrap();
+    std::fs::write(stage.archive().join(&key), vec![b'x'; sound.len()]).unwrap();
+    let text = stage.run(&["list", "--wal"]).expect(0).stdout;
+    assert!(text.contains(&format!("damaged: {key}")), "{text}");
+    for arguments in [&["list", "--wal", "--json"][..], &["list", "--json"], &["window", "--json"]] {
+        let damaged = &stage.run(arguments).expect(0).json()["damaged"];
+        assert_eq!(damaged[0]["key"], key.as_str(), "{arguments:?}: {damaged}");
+        assert!(damaged[0]["reason"].is_string(), "{damaged}");
+    }
+}
+
+#[test]
+fn wal_before_a_fork_that_was_never_archived_is_a_gap() {
+    let stage = Stage::new();
+    for name in [FULL, SPANNED] {
+        stage.push(name).expect(0);
+    }
+    // Timeline 2 begins in 0B; 0A of timeline 1 is nowhere.
+    std::fs::write(stage.wal("00000002.history"), "1\t0/B00100\tno reason\n").unwrap();
+    stage.push("00000002.history").expect(0);
+    let listed = stage.run(&["list", "--wal", "--json"]).expect(0).json();
+    assert_eq!(listed["timelines"][0]["gaps"], serde_json::json!([{ "first": SMALL, "last": SMALL }]));
+}
+
+#[test]
 fn an_archive_without_a_backup_has_no_window() {
     let stage = Stage::archived();
     let listed = stage.run(&["list", "--json"]).expect(0).json();
@@ -79,6 +109,17 @@ fn restore_refuses_a_directory_that_is_not_empty() {
     }
     let restore = ["restore", "--latest", "--json", "--data-directory", data.to_str().unwrap()];
     assert_eq!(stage.run(&restore).expect(7).json()["status"], 7);
+}
+
+#[test]
+fn several_clusters_are_listed_with_what_they_have() {
+    let stage = Stage::archived();
+    let other = stage.make_data_directory("other", "pg_control-of-another-cluster");
+    std::fs::write(other.join("pg_wal/00000002.history"), "1\t0/B00100\tno reason\n").unwrap();
+    let mut push = stage.command(&["archive-push", "pg_wal/00000002.history"]);
+    stage::ran(push.current_dir(&other)).expect(0);
+    let ran = stage.run(&["list"]).expect(2).says("holds several clusters").says("--cluster");
+    assert_eq!(ran.stderr.matches("(PostgreSQL 15, no backup)").count(), 2, "{ran:?}");
 }
 
 #[test]

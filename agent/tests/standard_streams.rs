@@ -109,6 +109,34 @@ fn a_listing_that_nobody_reads_ends_quietly() {
     assert_eq!(status.code(), Some(1), "a listing that was cut off is not done");
 }
 
+#[test]
+fn every_line_of_a_json_log_is_one_object() {
+    let stage = Stage::archived();
+    let said = |mut command: Command, status: i32| {
+        command.args(["--log-format", "json", "--log-level", "debug"]);
+        let ran = stage::ran(&mut command).expect(status);
+        assert!(!ran.stderr.is_empty(), "{ran:?}");
+        for line in ran.stderr.lines() {
+            let parsed: serde_json::Value =
+                serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+            assert!(parsed["level"].is_string() && parsed["message"].is_string(), "{line}");
+        }
+    };
+    said(stage.command(&["plan", "--nonsense"]), 2);
+    said(stage.command(&["list", "--cluster", "1"]), 4);
+    said(stage.command(&["check", "--config", "/nowhere/walpoint.toml"]), 3);
+    said(stage.command(&["archive-push", "nonsense"]), 2);
+    if cfg!(debug_assertions) {
+        for (role, words, status) in
+            [("command", &["list"][..], 1), ("archive-get", &["archive-get", SMALL, "x"], 255)]
+        {
+            let mut command = stage.command(words);
+            command.env("WALPOINT_TEST_PANIC", role);
+            said(command, status);
+        }
+    }
+}
+
 #[cfg(debug_assertions)]
 #[test]
 fn a_panic_is_an_error_object_with_json() {

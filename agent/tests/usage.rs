@@ -39,12 +39,34 @@ fn wrong_usage_is_2_and_of_archive_get_255() {
         (&["archive-get", "--version"], 255),
         (&["--config", "archive-get", "a", "b"], 255),
         (&["archive-get", "not-a-wal-file", "b"], 255),
-        (&["check", "--nonsense"], 3),
     ] {
         let ran = run(arguments);
         assert_eq!(ran.status, status, "{arguments:?}: {ran:?}");
         assert!(ran.stdout.is_empty() && !ran.stderr.is_empty(), "{arguments:?}: {ran:?}");
     }
+}
+
+#[test]
+fn check_says_unknown_in_one_line_on_standard_output_whatever_is_wrong() {
+    let stage = Stage::new();
+    let unknown = |ran: stage::Ran, what: &str| {
+        let ran = ran.expect(3).says(what);
+        let line = ran.stdout.strip_suffix('\n').unwrap();
+        assert!(line.starts_with("UNKNOWN: ") && line.contains(what), "{ran:?}");
+        assert!(!line.contains(['|', '\n']), "{ran:?}");
+    };
+    unknown(run(&["check", "--nonsense|x"]), "--nonsense");
+    unknown(run(&["check", "--config", "/nowhere/walpoint.toml"]), "could not read the configuration file");
+    stage.configure("[check]\nlook_bakc = 1\n");
+    unknown(stage.run(&["check"]), "look_bakc");
+    if cfg!(debug_assertions) {
+        let mut panicking = stage.command(&["check"]);
+        stage.configure("");
+        unknown(ran(panicking.env("WALPOINT_TEST_PANIC", "check")), "internal error");
+    }
+    // One object is one object.
+    let error = stage.run(&["check", "--json", "--nonsense"]).expect(3).json();
+    assert_eq!(error["status"], 3);
 }
 
 #[test]
@@ -116,6 +138,31 @@ fn exactly_one_target_is_taken() {
 }
 
 #[test]
+fn a_configuration_that_is_wrong_says_the_next_step() {
+    let stage = Stage::new();
+    for text in [
+        "[nothing_like_it]\nx = 1\n",
+        "x = [\n",
+        "[agent]\nworkers = 0\n",
+        "[check]\nwal_lag_warning = \"2h\"\nwal_lag_critical = \"1h\"\n",
+        "[compression]\nlevel = 1000\n",
+        "[archive_push]\ndeadline = 30\n",
+    ] {
+        stage.configure(text);
+        stage.run(&["list"]).expect(2).says("hint: ");
+    }
+    stage.configure("");
+    let mut command = stage.command(&["list"]);
+    ran(command.env("WALPOINT_AGENT_WORKERS", "many")).expect(2).says("hint: correct or unset the variable");
+    stage.run(&["plan", "--latest", "--timezone", "UTC"]).expect(2).says("hint: ");
+    let data = stage.path("no cluster");
+    std::fs::create_dir(&data).unwrap();
+    stage.configure(&format!("[postgres]\ndata_directory = \"{}\"\n", data.display()));
+    stage.run(&["backup"]).expect(2).says("is not a PostgreSQL data directory").says("hint: ");
+    stage.push("00000001000000000000000D").expect(1).says("could not read").says("hint: ");
+}
+
+#[test]
 fn without_an_archive_the_next_step_is_named() {
     let stage = Stage::new();
     std::fs::write(stage.config(), "").unwrap();
@@ -132,6 +179,7 @@ fn a_directory_that_is_not_there_is_an_outage_and_only_init_makes_it() {
         stage.run(arguments).expect(1).says("archive\"");
     }
     assert!(!stage.archive().exists());
+    stage.configure(&format!("[postgres]\ndata_directory = \"{}\"\n", stage.data().display()));
     stage.run(&["init"]).expect(0);
     assert!(stage.archive().exists());
     stage.push(stage::SMALL).expect(0);

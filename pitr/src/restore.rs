@@ -21,7 +21,7 @@ use crate::recovery_settings::CONFIGURATION_DIRECTORY;
 
 pub use crate::recovery_settings::TargetAction;
 pub use error::RestoreError;
-pub use ground::{Destination, Ground, Prepared, prepare, survey};
+pub use ground::{Brought, Destination, Ground, Prepared, look_into, prepare, survey};
 pub use tablespaces::TablespaceMapping;
 pub use tree::Owner;
 
@@ -192,7 +192,7 @@ fn restored(
     Restored {
         start_command: start_command::start_command(&request.data_directory, major, request.owner),
         data_directory: request.data_directory.clone(),
-        neutralised: ground.neutralised,
+        neutralised: ground.neutralised.unwrap_or_default(),
         configuration,
         tablespaces: tablespaces.into_iter().map(|it| (it.oid, it.directory)).collect(),
         bytes: inventory.bytes,

@@ -160,7 +160,9 @@ impl TargetError {
             TargetError::CameTwice { .. } | TargetError::NeverCame { .. } => {
                 "write the time with its offset from UTC"
             }
-            TargetError::NotATimeline(_) => return None,
+            TargetError::NotATimeline(_) => {
+                "give a number as walpoint list --wal shows it (decimal), \"latest\" or \"current\""
+            }
             TargetError::NotATransaction(_) => "transactions are numbered from 3",
             TargetError::ExclusiveMeansNothing => "leave out --exclusive",
         };
@@ -179,7 +181,8 @@ mod tests {
         assert_eq!("current".parse(), Ok(TargetTimeline::Current));
         assert_eq!("10".parse(), Ok(TargetTimeline::Number(TimelineId::new(10).unwrap())));
         for wrong in ["", "0", "A", "0xA", "-1", "+1", "4294967296", "Latest"] {
-            assert!(wrong.parse::<TargetTimeline>().is_err(), "{wrong}");
+            let error = wrong.parse::<TargetTimeline>().unwrap_err();
+            assert!(error.hint().is_some_and(|hint| hint.contains("decimal")), "{wrong}");
         }
     }
 

@@ -1,5 +1,7 @@
 //! All that can be reached: ranges of moments, and the gaps between them.
 
+use std::cmp::Reverse;
+
 use serde::Serialize;
 use walpoint_archive::{Archive, ArchiveError, BackupId, Catalog, SegmentState, Usable};
 use walpoint_wal::{Lsn, SegmentName, TimelineId, Timestamp};
@@ -81,10 +83,27 @@ async fn window_by(archive: &Archive, catalog: &Catalog, content: Content) -> Re
         window.ranges.extend(own.ranges);
         window.gaps.extend(own.gaps);
     }
+    window.gaps = each_once(window.gaps);
     Ok(window)
 }
 
-/// What belongs to the newest timeline of a path.
+/// By timeline, then by address, each once: the way to a child passes the gaps of its
+/// parent as well, and sees no further than the fork.
+fn each_once(mut gaps: Vec<WindowGap>) -> Vec<WindowGap> {
+    // The longer one first.
+    gaps.sort_by_key(|gap| (gap.timeline, gap.first, Reverse(gap.last)));
+    let mut kept: Vec<WindowGap> = Vec::new();
+    for gap in gaps {
+        let is_shown = kept.last().is_some_and(|last| last.timeline == gap.timeline && gap.last <= last.last);
+        if !is_shown {
+            kept.push(gap);
+        }
+    }
+    kept
+}
+
+/// The ranges that belong to the newest timeline of a path, and every gap on the way: a
+/// hole in the parent before the fork may show on no other.
 async fn window_of(
     source: &WalSource<'_>,
     catalog: &Catalog,
@@ -105,7 +124,7 @@ async fn window_of(
     for range in ranges {
         window.ranges.extend(own_part(finder, catalog, range, content).await?);
     }
-    window.gaps.extend(coverage.gaps.iter().filter_map(|gap| named_gap(coverage, gap)));
+    window.gaps.extend(coverage.gaps.iter().map(named_gap));
     window.gaps.extend((0..chains.len()).filter_map(|at| broken(finder, at)));
     Ok(window)
 }
@@ -153,17 +172,14 @@ async fn time_at(finder: Finder<'_>, lsn: Lsn) -> Result<Option<Timestamp>, Arch
     Ok(events.find_map(|event| event.event.time()))
 }
 
-fn named_gap(coverage: &Coverage<'_>, gap: &Gap) -> Option<WindowGap> {
-    let own = gap.timeline == coverage.path.timeline;
-    let reason = words::gap(gap).0;
-    own.then_some(WindowGap { timeline: gap.timeline, first: gap.first, last: gap.last, reason })
+fn named_gap(gap: &Gap) -> WindowGap {
+    WindowGap { timeline: gap.timeline, first: gap.first, last: gap.last, reason: words::gap(gap).0 }
 }
 
 fn broken(finder: Finder<'_>, at: usize) -> Option<WindowGap> {
     let name = finder.chains.get(at)?.ends.segment()?;
     let (reason, _) = finder.break_after(at)?;
-    let own = name.timeline == finder.wal.coverage.path.timeline;
-    own.then_some(WindowGap { timeline: name.timeline, first: name, last: name, reason })
+    Some(WindowGap { timeline: name.timeline, first: name, last: name, reason })
 }
 
 #[cfg(test)]

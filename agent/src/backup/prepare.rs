@@ -51,7 +51,10 @@ pub async fn prepare(settings: &Settings) -> Result<Preparation, Failure> {
     let roots: Vec<PathBuf> =
         [&server.config_file, &server.hba_file, &server.ident_file].into_iter().flatten().cloned().collect();
     let configuration = configuration::outside(&directory.path, &roots)
-        .map_err(|error| Failure::failed(error.to_string()))?;
+        .map_err(|error| {
+            Failure::failed(error.to_string())
+                .with_hint("the backup keeps the configuration files outside the data directory too: let this user read them")
+        })?;
     let writer = writer_id::of(&directory.path);
     Ok(Preparation { session, directory, archive: Arc::new(archive), writer, configuration })
 }

@@ -98,12 +98,23 @@ impl Reading {
 async fn told(error: ReadError, storing: Storing) -> Failure {
     if !matches!(error, ReadError::Pack(PackError::NotStored)) {
         storing.abort();
-        return Failure::failed(error.to_string());
+        return unread(&error);
     }
     match stored_packs(storing).await {
         Err(failure) => failure,
-        Ok(_) => Failure::failed(error.to_string()),
+        Ok(_) => unread(&error),
     }
+}
+
+fn unread(error: &ReadError) -> Failure {
+    let hint = match error {
+        ReadError::File { .. } => {
+            "no file is skipped: let this user read it, or move it out of the data directory when it is not \
+             PostgreSQL's; then start the backup again"
+        }
+        _ => "nothing of the backup is visible; start it again",
+    };
+    Failure::failed(error.to_string()).with_hint(hint)
 }
 
 async fn stored_packs(storing: Storing) -> Result<Vec<StoredPack>, Failure> {

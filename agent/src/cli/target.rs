@@ -53,7 +53,8 @@ impl TargetArgs {
     pub fn request(&self) -> Result<TargetRequest, Failure> {
         let target = self.target()?;
         if self.timezone.is_some() && self.target_time.is_none() {
-            return Err(Failure::usage("--timezone has a meaning only with --target-time"));
+            return Err(Failure::usage("--timezone has a meaning only with --target-time")
+                .with_hint("leave out --timezone, or name the moment with --target-time"));
         }
         let request = TargetRequest {
             target,

@@ -73,16 +73,19 @@ struct Probed {
 /// Nobody need wait for what nobody sends.
 fn may_arrive(session: &Session) -> Result<(), Failure> {
     let server = &session.server;
-    let why = if server.is_in_recovery {
-        "the server is in recovery and writes no WAL"
+    let (why, hint) = if server.is_in_recovery {
+        ("the server is in recovery and writes no WAL", "run it for the primary")
     } else if server.archive_mode == "off" {
-        "archive_mode is off"
+        (
+            "archive_mode is off",
+            "walpoint init prints the lines for postgresql.conf; after a restore: walpoint take-over",
+        )
     } else if !server.has_archiver() {
-        "archive_command is empty"
+        ("archive_command is empty", "walpoint init prints the lines for postgresql.conf")
     } else {
         return Ok(());
     };
-    Err(Failure::failed(format!("the probe failed: {why}")))
+    Err(Failure::failed(format!("the probe failed: {why}")).with_hint(hint))
 }
 
 /// Ends the segment that is being written and waits until it is in the

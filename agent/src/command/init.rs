@@ -10,11 +10,11 @@ use crate::exit::{Ending, Failure};
 use crate::session::{Session, holds_password};
 use crate::{data_directory, open, output, postgres_command};
 use serde_json::json;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use trial::Ability;
 use walpoint_archive::config::ArchiveUrl;
 use walpoint_archive::durable::{self, Placed, Placement};
+use walpoint_archive::store::dir::create_dir_archive;
 use walpoint_pitr::postgresql_conf;
 
 mod trial;
@@ -25,8 +25,9 @@ const ARCHIVE_TIMEOUT: &str = "archive_timeout";
 pub async fn run(global: &GlobalArgs, args: &InitArgs) -> Result<Ending, Failure> {
     let file = configuration_file(global)?;
     let (settings, text) = configuration(&file, args)?;
-    settings.postgres.data_directory.as_deref().map_or(Ok(()), data_directory::refuse_root)?;
-    make_directory(&settings)?;
+    data_directory::refuse_root_without(settings.postgres.data_directory.as_deref())?;
+    open::refuse_root(&settings)?;
+    make_directory(&settings).await?;
     let store = open::store(&settings, open::Patience::Question).await?;
     let ability = trial::run(store.as_ref()).await?;
     if let Some(text) = &text {
@@ -89,11 +90,13 @@ fn absolute_text(path: &Path) -> Result<String, Failure> {
 }
 
 /// Elsewhere a directory that is absent may be a disk that is not mounted; here it is a new archive.
-fn make_directory(settings: &Settings) -> Result<(), Failure> {
+async fn make_directory(settings: &Settings) -> Result<(), Failure> {
     let ArchiveUrl::Dir(path) = &settings.archive()?.url else { return Ok(()) };
-    let made = std::fs::DirBuilder::new().recursive(true).mode(durable::DIR_MODE).create(path);
-    made.map_err(|error| {
-        Failure::failed(format!("could not make the archive's directory \"{}\": {error}", path.display()))
+    create_dir_archive(path).await.map_err(|error| {
+        let hint = error.hint.clone();
+        Failure::from(error)
+            .with_hint("name a directory that is yours, or in one that is, with --url file:///directory")
+            .with_hint_of(hint)
     })
 }
 
@@ -102,7 +105,11 @@ fn write(file: &Path, text: &str) -> Result<(), Failure> {
     match placed {
         Ok(Placed::Created) => Ok(()),
         Ok(Placed::Exists) => {
-            Err(Failure::usage(format!("could not write \"{}\": it exists already", file.display())))
+            // Nobody had it when this began.
+            Err(Failure::usage(format!("could not write \"{}\": it exists already", file.display()))
+                .with_hint(
+                    "somebody else has just written it: look at it, or name another one with --config",
+                ))
         }
         Err(error) => Err(Failure::failed(format!("could not write \"{}\": {error}", file.display()))
             .with_hint("name a file in a directory that exists and is yours, with --config")),

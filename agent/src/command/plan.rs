@@ -9,7 +9,7 @@ use crate::output;
 use walpoint_archive::ArchiveError;
 use walpoint_archive::catalog::CatalogScope;
 use walpoint_pitr::plan::{PlanError, PlanOutcome, RecoveryPlan, SegmentOutcome, plan, plan_to_segment};
-use walpoint_pitr::restore::{Destination, Ground, RestoreError, survey};
+use walpoint_pitr::restore::{Destination, Ground, RestoreError, look_into, survey};
 use walpoint_pitr::target::TargetRequest;
 
 pub mod report;
@@ -29,10 +29,23 @@ pub async fn run(settings: &Settings, args: &PlanArgs, as_json: bool) -> Result<
         }
         outcome => outcome?,
     };
-    if let (PlanOutcome::Reachable(plan), Some(destination)) = (&mut outcome, &destination) {
-        look(&chosen, plan, destination).await?;
-    }
-    report(settings, &args.target, destination.as_ref(), &outcome, as_json)
+    let neutralised = match &mut outcome {
+        PlanOutcome::Reachable(plan) => look(&chosen, plan, destination.as_ref()).await?,
+        PlanOutcome::Unreachable(_) => None,
+    };
+    let answer = Answer { outcome: &outcome, destination: destination.as_ref(), neutralised };
+    report(settings, &args.target, &answer, as_json)
+}
+
+/// What came of planning.
+#[derive(Debug)]
+pub struct Answer<'a> {
+    /// The plan, or why there is none.
+    pub outcome: &'a PlanOutcome,
+    /// Where to, when that is said.
+    pub destination: Option<&'a Destination>,
+    /// What a restore puts out of action, when it could be read.
+    pub neutralised: Option<Vec<String>>,
 }
 
 /// Plans with what the archive has now.
@@ -64,23 +77,28 @@ async fn to_segment(
 ) -> Result<Ending, Failure> {
     let catalog = chosen.archive.catalog(CatalogScope::All).await?;
     let mut outcome = plan_to_segment(&chosen.archive, &catalog, request).await?;
+    let mut neutralised = None;
     if let SegmentOutcome::Reachable(plan) = &mut outcome {
         let plan = plan.bounds_mut();
         plan.notes.extend(report::subscriptions(&plan.backup));
-        if let Some(destination) = destination {
-            look(chosen, plan, destination).await?;
-        }
+        neutralised = look(chosen, plan, destination).await?;
     }
-    report_to_segment(&outcome, as_json)
+    report_to_segment(&outcome, neutralised, as_json)
 }
 
-fn report_to_segment(outcome: &SegmentOutcome, as_json: bool) -> Result<Ending, Failure> {
+fn report_to_segment(
+    outcome: &SegmentOutcome,
+    neutralised: Option<Vec<String>>,
+    as_json: bool,
+) -> Result<Ending, Failure> {
     let status = match outcome {
         SegmentOutcome::Reachable(_) => Status::Done,
         SegmentOutcome::Unreachable(_) => Status::Unreachable,
     };
     output::result(&match outcome {
-        SegmentOutcome::Reachable(plan) if as_json => output::json_line(&report::to_segment_json(plan))?,
+        SegmentOutcome::Reachable(plan) if as_json => {
+            output::json_line(&report::to_segment_json(plan, neutralised.as_deref()))?
+        }
         SegmentOutcome::Reachable(plan) => report::to_segment_text(plan),
         SegmentOutcome::Unreachable(why) if as_json => {
             output::json_line(&report::unreachable_json(why, false))?
@@ -90,39 +108,62 @@ fn report_to_segment(outcome: &SegmentOutcome, as_json: bool) -> Result<Ending, 
     Ok(Ending::Status(status))
 }
 
-/// Adds to a plan what would go wrong there. The target can be reached all the same.
-async fn look(chosen: &Chosen, plan: &mut RecoveryPlan, destination: &Destination) -> Result<(), Failure> {
+/// Adds to a plan what would go wrong there. The target can be reached all the same. What a restore would put
+/// out of action is the answer, where it can be read.
+async fn look(
+    chosen: &Chosen,
+    plan: &mut RecoveryPlan,
+    destination: Option<&Destination>,
+) -> Result<Option<Vec<String>>, Failure> {
+    let Some(destination) = destination else { return look_anywhere(chosen, plan).await };
     match survey(&chosen.archive, plan, destination).await {
-        Ok(ground) => add(plan, &ground),
-        Err(error @ RestoreError::TablespaceMapping { .. }) => plan.warnings.push(error.to_string()),
-        Err(error) => return Err(error.into()),
+        Ok(ground) => {
+            add(plan, &ground);
+            Ok(ground.neutralised)
+        }
+        Err(error @ RestoreError::TablespaceMapping { .. }) => {
+            plan.warnings.push(error.to_string());
+            look_anywhere(chosen, plan).await
+        }
+        Err(error) => Err(error.into()),
     }
-    Ok(())
+}
+
+/// The same of the backup alone, wherever it is restored to.
+async fn look_anywhere(chosen: &Chosen, plan: &mut RecoveryPlan) -> Result<Option<Vec<String>>, Failure> {
+    let Some(brought) = look_into(&chosen.archive, plan).await? else { return Ok(None) };
+    plan.warnings.extend(brought.warnings);
+    let tablespaces = brought.tablespaces.iter();
+    plan.notes.extend(tablespaces.map(|(oid, path)| format!("tablespace {oid} was in {}", path.display())));
+    plan.notes.extend(not_taken_over(&brought.neutralised));
+    Ok(Some(brought.neutralised))
+}
+
+fn not_taken_over(neutralised: &[String]) -> Option<String> {
+    (!neutralised.is_empty()).then(|| format!("not taken over from the backup: {}", neutralised.join(", ")))
 }
 
 /// Adds what was found on the ground to what the plan says.
 pub fn add(plan: &mut RecoveryPlan, ground: &Ground) {
     plan.warnings.extend(ground.refusals.iter().map(|refusal| format!("{}: {}", refusal.why, refusal.hint)));
     plan.warnings.extend(ground.warnings.iter().cloned());
-    if !ground.neutralised.is_empty() {
-        plan.notes.push(format!("not taken over from the backup: {}", ground.neutralised.join(", ")));
-    }
+    plan.notes.extend(not_taken_over(ground.neutralised.as_deref().unwrap_or_default()));
 }
 
 /// Says the outcome on standard output, and what it means as a status.
 pub fn report(
     settings: &Settings,
     args: &TargetArgs,
-    destination: Option<&Destination>,
-    outcome: &PlanOutcome,
+    answer: &Answer<'_>,
     as_json: bool,
 ) -> Result<Ending, Failure> {
-    let (text, status) = match outcome {
+    let command = report::restore_command_line(settings, args, answer.destination);
+    let (text, status) = match answer.outcome {
         PlanOutcome::Reachable(plan) if as_json => {
-            (output::json_line(&report::reachable_json(plan))?, Status::Done)
+            let object = report::reachable_json(plan, Some(&command), answer.neutralised.as_deref());
+            (output::json_line(&object)?, Status::Done)
         }
         PlanOutcome::Reachable(plan) => {
-            let command = report::restore_command_line(settings, args, destination);
             (report::reachable_text(plan) + &format!("restore with        {command}\n"), Status::Done)
         }
         PlanOutcome::Unreachable(why) if as_json => {

@@ -3,7 +3,7 @@
 use crate::cli::ResolveArgs;
 use crate::config::Settings;
 use crate::exit::{Ending, Failure};
-use crate::{cluster_choice, output};
+use crate::{cluster_choice, open, output};
 use serde_json::json;
 use std::collections::BTreeSet;
 use walpoint_archive::{Archive, ArchiveError};
@@ -11,6 +11,7 @@ use walpoint_wal::WalFileName;
 
 /// Carries out `resolve`.
 pub async fn run(settings: &Settings, args: &ResolveArgs, as_json: bool) -> Result<Ending, Failure> {
+    open::refuse_root(settings)?;
     let chosen = cluster_choice::open(settings, args.cluster).await?;
     let Some(keep) = args.keep else { return Err(undecided(&chosen.archive, &args.name).await?) };
     chosen.archive.resolve(&args.name, keep).await?;

@@ -1,10 +1,12 @@
 //! `restore`: plans, says what it will do, does it, and says how the cluster is started.
 
+use super::plan::Answer;
+use super::plan::report::{reachable_json, reachable_text, restore_command_line};
 use crate::cli::{RestoreArgs, TargetAction, TargetArgs};
 use crate::config::Settings;
 use crate::exit::{Ending, Failure};
 use crate::open::{self, Patience};
-use crate::{command, output, postgres_command, progress_bar};
+use crate::{command, logging, output, postgres_command, progress_bar};
 use serde_json::json;
 use walpoint_archive::config::ArchiveUrl;
 use walpoint_pitr::contract::CONTRACT_FILE;
@@ -31,32 +33,31 @@ pub async fn run(settings: &Settings, args: &RestoreArgs, as_json: bool) -> Resu
     }
     let (chosen, mut outcome) = command::plan::make(settings, &args.target, &target).await?;
     let PlanOutcome::Reachable(plan) = &mut outcome else {
-        return command::plan::report(settings, &args.target, None, &outcome, as_json);
+        let answer = Answer { outcome: &outcome, destination: None, neutralised: None };
+        return command::plan::report(settings, &args.target, &answer, as_json);
     };
     if args.dry_run {
         let ground = survey(&chosen.archive, plan, &request.destination()).await?;
         refuse(&ground)?;
         command::plan::add(plan, &ground);
-        return command::plan::report(
-            settings,
-            &args.target,
-            Some(&request.destination()),
-            &outcome,
-            as_json,
-        );
+        let destination = request.destination();
+        let answer =
+            Answer { outcome: &outcome, destination: Some(&destination), neutralised: ground.neutralised };
+        return command::plan::report(settings, &args.target, &answer, as_json);
     }
     // The answer came; from here on the store may be away for a while without all being lost.
     let archive = open::again(settings, &chosen.archive, Patience::Work).await?;
     let prepared = prepare(&archive, plan, &request.destination()).await?;
     refuse(prepared.ground())?;
     command::plan::add(plan, prepared.ground());
-    output::to_stderr(&command::plan::report::reachable_text(plan));
+    logging::tell(&reachable_text(plan));
     let progress = Progress::new();
     let work = carry_out(&archive, plan, &request, prepared, &progress);
     let restored = progress_bar::shown("restore", &progress, work).await?;
     // The cluster is there: that nobody could be told so does not make it less so.
     output::result_of_work(&if as_json {
-        json_text(settings, plan, &restored)?
+        let command = restore_command_line(settings, &args.target, Some(&request.destination()));
+        json_text(settings, plan, &restored, &command)?
     } else {
         text(settings, args, &restored)
     });
@@ -115,7 +116,12 @@ fn destination(settings: &Settings, args: &RestoreArgs) -> Result<Destination, F
     destination::of(path, &args.tablespaces, args.take_over)
 }
 
-fn json_text(settings: &Settings, plan: &RecoveryPlan, restored: &Restored) -> Result<String, Failure> {
+fn json_text(
+    settings: &Settings,
+    plan: &RecoveryPlan,
+    restored: &Restored,
+    command: &str,
+) -> Result<String, Failure> {
     output::json_line(&json!({
         "data_directory": restored.data_directory,
         "start_command": restored.start_command,
@@ -125,7 +131,7 @@ fn json_text(settings: &Settings, plan: &RecoveryPlan, restored: &Restored) -> R
         "files": restored.files,
         "warnings": restored.warnings,
         "server_needs_environment": environment_needed(settings),
-        "plan": command::plan::report::reachable_json(plan),
+        "plan": reachable_json(plan, Some(command), Some(&restored.neutralised)),
     }))
 }
 

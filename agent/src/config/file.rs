@@ -65,6 +65,7 @@ fn expected(kind: keys::Kind) -> &'static str {
 
 fn refuse(path: &Path, what: &str) -> Failure {
     Failure::usage(format!("could not use the configuration file \"{}\": {what}", path.display()))
+        .with_hint("docs/operating.md, section Configuration, has every section and key")
 }
 
 fn unknown_section(path: &Path, section: &str, value: &toml::Value) -> Failure {

@@ -34,6 +34,7 @@ impl Origin {
             }
             Self::Variable(name) => {
                 Failure::usage(format!("could not use the environment variable {name}: {what}"))
+                    .with_hint("correct or unset the variable, which counts more than the configuration file")
             }
         }
     }

@@ -6,6 +6,10 @@ use std::str::FromStr;
 use walpoint_archive::compress::CompressionLevel;
 use walpoint_archive::config::{ArchiveUrl, ServerSideEncryption};
 
+/// Of values that are sound alone: where each of them stands is not known any more.
+const WHERE_TO_CORRECT: &str =
+    "correct the configuration file, or the WALPOINT_… variable, which counts more";
+
 const fn minutes(minutes: u64) -> Duration {
     Duration::from_secs(minutes * 60)
 }
@@ -85,13 +89,14 @@ fn archive(raw: &mut RawSettings) -> Result<Option<ArchiveConfig>, Failure> {
         kms_key,
         request_timeout,
     };
-    config.validate().map_err(|error| Failure::usage(error.to_string()))?;
+    config.validate().map_err(|error| Failure::usage(error.to_string()).with_hint(WHERE_TO_CORRECT))?;
     Ok(Some(config))
 }
 
 fn compression(raw: &mut RawSettings) -> Result<CompressionConfig, Failure> {
     let level = raw.number("compression", "level")?.unwrap_or(CompressionConfig::default().level);
-    CompressionLevel::new(level).map_err(|error| Failure::usage(error.to_string()))?;
+    CompressionLevel::new(level)
+        .map_err(|error| Failure::usage(error.to_string()).with_hint(WHERE_TO_CORRECT))?;
     Ok(CompressionConfig { level })
 }
 
@@ -136,7 +141,8 @@ fn check(raw: &mut RawSettings) -> Result<CheckSettings, Failure> {
                 "{name}_warning is above {name}_critical in section [check]: {} and {}",
                 durations::render(warning),
                 durations::render(critical)
-            )));
+            ))
+            .with_hint(WHERE_TO_CORRECT));
         }
     }
     Ok(CheckSettings {
@@ -156,6 +162,7 @@ fn agent(raw: &mut RawSettings) -> Result<AgentSettings, Failure> {
         None => default_workers(std::thread::available_parallelism().ok()),
         Some(workers) => NonZeroUsize::new(usize::from(workers)).ok_or_else(|| {
             Failure::usage("could not use 0 workers in section [agent]: at least 1 is needed")
+                .with_hint(WHERE_TO_CORRECT)
         })?,
     };
     Ok(AgentSettings {

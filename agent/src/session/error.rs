@@ -60,9 +60,9 @@ impl From<SessionError> for Failure {
     }
 }
 
-/// The rights that backup and check need beyond a login.
-const RIGHTS: &str = "connect as a superuser, or as a role with pg_monitor and pg_checkpoint \
-                      and the right to execute pg_backup_start and pg_backup_stop \
+/// The rights that backup and check need beyond a login: those that `postgres-conf/role.sql` grants.
+const RIGHTS: &str = "connect as the role that postgres-conf/role.sql makes, as a superuser, or as a role with \
+                      pg_monitor and the right to execute pg_switch_wal, pg_backup_start and pg_backup_stop \
                       (pg_start_backup and pg_stop_backup before PostgreSQL 15)";
 
 /// The server's own words where there are some: the client library's Display
@@ -79,4 +79,24 @@ pub(super) fn explain(error: &tokio_postgres::Error) -> String {
         source = inner.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rights_that_are_asked_for_are_those_of_the_role_that_is_named() {
+        let role = include_str!("../../../postgres-conf/role.sql");
+        assert!(RIGHTS.contains("postgres-conf/role.sql"));
+        let words = RIGHTS.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        let named: Vec<&str> = words.filter(|word| word.starts_with("pg_")).collect();
+        assert_eq!(named.len(), 6, "{named:?}");
+        for right in named {
+            assert!(
+                role.contains(&format!("GRANT {right} TO")) || role.contains(&format!("FUNCTION {right}(")),
+                "{right}"
+            );
+        }
+    }
 }

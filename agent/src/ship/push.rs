@@ -249,8 +249,10 @@ impl Push {
 
     async fn history(&self, timeline: TimelineId) -> Result<(), Failure> {
         let bytes = self.source.read()?;
-        TimelineHistory::parse(timeline, &bytes)
-            .map_err(|error| Failure::usage(format!("could not archive \"{}\": {error}", self.name)))?;
+        TimelineHistory::parse(timeline, &bytes).map_err(|error| {
+            Failure::usage(format!("could not archive \"{}\": {error}", self.name))
+                .with_hint("PostgreSQL would not follow it either: find a sound copy of it, on a standby say")
+        })?;
         self.ensure_cluster(None).await?;
         histories::ensure_ancestors(&self.archive, &self.pg_wal, timeline, self.writer).await?;
         self.small_file_of(bytes).await

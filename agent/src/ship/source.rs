@@ -51,7 +51,8 @@ impl Source {
         let file = File::open(path).map_err(|error| unreadable(path, &error))?;
         let metadata = file.metadata().map_err(|error| unreadable(path, &error))?;
         if !metadata.is_file() {
-            return Err(Failure::usage(format!("could not read \"{}\": not a regular file", path.display())));
+            return Err(Failure::usage(format!("could not read \"{}\": not a regular file", path.display()))
+                .with_hint("archive-push takes finished WAL files from pg_wal, as %p in archive_command"));
         }
         Ok(Self { path: path.to_owned(), file: Arc::new(file), identity: Identity::of(&metadata) })
     }
@@ -134,11 +135,14 @@ impl Source {
             "could not read \"{}\": it was changed, or replaced by another file, meanwhile",
             self.path.display()
         ))
+        .with_hint("PostgreSQL offers it again by itself; called by hand, name a file that is finished")
     }
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Failure {
-    Failure::failed(format!("could not read \"{}\": {error}", path.display()))
+    Failure::failed(format!("could not read \"{}\": {error}", path.display())).with_hint(
+        "archive-push takes the path that PostgreSQL puts for %p, and runs as the user that owns the data directory",
+    )
 }
 
 #[cfg(test)]

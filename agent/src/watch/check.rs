@@ -55,7 +55,7 @@ impl Asked {
         let cluster = session.as_ref().map(|session| session.server.system_identifier).ok();
         let archive = match cluster.or(control.as_ref().map(|control| control.system_identifier)) {
             Some(cluster) => {
-                unless_absent(open::archive_to_write(settings, cluster, open::Patience::For(PATIENCE)).await)?
+                unless_absent(open::archive_in_clear(settings, cluster, open::Patience::For(PATIENCE)).await)?
             }
             None => {
                 Err("the archive was not looked at: no server and no data directory say which cluster it is"

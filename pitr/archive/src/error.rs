@@ -155,7 +155,8 @@ impl ArchiveError {
         Some(match self {
             Self::Store(error) => return error.hint.clone(),
             Self::Conflict { name, .. } => format!(
-                "is another server archiving with the same system identifier? \
+                "is another server archiving with the same system identifier? clusters born of one image need an \
+                 archive url of their own; \
                  compare with: walpoint list --wal {name}; decide with: walpoint resolve {name} --keep CONTENT_ID"
             ),
             Self::Ambiguous { name, .. }
@@ -180,7 +181,14 @@ impl ArchiveError {
             Self::Damaged { .. } => {
                 "if the store keeps versions or replicas, put an intact copy in its place".to_owned()
             }
-            Self::SourceChanged { .. } | Self::Io { .. } | Self::Undescribable { .. } => return None,
+            Self::SourceChanged { .. } => {
+                "PostgreSQL offers it again by itself; called by hand, name a file that is finished".to_owned()
+            }
+            Self::Io { .. } => {
+                "can this user reach the file, and is its disk full? the kernel log says more of a disk that fails"
+                    .to_owned()
+            }
+            Self::Undescribable { .. } => return None,
         })
     }
 
@@ -253,5 +261,10 @@ mod tests {
         );
         let hint = error.hint().unwrap();
         assert!(hint.contains("walpoint resolve 00000001000000A30000004F --keep"), "{hint}");
+        let name = "00000001000000A30000004F".parse().unwrap();
+        let source = std::io::ErrorKind::StorageFull.into();
+        let io = ArchiveError::Io { verb: "write", what: "x".to_owned(), source };
+        assert!(io.hint().is_some() && ArchiveError::SourceChanged { name }.hint().is_some());
+        assert!(hint.contains("born of one image need an archive url of their own"), "{hint}");
     }
 }

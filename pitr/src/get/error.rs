@@ -88,7 +88,32 @@ impl GetError {
                 Some("the archive was changed by hand: compare walpoint list --wal".to_owned())
             }
             GetError::Archive(error) => error.hint(),
-            GetError::SegmentSize { .. } | GetError::Name(_) | GetError::Io { .. } => None,
+            GetError::SegmentSize { .. } => Some(
+                "the contract is another cluster's, or the segment size was changed after the restore: \
+                 restore again"
+                    .to_owned(),
+            ),
+            GetError::Io { .. } => {
+                Some("can this user write to pg_wal, and is its disk full? then start again".to_owned())
+            }
+            GetError::Name(_) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_reads_the_servers_log_is_told_the_next_step() {
+        let io = GetError::Io {
+            path: "pg_wal/x".into(),
+            verb: "write",
+            source: io::ErrorKind::StorageFull.into(),
+        };
+        assert!(io.hint().is_some_and(|hint| hint.contains("start again")));
+        let size = GetError::SegmentSize { expected: 1 << 20, found: 1 << 24 };
+        assert!(size.hint().is_some_and(|hint| hint.contains("restore again")));
     }
 }

@@ -153,17 +153,28 @@ fn push_what_is_left() -> String {
     "if a server still has it in pg_wal, push it from there: walpoint archive-push pg_wal/SEGMENT".to_owned()
 }
 
+fn only_before_or_a_later_backup() -> String {
+    "what lies before it, or behind the next backup, can be reached: walpoint window shows it".to_owned()
+}
+
 /// Why WAL that is there cannot be replayed on from here, and what to do.
 pub(crate) fn chain_end(end: &ChainEnd) -> (String, Option<String>) {
     match end {
         ChainEnd::Names => ("the WAL ends".to_owned(), None),
-        ChainEnd::Damaged { name, at } => (format!("segment {name} is damaged at {at}"), None),
-        ChainEnd::Open { name, at } => {
-            (format!("segment {name} ends at {at} although WAL goes on after it"), None)
+        ChainEnd::Damaged { name, at } => {
+            (format!("segment {name} is damaged at {at}"), Some(only_before_or_a_later_backup()))
         }
-        ChainEnd::Unlinked { name, reason } => {
-            (format!("segment {name} does not continue the one before it: {reason}"), None)
-        }
+        ChainEnd::Open { name, at } => (
+            format!("segment {name} ends at {at} although WAL goes on after it"),
+            Some(only_before_or_a_later_backup()),
+        ),
+        ChainEnd::Unlinked { name, reason } => (
+            format!("segment {name} does not continue the one before it: {reason}"),
+            Some(format!(
+                "whose it is shows walpoint list --wal {name}; {}",
+                only_before_or_a_later_backup()
+            )),
+        ),
         ChainEnd::Sealed { name } => (continues_unknown(*name), None),
         ChainEnd::UnknownVersion { name } => (
             format!("segment {name} was written by a PostgreSQL version that this walpoint does not know"),

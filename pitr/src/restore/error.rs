@@ -75,7 +75,25 @@ impl RestoreError {
             RestoreError::Io { .. } | RestoreError::Interrupted(_) => {
                 Some("what was restored so far cannot start: remove it and restore again".to_owned())
             }
-            RestoreError::Setting(_) | RestoreError::Archive(_) => None,
+            RestoreError::Setting(_) => {
+                Some("choose paths and values without line breaks, then restore again".to_owned())
+            }
+            RestoreError::Archive(error) => error.hint(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_archive_advises_is_passed_on() {
+        let archive = ArchiveError::NoKey { key: "x".to_owned() };
+        let advice = archive.hint();
+        assert!(advice.is_some());
+        assert_eq!(RestoreError::from(archive).hint(), advice);
+        let setting = UnwritableValue { name: "restore_command".to_owned() };
+        assert!(RestoreError::from(setting).hint().is_some());
     }
 }

@@ -34,8 +34,20 @@ pub struct Ground {
     pub refusals: Vec<Refusal>,
     /// What may go wrong at the start.
     pub warnings: Vec<String>,
-    /// What of the backup's settings is put out of action, by name and file.
+    /// What of the backup's settings is put out of action, by name and file; none when
+    /// that could not be read without the key.
+    pub neutralised: Option<Vec<String>>,
+}
+
+/// What a backup brings along, wherever it goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Brought {
+    /// What may go wrong at the start.
+    pub warnings: Vec<String>,
+    /// What of its settings is put out of action, by name and file.
     pub neutralised: Vec<String>,
+    /// Its tablespaces: object identifier and old path.
+    pub tablespaces: Vec<(u32, PathBuf)>,
 }
 
 /// Everything that a restore knows before it writes.
@@ -85,6 +97,29 @@ pub async fn survey(
     }
 }
 
+/// Looks into the backup when nobody has said where it is to go. None without the key to
+/// its manifest and configuration.
+///
+/// # Errors
+/// The archive cannot give what is needed.
+pub async fn look_into(archive: &Archive, plan: &RecoveryPlan) -> Result<Option<Brought>, RestoreError> {
+    match brought(archive, plan).await {
+        Ok(brought) => Ok(Some(brought)),
+        Err(RestoreError::Archive(ArchiveError::NoKey { .. } | ArchiveError::WrongKey { .. })) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn brought(archive: &Archive, plan: &RecoveryPlan) -> Result<Brought, RestoreError> {
+    let inventory = read_manifest(archive, plan).await?;
+    let configuration = Configuration::fetch(archive, &inventory).await?;
+    Ok(Brought {
+        warnings: configuration.low_settings(&plan.backup.settings),
+        neutralised: configuration.neutralised(&inventory, &plan.backup, false),
+        tablespaces: inventory.tablespaces,
+    })
+}
+
 /// Reads the manifest and the configuration, and looks at the ground. What it refuses is
 /// in the answer.
 ///
@@ -102,7 +137,7 @@ pub async fn prepare(
     let ground = Ground {
         refusals: refusals(&inventory, &tablespaces, data_directory),
         warnings: demands(&configuration, &inventory, data_directory, &plan.backup.settings),
-        neutralised: configuration.neutralised(&inventory, &plan.backup, destination.take_over),
+        neutralised: Some(configuration.neutralised(&inventory, &plan.backup, destination.take_over)),
     };
     Ok(Prepared { inventory, tablespaces, configuration, ground })
 }
@@ -142,5 +177,5 @@ fn without_key(plan: &RecoveryPlan, data_directory: &Path, error: &ArchiveError)
     let warning = format!(
         "tablespaces, their space and the restored configuration were not looked at, and nothing can be restored here: {error}"
     );
-    Ground { refusals, warnings: vec![warning], neutralised: Vec::new() }
+    Ground { refusals, warnings: vec![warning], neutralised: None }
 }

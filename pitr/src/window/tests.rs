@@ -72,6 +72,50 @@ async fn each_timeline_has_its_own_part() {
     assert_eq!(ranges, expected);
 }
 
+/// A primary that died before its last segments were archived, and its successor: 5 and 6
+/// of timeline 1 are lost, timeline 2 begins in 7. Segments of timeline 1 from 8 on are
+/// there where the old primary came back.
+async fn lost_before_the_fork(old_goes_on: bool) -> TestArchive {
+    let mut old = WalWriter::new(size(), SYSTEM, 3);
+    let start = old.filler(100).lsn;
+    let first = backup(1, 1, start, old.backup_end(start).end, at_second(10));
+    for second in 1..=4 {
+        old.switch();
+        old.commit(1000 + second, at_second(100 * i64::from(second)), &[]);
+    }
+    let fork = old.end();
+    let mut new = old.clone();
+    new.promote(tli(2));
+    new.end_of_recovery(tli(1), at_second(500));
+    new.commit(2000, at_second(510), &[]);
+    old.switch();
+    old.commit(1005, at_second(600), &[]);
+    let mut test = TestArchive::new().await;
+    test.push_all(&old, |number| (number < 5 || (old_goes_on && number == 8)).then_some(Knows::All)).await;
+    test.history(2, &[(1, fork.0)]).await;
+    test.push_all(&new, |number| (number >= 7).then_some(Knows::All)).await;
+    test.backup(&first).await;
+    test
+}
+
+fn gaps(window: &Window) -> Vec<(TimelineId, SegmentName, SegmentName)> {
+    window.gaps.iter().map(|gap| (gap.timeline, gap.first, gap.last)).collect()
+}
+
+#[tokio::test]
+async fn a_hole_in_the_parent_before_the_fork_is_a_gap() {
+    let window = shown(&lost_before_the_fork(false).await).await;
+    assert_eq!(gaps(&window), [(tli(1), segment(1, 5), segment(1, 6))]);
+    assert!(window.gaps[0].reason.contains("not in the archive"), "{:?}", window.gaps);
+    assert_eq!(window.ranges.iter().map(|range| range.timeline).collect::<Vec<_>>(), [tli(1)]);
+}
+
+#[tokio::test]
+async fn a_gap_that_two_timelines_run_into_is_shown_once() {
+    let window = shown(&lost_before_the_fork(true).await).await;
+    assert_eq!(gaps(&window), [(tli(1), segment(1, 5), segment(1, 7))]);
+}
+
 #[tokio::test]
 async fn a_damaged_segment_is_a_gap_and_an_archive_without_backups_has_no_window() {
     let mut wal = WalWriter::new(size(), SYSTEM, 3);

@@ -54,9 +54,24 @@ fn wal_that_was_damaged_before_it_was_archived_is_named() -> Result<()> {
     let outcome = scene.walpoint.run(&["check"])?.expect(2)?;
     assert!(outcome.stdout.contains(&format!("segment {segment} is damaged at 0/")), "{outcome}");
     assert!(outcome.stdout.contains("damaged_segments=1"), "{outcome}");
+    let (_, wal) = scene.walpoint.json(&["list", "--wal"])?;
+    let damaged = &wal["timelines"][0]["damaged"];
+    assert_eq!(damaged[0]["segment"], segment.as_str(), "{wal:#}");
+    assert!(damaged[0]["lsn"].as_str().is_some_and(|lsn| lsn.starts_with("0/")), "{wal:#}");
+    let (_, window) = scene.walpoint.json(&["window"])?;
+    let gap = &window["gaps"][0];
+    assert_eq!(
+        (&gap["timeline"], &gap["first"], &gap["last"]),
+        (&1.into(), &segment.as_str().into(), &segment.as_str().into()),
+        "{window:#}"
+    );
     // A backup taken now begins behind the damage, and that is the way out.
     scene.backup()?;
     scene.walpoint.run(&["check"])?.expect(0)?;
+    // Who wants to know of the WAL since the backup before that one still sees it.
+    let further = scene.walpoint.with_config(|text| format!("{text}\n[check]\nlook_back = 2\n"))?;
+    let outcome = further.run(&["check"])?.expect(2)?;
+    assert!(outcome.stdout.contains(&format!("segment {segment} is damaged at 0/")), "{outcome}");
     Ok(())
 }
 
@@ -74,6 +89,8 @@ fn two_contents_without_a_decision_are_doubt() -> Result<()> {
     for said in [middle.as_str(), "two contents", "conflicts=1"] {
         assert!(outcome.stdout.contains(said), "{said} is not said\n{outcome}");
     }
+    let (_, wal) = scene.walpoint.json(&["list", "--wal"])?;
+    assert_eq!(wal["timelines"][0]["conflicts"], serde_json::json!([middle]), "{wal:#}");
     Ok(())
 }
 
@@ -91,6 +108,10 @@ fn metadata_that_were_changed_in_the_archive_are_critical_and_name_the_object() 
     let outcome = scene.walpoint.run(&["check"])?.expect(2)?;
     assert!(outcome.stdout.contains(&newest), "{outcome}");
     assert!(outcome.stdout.contains("its metadata are not what was stored"), "{outcome}");
+    let (_, report) = scene.walpoint.json(&["check"])?;
+    let unreadable = &report["unreadable"][0];
+    assert!(unreadable["object"].as_str().is_some_and(|object| object.contains(&newest)), "{report:#}");
+    assert!(unreadable["reason"].as_str().is_some_and(|reason| reason.contains("metadata")), "{report:#}");
     let said = scene.walpoint.run(&["plan", "--latest"])?.expect(6)?;
     assert!(said.stderr.contains(&newest) || said.stdout.contains(&newest), "{said}");
     std::fs::write(metadata, sound)?;

@@ -89,6 +89,16 @@ fn a_hole_in_the_parent_behind_the_fork_is_a_gap() -> Result<()> {
 
     let (status, plan) = scene.walpoint.json(&["plan", "--latest", "--target-timeline", "2"])?;
     assert_eq!(status, 6, "{plan}");
+    // Whoever looks before anything is planned sees it, too.
+    let hole = |gap: &serde_json::Value| gap["last"] == lost[0].as_str();
+    let (_, window) = scene.walpoint.json(&["window"])?;
+    let gap = window["gaps"].as_array().context("gaps")?.iter().find(|gap| hole(gap));
+    let gap = gap.with_context(|| format!("no gap up to {}: {window:#}", lost[0]))?;
+    assert_eq!((&gap["timeline"], &gap["first"]), (&1.into(), &lost[1].as_str().into()), "{window:#}");
+    let (_, wal) = scene.walpoint.json(&["list", "--wal"])?;
+    let gaps = wal["timelines"][0]["gaps"].as_array().context("gaps")?;
+    assert!(gaps.iter().any(hole), "{wal:#}");
+
     let directory = scene.fresh_directory();
     scene.restore_into(&directory, &["--latest", "--target-timeline", "2"])?.expect(6)?;
 

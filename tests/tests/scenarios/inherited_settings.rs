@@ -1,7 +1,7 @@
 //! What a restored cluster inherits must not interfere with its recovery, nor
 //! destroy the archive it recovers from.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use walpoint_tests::cluster::{ClusterOptions, Stop};
 use walpoint_tests::scene::{RECOVERY_LIMIT, Scene};
 use walpoint_tests::{programs, wait};
@@ -26,6 +26,15 @@ fn leftover_recovery_and_replication_settings_are_neutralised() -> Result<()> {
     scene.cluster.execute("insert into t values (2)")?;
     scene.archive_everything()?;
     scene.cluster.stop(Stop::Fast)?;
+
+    // Whoever plans sees it, before a place is named.
+    let (_, plan) = scene.walpoint.json(&["plan", "--latest"])?;
+    let neutralised = plan["neutralised"].as_array().context("neutralised")?;
+    for setting in ["recovery_target_time", "archive_cleanup_command", "primary_conninfo"] {
+        let named = |it: &serde_json::Value| it == format!("{setting} in postgresql.auto.conf").as_str();
+        assert!(neutralised.iter().any(named), "{setting}: {plan:#}");
+    }
+    assert!(plan["command"].as_str().is_some_and(|it| it.contains(" restore --latest ")), "{plan:#}");
 
     let mut restored = scene.recover(&["--latest"])?;
     // With a synchronous standby that does not exist this would never end.

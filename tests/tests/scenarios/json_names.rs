@@ -106,10 +106,17 @@ fn listings(walpoint: &Walpoint) -> Result<()> {
     has(backup, &[("damaged_pages", Number), ("verified_at", Null)]);
     assert_eq!(backup["kind"], "full");
 
+    // Who has to choose a cluster knows it by its last backup.
+    let choose = object(walpoint, 4, &["list", "--cluster", "1"])?;
+    let day = backup["stop"]["time"].as_str().context("a time")?.get(..10).context("a day")?.to_owned();
+    let said = choose["error"].as_str().context("an error")?;
+    assert!(said.contains(&format!("last backup {day}")), "{said}");
+
     let wal = object(walpoint, 0, &["list", "--wal"])?;
     let timeline = [("timeline", Number), ("parent", Null), ("fork_lsn", Null), ("first", Text)];
     let content = [("last", Text), ("count", Number), ("gaps", List), ("conflicts", List), ("damaged", List)];
     has(&wal["timelines"][0], &[&timeline[..], &content].concat());
+    has(&wal, &[("damaged", List)]);
     let first = wal["timelines"][0]["first"].as_str().context("a segment")?.to_owned();
     let file = object(walpoint, 0, &["list", "--wal", &first])?;
     has(
@@ -124,7 +131,7 @@ fn listings(walpoint: &Walpoint) -> Result<()> {
     Ok(())
 }
 
-const PLAN: [(&str, Kind); 8] = [
+const PLAN: [(&str, Kind); 10] = [
     ("reachable", Flag),
     ("reason", Null),
     ("backup/id", Text),
@@ -133,6 +140,8 @@ const PLAN: [(&str, Kind); 8] = [
     ("segments/last", Text),
     ("segments/count", Number),
     ("segments/bytes", Number),
+    ("command", Text),
+    ("neutralised", List),
 ];
 
 fn plans(walpoint: &Walpoint, inside: &str, before: &str) -> Result<()> {
@@ -163,7 +172,8 @@ fn health(walpoint: &Walpoint) -> Result<()> {
     let now = [("lag_seconds", Number), ("unarchived_bytes", Number), ("backup_age_seconds", Number)];
     let archiver = [("archiver/last_archived", Text), ("archiver/last_archived_time", Time)];
     let backup = [("last_good_backup/id", Text), ("last_good_backup/stopped", Time)];
-    let lists = [("gaps", List), ("missing", List), ("damaged", List), ("conflicts", List)];
+    let lists =
+        [("gaps", List), ("missing", List), ("damaged", List), ("conflicts", List), ("unreadable", List)];
     has(&report, &[&now[..], &archiver, &backup, &lists].concat());
     has(&report, &[("status", Text), ("findings", List), ("waiting/count", Number)]);
     has(&report, &[("probe/segment", Text), ("probe/seconds", Number), ("thresholds", Object)]);

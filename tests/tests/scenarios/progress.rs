@@ -50,6 +50,34 @@ fn a_pipe_gets_plain_lines_and_standard_output_the_result_alone() -> Result<()> 
 }
 
 #[test]
+fn a_json_log_has_progress_and_plan_as_lines_of_it() -> Result<()> {
+    let Some(mut scene) = scene()? else { return Ok(()) };
+    let directory = scene.fresh_directory();
+    let data = directory.to_str().context("a path")?;
+    let restore =
+        scene.walpoint.ok(&["--log-format", "json", "restore", "--latest", "--data-directory", data])?;
+    let backup = scene.walpoint.ok(&["--log-format", "json", "backup"])?;
+    for (outcome, expected) in
+        [(restore, &["the target can be reached", "restore: copying"][..]), (backup, &["backup: "])]
+    {
+        let messages = messages(&outcome)?;
+        for what in expected {
+            assert!(messages.iter().any(|message| message.contains(what)), "{what}: {messages:#?}");
+        }
+    }
+    Ok(())
+}
+
+/// The messages of a log that must be JSON in every line.
+fn messages(outcome: &Outcome) -> Result<Vec<String>> {
+    let message = |line: &str| {
+        let line: serde_json::Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
+        Ok(line["message"].as_str().context("a message")?.to_owned())
+    };
+    outcome.stderr.lines().map(message).collect()
+}
+
+#[test]
 fn a_terminal_gets_a_bar_and_standard_output_the_result_alone() -> Result<()> {
     if !Path::new(TERMINAL).exists() {
         return programs::missing::<()>("no script of util-linux, which makes a terminal").map(|_| ());

@@ -5,6 +5,7 @@ use anyhow::Result;
 use walpoint_tests::cluster::{Cluster, ClusterOptions, Stop};
 use walpoint_tests::programs;
 use walpoint_tests::scene::{RECOVERY_LIMIT, Scene};
+use walpoint_tests::scratch::write_private;
 
 fn restart(cluster: &mut Cluster) -> Result<()> {
     cluster.stop(Stop::Fast)?;
@@ -41,6 +42,49 @@ fn the_second_of_two_copies_is_refused() -> Result<()> {
     let newest = list["backups"].as_array().and_then(|backups| backups.last());
     assert_eq!(newest.and_then(|backup| backup["id"].as_str()), Some(id.as_str()), "{list}");
     Ok(())
+}
+
+/// As docs/operating.md has it.
+#[test]
+fn the_primary_goes_on_where_a_copy_took_over_by_mistake() -> Result<()> {
+    let Some(postgres) = programs::distribution_postgres()? else { return Ok(()) };
+    let mut scene = Scene::on_directory(&postgres, ClusterOptions::default())?;
+    scene.backup()?;
+    scene.cluster.execute("create table t as select 'both' as who")?;
+    scene.archive_everything()?;
+    let mut copy = scene.recover(&["--latest"])?;
+    let for_copy = scene.walpoint_for(&copy)?;
+    for_copy.run(&["take-over"])?.expect(1)?;
+    restart(&mut copy)?;
+    for_copy.ok(&["take-over"])?;
+    copy.execute("insert into t values ('copy')")?;
+    copy.switch_and_wait_archived(RECOVERY_LIMIT)?;
+    copy.stop(Stop::Fast)?;
+
+    scene.cluster.execute("insert into t values ('primary')")?;
+    scene.archive_everything()?;
+    let outcome = scene.walpoint.run(&["check"])?.expect(2)?;
+    assert!(outcome.stdout.contains("the archive follows timeline 2"), "{outcome}");
+
+    let primary = &mut scene.cluster;
+    primary.stop(Stop::Fast)?;
+    let data = primary.data().to_owned();
+    write_private(&data.join("recovery.signal"), "")?;
+    let settings = std::fs::read_to_string(data.join("postgresql.auto.conf"))?;
+    primary.override_settings(&format!(
+        "restore_command = '{} archive-get %f %p'\nrecovery_target_timeline = 'current'",
+        scene.walpoint.hook_prefix()
+    ))?;
+    primary.start_expect_ready(RECOVERY_LIMIT)?;
+    write_private(&data.join("postgresql.auto.conf"), &settings)?;
+    assert_eq!(primary.value("select count(*) from t where who = 'copy'")?, "0");
+    scene.backup()?;
+    scene.archive_everything()?;
+    scene.walpoint.run(&["check"])?.expect(0)?;
+    scene.cluster.stop(Stop::Fast)?;
+    let mut restored = scene.recover(&["--latest"])?;
+    assert_eq!(restored.value("select string_agg(who, ',' order by who) from t")?, "both,primary");
+    restored.stop(Stop::Fast)
 }
 
 #[test]

@@ -15,6 +15,8 @@ use walpoint_wal::{Lsn, SegmentName, SegmentSize, TimelineId};
 struct Wal {
     cluster: walpoint_wal::SystemIdentifier,
     timelines: Vec<Timeline>,
+    /// Objects that should say something and cannot be read.
+    damaged: Vec<serde_json::Value>,
 }
 
 #[derive(Debug, Serialize)]
@@ -32,7 +34,7 @@ struct Timeline {
     has_history: bool,
 }
 
-/// Segments that are missing between others.
+/// Segments that are missing between others, or before the fork of a later timeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 struct Gap {
     first: SegmentName,
@@ -49,7 +51,8 @@ pub async fn list(archive: &Archive, workers: NonZeroUsize, as_json: bool) -> Re
         .buffered(workers.get())
         .try_collect()
         .await?;
-    let wal = Wal { cluster: catalog.cluster.system_identifier, timelines };
+    let damaged = super::unreadable(&catalog);
+    let wal = Wal { cluster: catalog.cluster.system_identifier, timelines, damaged };
     if as_json { output::json_line(&wal) } else { Ok(text(&wal) + &super::unreadable_text(&catalog)) }
 }
 
@@ -83,7 +86,7 @@ async fn describe(
         first: numbers.first().copied().and_then(name),
         last: numbers.last().copied().and_then(name),
         count: numbers.len() as u64,
-        gaps: gaps(&numbers)
+        gaps: gaps(&numbers, known_end(catalog, timeline, size))
             .into_iter()
             .filter_map(|(first, last)| Some(Gap { first: name(first)?, last: name(last)? }))
             .collect(),
@@ -99,9 +102,19 @@ fn undecided(segments: &BTreeMap<u64, SegmentState>) -> impl Iterator<Item = u64
     segments.iter().filter(move |(_, state)| is_undecided(state)).map(|(number, _)| *number)
 }
 
-/// The ranges that are missing between ascending numbers.
-fn gaps(numbers: &[u64]) -> Vec<(u64, u64)> {
-    let pairs = numbers.iter().zip(numbers.iter().skip(1));
+/// The first segment that need not be on this timeline: the one in which the last of those that descend
+/// from it forks off, and of which that has a copy.
+fn known_end(catalog: &Catalog, timeline: TimelineId, size: SegmentSize) -> Option<u64> {
+    let ancestors = catalog.histories.values().flat_map(|history| &history.ancestors);
+    let forks = ancestors.filter(|ancestor| ancestor.timeline == timeline);
+    forks.map(|ancestor| ancestor.fork.segment_number(size)).max()
+}
+
+/// The ranges that are missing between ascending numbers, and from the last of them to the known end.
+fn gaps(numbers: &[u64], end: Option<u64>) -> Vec<(u64, u64)> {
+    let behind = end.filter(|end| numbers.last().is_some_and(|last| last < end));
+    let next = numbers.iter().skip(1).chain(&behind);
+    let pairs = numbers.iter().zip(next);
     pairs.filter(|(one, next)| **one + 1 < **next).map(|(one, next)| (one + 1, next - 1)).collect()
 }
 
@@ -151,15 +164,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gaps_lie_between_what_is_there() {
-        for (numbers, expected) in [
-            (&[][..], &[][..]),
-            (&[3], &[]),
-            (&[3, 4, 5], &[]),
-            (&[3, 5], &[(4, 4)]),
-            (&[1, 5, 6, 9], &[(2, 4), (7, 8)]),
+    fn gaps_lie_between_what_is_there_and_before_the_last_fork() {
+        for (numbers, end, expected) in [
+            (&[][..], None, &[][..]),
+            (&[], Some(7), &[]),
+            (&[3], None, &[]),
+            (&[3, 4, 5], None, &[]),
+            (&[3, 4, 5], Some(5), &[]),
+            (&[3, 4, 5], Some(6), &[]),
+            (&[3, 5], None, &[(4, 4)]),
+            (&[1, 5, 6, 9], Some(8), &[(2, 4), (7, 8)]),
+            (&[1, 5, 6], Some(9), &[(2, 4), (7, 8)]),
         ] {
-            assert_eq!(gaps(numbers), expected, "{numbers:?}");
+            assert_eq!(gaps(numbers, end), expected, "{numbers:?} {end:?}");
         }
     }
 }

@@ -16,8 +16,9 @@ const SUPPOSED_FETCHING: u64 = 100 << 20;
 /// Bytes of WAL a second that the estimate supposes PostgreSQL to replay. Chosen as well.
 const SUPPOSED_REPLAY: u64 = 30 << 20;
 
-/// The object that `plan --json` prints for a target that can be reached.
-pub fn reachable_json(plan: &RecoveryPlan) -> Value {
+/// The object that `plan --json` prints for a target that can be reached. `command` carries it out; what that
+/// puts out of action is null where it could not be read.
+pub fn reachable_json(plan: &RecoveryPlan, command: Option<&str>, neutralised: Option<&[String]>) -> Value {
     let prepared: Vec<Value> = plan
         .prepared_open
         .iter()
@@ -43,12 +44,14 @@ pub fn reachable_json(plan: &RecoveryPlan) -> Value {
         "estimated_seconds": estimated(plan).as_secs(),
         "warnings": plan.warnings,
         "notes": plan.notes,
+        "command": command,
+        "neutralised": neutralised,
     })
 }
 
-/// The same of a plan to a segment: null where only content says it.
-pub fn to_segment_json(plan: &SegmentPlan) -> Value {
-    let mut object = reachable_json(plan.bounds());
+/// The same of a plan to a segment: null where only content says it. No command: that needs the key.
+pub fn to_segment_json(plan: &SegmentPlan, neutralised: Option<&[String]>) -> Value {
+    let mut object = reachable_json(plan.bounds(), None, neutralised);
     object["exact"] = json!(false);
     for unknown in ["last_record", "last_included", "first_excluded", "prepared"] {
         object[unknown] = Value::Null;
@@ -252,10 +255,15 @@ mod tests {
 
     #[test]
     fn the_names_of_a_plan_are_the_interface() {
-        let plan = reachable_json(&plan());
+        let neutralised = ["archive_mode in postgresql.conf".to_owned()];
+        let plan = reachable_json(&plan(), Some("walpoint restore --latest"), Some(&neutralised));
         assert_eq!((&plan["reachable"], &plan["reason"]), (&json!(true), &Value::Null));
         assert_eq!(plan["backup"]["id"], "20261121T005909Z-full-66a14c");
         assert_eq!(plan["timeline"], 1);
+        assert_eq!(
+            (&plan["command"], &plan["neutralised"]),
+            (&json!("walpoint restore --latest"), &json!(neutralised))
+        );
         assert_eq!(
             plan["segments"],
             json!({

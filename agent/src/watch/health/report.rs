@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::output::plugin_line;
+
 use super::{Finding, KnownBackup, Level, Limits, Snapshot, Thresholds};
 
 /// The object of `check --json`.
@@ -25,6 +27,8 @@ pub struct Report {
     pub damaged: Vec<ReportedDamage>,
     pub conflicts: Vec<String>,
     pub missing_histories: Vec<u32>,
+    /// Objects that are there and cannot be used.
+    pub unreadable: Vec<ReportedObject>,
 }
 
 #[derive(Debug, Serialize)]
@@ -63,6 +67,13 @@ pub struct ReportedGap {
 }
 
 #[derive(Debug, Serialize)]
+pub struct ReportedObject {
+    /// Its key, or the name of the WAL file that it holds.
+    pub object: String,
+    pub reason: String,
+}
+
+#[derive(Debug, Serialize)]
 pub struct ReportedDamage {
     pub segment: String,
     pub lsn: String,
@@ -98,6 +109,7 @@ impl Report {
             missing_histories: archive
                 .map(|it| it.missing_histories.iter().map(|timeline| timeline.get()).collect())
                 .unwrap_or_default(),
+            unreadable: archive.map(reported_unreadable).unwrap_or_default(),
         }
     }
 }
@@ -115,6 +127,11 @@ fn reported_missing(archive: &super::ArchiveState) -> Vec<String> {
 fn reported_damage(archive: &super::ArchiveState) -> Vec<ReportedDamage> {
     let damaged = archive.damaged.iter();
     damaged.map(|it| ReportedDamage { segment: it.segment.to_string(), lsn: it.lsn.to_string() }).collect()
+}
+
+fn reported_unreadable(archive: &super::ArchiveState) -> Vec<ReportedObject> {
+    let objects = archive.unreadable.iter().cloned();
+    objects.map(|(object, reason)| ReportedObject { object, reason }).collect()
 }
 
 impl ReportedWaiting {
@@ -157,8 +174,7 @@ pub fn text(snapshot: &Snapshot, thresholds: &Thresholds, findings: &[Finding]) 
         let texts: Vec<&str> = findings.iter().map(|finding| finding.text.as_str()).collect();
         texts.join("; ")
     };
-    // A bar or a newline would end the text for the plugin's reader.
-    let said = said.replace('|', "/").replace(['\n', '\r'], " ");
+    let said = plugin_line(&said);
     let perfdata = perfdata(snapshot, thresholds);
     let bar = if perfdata.is_empty() { "" } else { " | " };
     format!("{}: {said}{bar}{perfdata}", level(findings).word())

@@ -51,6 +51,15 @@ impl Archive {
         Ok(catalog)
     }
 
+    /// A catalog that lists no WAL, with the WAL that can lie at or after a position. What
+    /// it has of backups and histories is not asked for again.
+    pub async fn with_wal_from(&self, mut catalog: Catalog, from: Lsn) -> Result<Catalog, ArchiveError> {
+        let wal = self.list_wal(CatalogScope::From(from)).await?;
+        catalog.unknown.extend(wal.unknown);
+        catalog.add_wal(&self.layout, &wal.listed);
+        Ok(catalog)
+    }
+
     /// The backups, by their summaries.
     pub async fn backups(&self) -> Result<BackupListing, ArchiveError> {
         let prefix = self.layout.backup_prefix();

@@ -115,7 +115,7 @@ impl Configuration {
     /// Recovery stops where a setting is below the original's (`CheckRequiredParameterValues`,
     /// access/transam/xlogrecovery.c). What no file says is the default, or in a file
     /// that one of them includes, and is not judged.
-    fn low_settings(&self, of_original: &Settings) -> Vec<String> {
+    pub(in crate::restore) fn low_settings(&self, of_original: &Settings) -> Vec<String> {
         let needed = [
             ("max_connections", of_original.max_connections),
             ("max_worker_processes", of_original.max_worker_processes),

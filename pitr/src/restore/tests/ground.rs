@@ -80,12 +80,34 @@ async fn subscriptions_are_named_unless_the_copy_takes_over() {
     for (take_over, expected) in [(false, vec!["subscription orders"]), (true, vec![])] {
         let request = RestoreRequest { take_over, ..fixture::request(stage.target()) };
         let ground = survey(&stage.archive, &plan, &request.destination()).await.unwrap();
-        assert_eq!(ground.neutralised, expected);
+        assert_eq!(ground.neutralised.unwrap(), expected);
         restore(&stage.archive, &plan, &request, &Progress::new()).await.unwrap();
         let workers = value_of(&stage.read("postgresql.auto.conf"), "max_logical_replication_workers");
         assert_eq!(workers.as_deref(), (!take_over).then_some("0"));
         std::fs::remove_dir_all(stage.target()).unwrap();
     }
+}
+
+#[tokio::test]
+async fn what_a_backup_brings_along_is_known_before_a_place_is_chosen() {
+    let stage = Stage::new().await;
+    let mut contents = Contents::cluster();
+    contents
+        .file("postgresql.conf", b"max_connections = 20\nssl_cert_file = '/nowhere'\narchive_mode = on\n")
+        .file("standby.signal", b"");
+    let mut backup = contents.store(&stage.archive).await;
+    backup.subscriptions = Some(vec!["orders".to_owned()]);
+    let brought = look_into(&stage.archive, &fixture::plan(backup)).await.unwrap().unwrap();
+    let neutralised = ["standby.signal", "archive_mode in postgresql.conf", "subscription orders"];
+    assert_eq!(brought.neutralised, neutralised);
+    let low =
+        "postgresql.conf sets max_connections to 20, and the original ran with 100: recovery stops at that";
+    assert_eq!(brought.warnings, [low]);
+
+    let sealer = fixture::sealer(Some(stage.scratch.path()));
+    let archive = Archive::new(Arc::clone(&stage.store), fixture::CLUSTER, sealer);
+    let sealed = fixture::plan(contents.store(&archive).await);
+    assert_eq!(look_into(&stage.archive, &sealed).await.unwrap(), None);
 }
 
 #[tokio::test]

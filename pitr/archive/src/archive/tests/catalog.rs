@@ -151,7 +151,9 @@ async fn the_catalog_shows_all_there_is_and_what_is_wrong_with_it() {
     let later = archive.catalog(CatalogScope::From(Lsn(0x1_0000_0000))).await.unwrap();
     assert_eq!(later.wal.keys().collect::<Vec<_>>(), [&timeline(2)]);
     assert_eq!(later.backups, [summary()]);
-    assert!(archive.catalog(CatalogScope::NoWal).await.unwrap().wal.is_empty());
+    let without = archive.catalog(CatalogScope::NoWal).await.unwrap();
+    assert!(without.wal.is_empty());
+    assert_eq!(archive.with_wal_from(without, Lsn(0x1_0000_0000)).await.unwrap(), later);
 }
 
 #[tokio::test]
