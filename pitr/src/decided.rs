@@ -66,12 +66,14 @@ async fn apart_on(
     segment: SegmentName,
     content: Content,
 ) -> Result<Vec<Apart>, ArchiveError> {
-    let number = segment.number(wal.size()).ok().filter(|number| {
-        wal.link(*number).is_some_and(|link| link.name == segment)
-    });
+    let number = segment
+        .number(wal.size())
+        .ok()
+        .filter(|number| wal.link(*number).is_some_and(|link| link.name == segment));
     let Some(number) = number else { return Ok(Vec::new()) };
     let chains = chains(wal, content).await?;
-    let beside = chains.iter().filter(|chain| [number.checked_sub(1), Some(number)].contains(&Some(chain.last())));
+    let beside =
+        chains.iter().filter(|chain| [number.checked_sub(1), Some(number)].contains(&Some(chain.last())));
     let apart = beside.filter_map(|chain| {
         let segment = chain.ends.segment()?;
         Some(Apart { segment, reason: words::chain_end(&chain.ends).0 })

@@ -19,7 +19,8 @@ pub async fn run(settings: &Settings, args: &ResolveArgs, as_json: bool) -> Resu
     let text = if as_json {
         output::json_line(&json!({ "file": args.name, "used": keep, "apart": apart }))?
     } else {
-        let decided = format!("recovery uses content {keep} of {}; every other content is refused\n", args.name);
+        let decided =
+            format!("recovery uses content {keep} of {}; every other content is refused\n", args.name);
         apart.iter().map(text_of).fold(decided, |text, line| text + &line)
     };
     output::result_of_work(&text);
@@ -32,7 +33,8 @@ async fn apart_beside(archive: &Archive, name: &WalFileName) -> Vec<Apart> {
     let WalFileName::Segment(segment) = name else { return Vec::new() };
     let looking = async {
         let cluster = archive.cluster().await?.ok_or(ArchiveError::NoCluster(archive.system_identifier()))?;
-        let before = segment.previous(cluster.segment_size).and_then(|it| it.start(cluster.segment_size).ok());
+        let before =
+            segment.previous(cluster.segment_size).and_then(|it| it.start(cluster.segment_size).ok());
         let catalog = archive.catalog(CatalogScope::From(before.unwrap_or(Lsn::ZERO))).await?;
         decided::apart_beside(archive, &catalog, *segment).await
     };

@@ -28,7 +28,7 @@ pub fn is_end_of_timeline(survey: &Survey, histories: &[TimelineHistory]) -> boo
 /// end of the old one.
 pub fn histories_in(pg_wal: &Path) -> Vec<TimelineHistory> {
     let entries = std::fs::read_dir(pg_wal).into_iter().flatten().flatten();
-    let names = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let names = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<WalFileName>().ok());
     let timelines = names.filter_map(|name| match name {
         WalFileName::History(timeline) => Some(timeline),
         _ => None,

@@ -206,7 +206,10 @@ impl Push {
             Ok(histories) => Ok(is_end_of_timeline(survey, &histories)),
             Err(error @ ArchiveError::Store(_)) if !error.is_not_found() => Err(error.into()),
             Err(error) => {
-                tracing::warn!("could not tell whether \"{}\" is the end of its timeline: {error}", self.name);
+                tracing::warn!(
+                    "could not tell whether \"{}\" is the end of its timeline: {error}",
+                    self.name
+                );
                 Ok(false)
             }
         }

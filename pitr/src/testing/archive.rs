@@ -9,8 +9,8 @@ use walpoint_archive::compress::CompressionLevel;
 use walpoint_archive::store::ObjectStore;
 use walpoint_archive::store::dir::DirStore;
 use walpoint_archive::{
-    Archive, ArchiveError, BackupSummary, Catalog, CatalogScope, Common, ContentHash, ContentId, FileFacts, KeyRing, PutSource,
-    PutWal, RunFacts, Sealer, WalFacts, WriterId,
+    Archive, ArchiveError, BackupSummary, Catalog, CatalogScope, Common, ContentHash, ContentId, FileFacts,
+    KeyRing, PutSource, PutWal, RunFacts, Sealer, WalFacts, WriterId,
 };
 use walpoint_wal::{Carry, SegmentName, Survey, SurveyOf, Surveyor, TimelineId, WalFileName};
 

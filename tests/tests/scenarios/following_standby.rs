@@ -73,6 +73,9 @@ fn a_standby_that_archives_always_goes_on_behind_a_failover() -> Result<()> {
     heir.stop(Stop::Fast)?;
     follower.stop(Stop::Fast)?;
     let mut restored = scene.recover(&["--latest"])?;
-    assert_eq!(restored.value("select string_agg(branch || n, ',' order by branch, n) from t")?, "common1,common2,new1");
+    assert_eq!(
+        restored.value("select string_agg(branch || n, ',' order by branch, n) from t")?,
+        "common1,common2,new1"
+    );
     restored.stop(Stop::Immediate)
 }

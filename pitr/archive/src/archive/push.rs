@@ -170,7 +170,11 @@ impl Archive {
     /// of an object does not tell, that takes a wait.
     ///
     /// Our own clock may be ahead of the store's, so it only spares asking.
-    async fn is_certainly_settled(&self, state: &SegmentState, ours: ContentId) -> Result<bool, ArchiveError> {
+    async fn is_certainly_settled(
+        &self,
+        state: &SegmentState,
+        ours: ContentId,
+    ) -> Result<bool, ArchiveError> {
         if !is_only_content(state, ours) {
             return Ok(false);
         }

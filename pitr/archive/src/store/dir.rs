@@ -179,7 +179,8 @@ impl ObjectStore for DirStore {
 
     async fn age(&self, key: &ObjectKey) -> Result<Option<Duration>, StoreError> {
         let owned_key = key.clone();
-        self.blocking(Attempt::on("look at", key), move |root, attempt| age::age(root, &owned_key, attempt)).await
+        self.blocking(Attempt::on("look at", key), move |root, attempt| age::age(root, &owned_key, attempt))
+            .await
     }
 
     async fn try_checksum(&self, _key: &ObjectKey) -> Result<ChecksumCheck, StoreError> {
