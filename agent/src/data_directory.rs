@@ -18,7 +18,7 @@ const TRIES: u32 = 10;
 const BETWEEN_TRIES: Duration = Duration::from_millis(20);
 
 /// A data directory with its control file.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct DataDirectory {
     /// Where it is.
     pub path: PathBuf,

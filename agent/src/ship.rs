@@ -5,6 +5,7 @@ pub mod push;
 
 pub mod before;
 mod cluster;
+mod end_of_timeline;
 mod examine;
 mod histories;
 mod source;

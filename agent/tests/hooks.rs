@@ -170,6 +170,33 @@ fn other_files_are_kept_by_the_same_rule() {
 }
 
 #[test]
+fn the_end_of_a_timeline_that_was_left_is_archived_as_partial() {
+    for there in [false, true] {
+        let stage = Stage::new();
+        let partial = format!("{OPEN}.partial");
+        let refused = stage.push(OPEN).expect(1).says("without a switch");
+        let end = refused.stderr.split("its WAL ends at ").nth(1).unwrap().split_whitespace().next().unwrap();
+        std::fs::write(stage.wal("00000002.history"), format!("1\t{end}\tno reason\n")).unwrap();
+        if there {
+            stage.push("00000002.history").expect(0);
+            std::fs::remove_file(stage.wal("00000002.history")).unwrap();
+        }
+        stage.push(OPEN).expect(0);
+        stage.push(OPEN).expect(0);
+        stage.get(&partial).expect(0);
+        assert!(stage.delivered() == fixture(OPEN));
+        assert_ne!(stage.get(OPEN).status, 0, "nobody takes it for the whole segment");
+        // Whoever has that file recycled from another one, and whoever was promoted, keeps theirs too.
+        let mut recycled = fixture(OPEN);
+        let last = recycled.len() - 1;
+        recycled[last] = 1;
+        std::fs::write(stage.wal(&partial), &recycled).unwrap();
+        stage.push(&partial).expect(0);
+        stage.push(OPEN).expect(0);
+    }
+}
+
+#[test]
 fn a_history_that_cannot_be_read_is_refused() {
     let stage = Stage::new();
     std::fs::write(stage.wal("00000002.history"), "nonsense").unwrap();

@@ -52,6 +52,9 @@ pub struct Link<'a> {
     pub variant: &'a Variant,
     /// Where the timeline that it is named for is left, when that is inside it.
     pub cut: Option<Lsn>,
+    /// Another content stands, stood or was refused under this name: what the metadata of
+    /// the segments behind it say of their run may go back to that one.
+    pub is_contested: bool,
 }
 
 /// Segments that are needed on the way and cannot be used.
@@ -167,7 +170,8 @@ impl<'a> Found<'a> {
                 }
                 Usable::One(variant) => {
                     self.unusable.remove(number);
-                    self.links.insert(*number, Link { number: *number, name, variant, cut });
+                    let is_contested = state.is_contested();
+                    self.links.insert(*number, Link { number: *number, name, variant, cut, is_contested });
                 }
                 Usable::Nothing => {}
                 Usable::Ambiguous(variants) => {

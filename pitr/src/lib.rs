@@ -3,6 +3,7 @@
 pub mod contract;
 pub mod coverage;
 pub mod data_dir;
+pub mod decided;
 pub mod get;
 pub mod locate;
 pub mod path;

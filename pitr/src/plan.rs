@@ -6,6 +6,7 @@
 
 mod backup;
 mod build;
+mod copies;
 mod outcome;
 mod reach;
 mod replay;

@@ -6,7 +6,7 @@
 //! wants: a leftover `recovery_target_time` beside our target is FATAL,
 //! `archive_cleanup_command` may delete from a directory archive,
 //! `recovery_min_apply_delay` delays, `synchronous_standby_names` makes the first
-//! commit wait for ever. All names but one are known to PostgreSQL 13–18, and
+//! commit wait for ever. All names but a few are known to PostgreSQL 13–18, and
 //! `postgresql.auto.conf` wins over `postgresql.conf`.
 
 use walpoint_wal::{Lsn, Major, TimelineId};
@@ -63,6 +63,11 @@ const EMPTIED: [&str; 6] = [
 /// is there. Later versions do not know it and would not start with it.
 const TRIGGER: &str = "promote_trigger_file";
 
+/// From 17 on: standbys' slots that logical decoding waits for, and a standby's copying of its
+/// primary's slots. Earlier versions do not know them.
+const SLOTS_OF_STANDBYS: &str = "synchronized_standby_slots";
+const SLOTS_OF_PRIMARY: &str = "sync_replication_slots";
+
 /// Settings of a target; only one may be set.
 const TARGETS: [&str; 5] = [
     "recovery_target",
@@ -74,7 +79,7 @@ const TARGETS: [&str; 5] = [
 
 /// Settings whose former value, when they had one, does not hold in the copy.
 pub fn overridden() -> impl Iterator<Item = &'static str> {
-    TARGETS.into_iter().chain(EMPTIED).chain([TRIGGER])
+    TARGETS.into_iter().chain(EMPTIED).chain([TRIGGER, SLOTS_OF_STANDBYS, SLOTS_OF_PRIMARY])
 }
 
 /// Whether a setting's former value would have done something.
@@ -82,9 +87,14 @@ pub fn interferes(name: &str, value: &str) -> bool {
     match name {
         "recovery_min_apply_delay" => !matches!(value, "" | "0"),
         SUBSCRIPTION_WORKERS => value != "0",
-        "archive_mode" => !matches!(value.to_ascii_lowercase().as_str(), "off" | "false" | "no" | "0"),
+        "archive_mode" => !is_off(value),
+        SLOTS_OF_PRIMARY => !value.is_empty() && !is_off(value),
         _ => !value.is_empty(),
     }
+}
+
+fn is_off(value: &str) -> bool {
+    matches!(value.to_ascii_lowercase().as_str(), "off" | "false" | "no" | "0")
 }
 
 /// What PostgreSQL does when it has reached the target.
@@ -188,6 +198,10 @@ impl RecoverySettings<'_> {
         }
         if matches!(self.major, Some(Major::V13 | Major::V14 | Major::V15)) {
             settings.push((TRIGGER, String::new()));
+        }
+        if matches!(self.major, Some(Major::V17 | Major::V18)) {
+            settings.push((SLOTS_OF_STANDBYS, String::new()));
+            settings.push((SLOTS_OF_PRIMARY, "off".to_owned()));
         }
         settings
     }

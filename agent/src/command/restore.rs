@@ -6,7 +6,7 @@ use crate::cli::{RestoreArgs, TargetAction, TargetArgs};
 use crate::config::Settings;
 use crate::exit::{Ending, Failure};
 use crate::open::{self, Patience};
-use crate::{command, logging, output, postgres_command, progress_bar};
+use crate::{command, logging, output, postgres_command, progress_bar, writer_id};
 use serde_json::json;
 use walpoint_archive::config::ArchiveUrl;
 use walpoint_pitr::contract::CONTRACT_FILE;
@@ -54,6 +54,8 @@ pub async fn run(settings: &Settings, args: &RestoreArgs, as_json: bool) -> Resu
     let progress = Progress::new();
     let work = carry_out(&archive, plan, &request, prepared, &progress);
     let restored = progress_bar::shown("restore", &progress, work).await?;
+    // Before anybody can copy the directory: the writer's id is this one's.
+    writer_id::of(&restored.data_directory);
     // The cluster is there: that nobody could be told so does not make it less so.
     output::result_of_work(&if as_json {
         let command = restore_command_line(settings, &args.target, Some(&request.destination()));

@@ -85,7 +85,7 @@ async fn must_be_ours(archive: &Archive, timeline: TimelineId, ours: WriterId) -
                 ),
             )
             .with_hint(
-                "another copy has taken over already, or still archives: give this cluster an archive url of its own, or restore it again, which gives it a timeline of its own",
+                "another copy has taken over already, or still archives (or this directory is itself a copy of the one that did): give this cluster an archive url of its own, or restore it again, which gives it a timeline of its own",
             ));
         }
     }

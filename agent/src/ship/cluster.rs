@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use walpoint_wal::{SegmentSize, SystemIdentifier};
 
 /// A hook's cluster.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct HookCluster {
     /// Its data directory.
     pub path: PathBuf,

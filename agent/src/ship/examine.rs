@@ -68,8 +68,21 @@ pub fn look(
         Some(bytes) => take(bytes),
         None => source.pieces(take)?,
     }
-    let examined = judge(surveyor.finish(), partial).map_err(|failure| failure.while_doing(doing(source)))?;
+    let examined = judge(surveyor.finish()).map_err(|failure| failure.while_doing(doing(source)))?;
     Ok(Looked { examined, content: hasher.finish(), bytes })
+}
+
+impl Looked {
+    /// That it is a whole segment, as its full name says.
+    ///
+    /// # Errors
+    /// Status 1 when its WAL just ends.
+    pub fn must_be_complete(&self, source: &Source) -> Result<(), Failure> {
+        match &self.examined {
+            Examined::Read(survey) => complete(survey).map_err(|failure| failure.while_doing(doing(source))),
+            Examined::Unreadable { .. } => Ok(()),
+        }
+    }
 }
 
 fn doing(source: &Source) -> String {
@@ -109,23 +122,26 @@ fn carry_out_of_all(name: SegmentName, source: &Source, cluster: SystemIdentifie
     surveyor.finish().ok()?.carry_out
 }
 
-fn judge(survey: Result<Survey, SurveyError>, partial: bool) -> Result<Examined, Failure> {
-    let survey = match survey {
-        Ok(survey) => survey,
+fn judge(survey: Result<Survey, SurveyError>) -> Result<Examined, Failure> {
+    match survey {
+        Ok(survey) => Ok(Examined::Read(Box::new(survey))),
         Err(why @ (SurveyError::UnknownMagic(magic) | SurveyError::UnknownPageSize { magic, .. })) => {
-            return Ok(Examined::Unreadable { magic, why });
+            Ok(Examined::Unreadable { magic, why })
         }
-        Err(error) => return Err(refusal(&error)),
-    };
+        Err(error) => Err(refusal(&error)),
+    }
+}
+
+fn complete(survey: &Survey) -> Result<(), Failure> {
     match &survey.ending {
-        Ending::Open { at } if !partial && !may_begin_with_a_switch(&survey) => Err(Failure::failed(
-            format!("its WAL ends at {at} without a switch to the next segment, so it is not complete"),
-        )
+        Ending::Open { at } if !may_begin_with_a_switch(survey) => Err(Failure::failed(format!(
+            "its WAL ends at {at} without a switch to the next segment, so it is not complete"
+        ))
         .with_hint(
             "PostgreSQL never archives a segment that it is still writing: was an incomplete copy put into \
              pg_wal, or restored from an archive?",
         )),
-        _ => Ok(Examined::Read(Box::new(survey))),
+        _ => Ok(()),
     }
 }
 
@@ -209,16 +225,15 @@ mod tests {
     #[test]
     fn what_may_be_the_rest_of_a_switch_does_not_stop_the_archiver() {
         for rest in [8, 16] {
-            assert!(matches!(judge(with_a_rest_of(rest), false), Ok(Examined::Read(_))), "{rest}");
+            assert!(complete(&with_a_rest_of(rest).unwrap()).is_ok(), "{rest}");
         }
     }
 
     #[test]
     fn a_segment_that_is_not_complete_is_refused() {
         for rest in [0, 24, 4000] {
-            let failure = judge(with_a_rest_of(rest), false).unwrap_err();
+            let failure = complete(&with_a_rest_of(rest).unwrap()).unwrap_err();
             assert_eq!(failure.status, Status::Failed, "{rest}");
-            assert!(judge(with_a_rest_of(rest), true).is_ok(), "{rest}: a partial one may end anywhere");
         }
     }
 }

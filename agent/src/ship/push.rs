@@ -5,6 +5,7 @@
 
 use super::before::{history_in, segment_before};
 use super::cluster::HookCluster;
+use super::end_of_timeline::{histories_in, is_end_of_timeline};
 use super::examine::{Examined, Looked, look, size_of_segment};
 use super::histories;
 use super::source::Source;
@@ -117,6 +118,7 @@ async fn push(
 }
 
 /// All that a push works with.
+#[derive(Clone)]
 struct Push {
     name: WalFileName,
     source: Arc<Source>,
@@ -139,6 +141,13 @@ impl Push {
         let before = segment_before(segment, size, history.as_ref());
         let (looked, seen) =
             futures::try_join!(self.look(segment, partial, before), self.see(before, segment))?;
+        if !partial && self.is_end_of_timeline(&looked).await? {
+            let partial = Push { name: WalFileName::Partial(segment), ..self.clone() };
+            return Box::pin(partial.segment(segment, true)).await;
+        }
+        if !partial {
+            looked.must_be_complete(&self.source)?;
+        }
         let previous = seen.previous.as_ref();
         // The first file of its kind: what later ones count on must be there before it, and be true of it.
         if !previous.is_some_and(|facts| facts.validated && facts.common.plain_size == size.bytes()) {
@@ -181,6 +190,29 @@ impl Push {
         let looked = looking.await;
         looked
             .unwrap_or_else(|error| Err(Failure::failed(format!("could not look at \"{segment}\": {error}"))))
+    }
+
+    /// Whether the file ends where a known history leaves its timeline. The archive is asked only about a
+    /// segment that is not whole.
+    async fn is_end_of_timeline(&self, looked: &Looked) -> Result<bool, Failure> {
+        let Examined::Read(survey) = &looked.examined else { return Ok(false) };
+        if matches!(survey.ending, WalEnding::Full | WalEnding::Switched { .. }) {
+            return Ok(false);
+        }
+        if is_end_of_timeline(survey, &histories_in(&self.pg_wal)) {
+            return Ok(true);
+        }
+        match self.archive.histories().await {
+            Ok(histories) => Ok(is_end_of_timeline(survey, &histories)),
+            Err(error @ ArchiveError::Store(_)) if !error.is_not_found() => Err(error.into()),
+            Err(error) => {
+                tracing::warn!(
+                    "could not tell whether \"{}\" is the end of its timeline: {error}",
+                    self.name
+                );
+                Ok(false)
+            }
+        }
     }
 
     fn history_of(&self, timeline: TimelineId) -> Option<TimelineHistory> {

@@ -182,6 +182,14 @@ impl SegmentState {
         }
     }
 
+    /// Whether another content was archived under this name, or refused, beside the one that
+    /// stands. What later segments' metadata say of the WAL in it may be said of that one.
+    pub fn is_contested(&self) -> bool {
+        let mut contents = self.variants.iter().map(|variant| variant.content);
+        let first = contents.next();
+        !self.refused.is_empty() || contents.any(|content| Some(content) != first)
+    }
+
     /// True when there is nothing, not even a mark.
     pub fn is_empty(&self) -> bool {
         self.variants.is_empty() && self.refused.is_empty()

@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -91,6 +92,10 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
     /// Makes sure that an object which a listing showed is durable. Whoever put it may have been killed
     /// after the object appeared and before that was settled; acknowledging it on sight would be too soon.
     async fn settle(&self, key: &ObjectKey) -> Result<(), StoreError>;
+
+    /// How long ago an object was stored, by the store's clock alone. None where it does not tell, or says
+    /// that it was stored later than now.
+    async fn age(&self, key: &ObjectKey) -> Result<Option<Duration>, StoreError>;
 
     /// Finds out what the store makes of the checksum that every body is sent with: sends one, under
     /// this key, with a checksum that is not its own. The object may exist afterwards, or be replaced.

@@ -2,7 +2,8 @@
 //!
 //! What a segment's metadata says of its *run* (unbroken WAL as far as whoever archived it
 //! could see) spares reading: one look at a run's last segment proves the whole run. Where
-//! two runs meet the records decide, and the answer joins them to one chain or not.
+//! two runs meet the records decide, and the answer joins them to one chain or not. The
+//! same on both sides of a segment that had a rival: its neighbours may speak of that one.
 
 use std::sync::Arc;
 
@@ -10,6 +11,9 @@ use walpoint_archive::{ArchiveError, RunFacts, WalEnding, WalFacts};
 use walpoint_wal::{Event, Lsn, SegmentName};
 
 use super::scan::{Advance, EventAt, PathWal, Scan, Spot};
+
+/// Bytes of a segment's first page header (`SizeOfXLogLongPHD`, access/xlog_internal.h).
+const FIRST_PAGE_HEADER: u64 = 40;
 
 /// Unbroken WAL, as long as it gets.
 #[derive(Debug)]
@@ -31,7 +35,8 @@ pub(crate) struct Run {
     pub facts: Arc<WalFacts>,
     /// What that says of the run.
     pub totals: RunFacts,
-    /// The totals count WAL from before `first`, which is not on the path any more.
+    /// The totals count WAL from before `first`, which is not on the path any more, or not
+    /// with the content that was counted.
     pub began_before: bool,
     /// One segment that counts only up to a fork inside it: its metadata say too much.
     pub is_cut: bool,
@@ -144,7 +149,7 @@ async fn piece_ending_with(wal: &PathWal<'_>, lowest: u64, last: u64) -> Result<
         return Err(wal.contradiction(last, what));
     }
     let is_cut = link.cut.is_some();
-    let first = if is_cut { last } else { begins.max(lowest) };
+    let first = if is_cut { last } else { wal.uncontested_since(begins.max(lowest), last) };
     let began_before = begins < first;
     let run = Run { first, last, facts, totals, began_before, is_cut, spanning: None };
     Ok((Piece::Run(Box::new(run)), first))
@@ -218,13 +223,16 @@ async fn edge(wal: &PathWal<'_>, content: Content, chain: &Chain, run: &Run) -> 
     if let Some(ends) = before.and_then(|before| stops_inside(wal, before)) {
         return Ok(Edge::Broken(ends));
     }
+    let is_contested = wal.is_contested_at(run.first);
     // A cut segment is a run of its own only here: its metadata continue the one before.
-    if run.began_before {
+    if run.began_before && !is_contested {
         return Ok(Edge::Joined(None));
     }
     let first = wal.facts(run.first).await?;
     let last_start = before.and_then(|before| before.totals.last_start);
-    if first.edge_checked && first.first_prev.is_some() && first.first_prev == last_start {
+    let is_linked = first.edge_checked && first.first_prev.is_some() && first.first_prev == last_start;
+    // What spans in was checked with the beginning that the rival has.
+    if is_linked && (!is_contested || !spans_in(&first)) {
         return Ok(Edge::Joined(None));
     }
     let first = wal.link(run.first).filter(|_| content == Content::Sealed);
@@ -234,6 +242,30 @@ async fn edge(wal: &PathWal<'_>, content: Content, chain: &Chain, run: &Run) -> 
     match last_record_start(chain) {
         Some(lsn) => read_edge(wal, lsn, run).await,
         None => Ok(unlinked(wal, run, "no record is known to start before it".to_owned())),
+    }
+}
+
+/// Whether a segment may begin with the rest of a record.
+fn spans_in(facts: &WalFacts) -> bool {
+    facts.first_record != facts.start.checked_add(FIRST_PAGE_HEADER)
+}
+
+impl PathWal<'_> {
+    /// The first segment from `lowest` on that the metadata of segment `last`, of the same
+    /// run, vouch for: none in between had a rival, and `last` itself stands alone if it had.
+    fn uncontested_since(&self, lowest: u64, last: u64) -> u64 {
+        let is_contested = |number: &u64| self.link(*number).is_some_and(|link| link.is_contested);
+        match (lowest..=last).rev().find(is_contested) {
+            Some(contested) => last.min(contested.saturating_add(1)),
+            None => lowest,
+        }
+    }
+
+    /// Whether this segment or the one before it had a rival, so that what the metadata of
+    /// one say of the other may be said of the rival.
+    fn is_contested_at(&self, number: u64) -> bool {
+        let beside = [number.checked_sub(1), Some(number)].into_iter().flatten();
+        beside.filter_map(|number| self.link(number)).any(|link| link.is_contested)
     }
 }
 

@@ -93,6 +93,7 @@ impl Walk<'_> {
         run: &Run,
         begin: u64,
     ) -> Result<Option<EventAt>, ArchiveError> {
+        let inherited = inherited_time(search, run).await?;
         let mut at = Some(run.first.max(begin));
         while let Some(number) = at {
             let facts = search.wal.facts(number).await?;
@@ -105,14 +106,14 @@ impl Walk<'_> {
             if step.is_some() {
                 return Ok(step);
             }
-            self.time = facts.run.and_then(|run| run.run_last_time).or(self.time);
-            at = next_with_step(search, run, number).await?;
+            self.time = own_last_time(&facts, inherited).or(self.time);
+            at = next_with_step(search, run, number, inherited).await?;
             if let Some(before) = at.and_then(|next| next.checked_sub(1)) {
-                let before = search.wal.facts(before).await?.run;
-                self.time = before.and_then(|run| run.run_last_time).or(self.time);
+                let before = search.wal.facts(before).await?;
+                self.time = own_last_time(&before, inherited).or(self.time);
             }
         }
-        self.time = run.totals.run_last_time.filter(|_| !run.is_cut).or(self.time);
+        self.time = own_last_time(&run.facts, inherited).filter(|_| !run.is_cut).or(self.time);
         Ok(None)
     }
 
@@ -131,12 +132,32 @@ impl Walk<'_> {
 
 /// The next segment of a run behind `number` in which a step can lie: one that the totals
 /// count, or the one to the run's first commit or abort, which no total counts.
-async fn next_with_step(search: Search<'_>, run: &Run, number: u64) -> Result<Option<u64>, ArchiveError> {
+async fn next_with_step(
+    search: Search<'_>,
+    run: &Run,
+    number: u64,
+    inherited: Option<Timestamp>,
+) -> Result<Option<u64>, ArchiveError> {
     let counted = search.next_in_run(number, |facts| facts.run.map_or(0, |run| run.run_steps)).await?;
-    if run.is_cut || run.totals.run_last_time.is_none() {
+    if run.is_cut || own_last_time(&run.facts, inherited).is_none() {
         return Ok(counted);
     }
-    let ended = |facts: &WalFacts| facts.run.is_some_and(|run| run.run_last_time.is_some());
+    let ended = |facts: &WalFacts| own_last_time(facts, inherited).is_some();
     let first = search.bisect(run, run.first, ended).await?;
     Ok(Some(first).filter(|first| *first > number).into_iter().chain(counted).min())
+}
+
+/// Time of the last commit or abort that was counted before a run began to be on the path:
+/// all that the totals have until one ends in it.
+async fn inherited_time(search: Search<'_>, run: &Run) -> Result<Option<Timestamp>, ArchiveError> {
+    if !run.began_before || run.is_cut {
+        return Ok(None);
+    }
+    let first = search.wal.facts(run.first).await?;
+    Ok(first.run.and_then(|run| run.run_last_time).filter(|_| first.time_last.is_none()))
+}
+
+/// Time of the last commit or abort from the run's beginning on the path to a segment's end.
+fn own_last_time(facts: &WalFacts, inherited: Option<Timestamp>) -> Option<Timestamp> {
+    facts.run.and_then(|run| run.run_last_time).filter(|time| Some(*time) != inherited)
 }

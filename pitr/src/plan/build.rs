@@ -1,13 +1,14 @@
 //! Builds the plan for a record that was found.
 
-use walpoint_archive::{ArchiveError, BackupSummary, Catalog, Variant, WalEnding};
+use walpoint_archive::{ArchiveError, BackupSummary, Catalog, Variant};
 use walpoint_wal::{Lsn, SegmentName, TimelineId};
 
 use super::backup::{Fit, Need, fit, newest_serving, why};
+use super::copies::Planned;
 use super::replay::{Replay, raised, replay};
 use super::{PlanOutcome, RecoveryPlan, SegmentPlan, Segments, refuse, words};
 use crate::coverage::last_segment_before;
-use crate::locate::{Finder, Hit, Located, Missing, Search};
+use crate::locate::{Content, Finder, Hit, Located, Missing, Search};
 use crate::path::{Chosen, TimelinePath, rival_parent};
 use crate::target::{Target, TargetRequest, TargetTimeline};
 
@@ -36,7 +37,7 @@ impl<'b> Builder<'b> {
             let (reason, place) = self.no_backup(hit.chain, hit.last.end, &need);
             return self.refuse(reason, place).await;
         };
-        let Some(handed) = self.handed(&located).await? else {
+        let Some(handed) = self.handed(&located, Content::Read).await? else {
             return self.refuse(words::no_wal(), hit.last.end).await;
         };
         let replay = replay(self.finder, backup, located.last_record).await?;
@@ -141,13 +142,18 @@ impl<'b> Builder<'b> {
     }
 
     /// The oldest timeline from the record's own on whose file of the last segment holds
-    /// the record.
-    pub(super) async fn handed(&self, located: &Located) -> Result<Option<Handed<'b>>, ArchiveError> {
-        let wal = self.finder.wal;
-        let number = last_segment_before(located.last_record_end, wal.size());
-        let used = wal.link(number).map(|link| link.name.timeline);
+    /// the record. `None` too where only the content can tell and it is not to be read.
+    pub(super) async fn handed(
+        &self,
+        located: &Located,
+        content: Content,
+    ) -> Result<Option<Handed<'b>>, ArchiveError> {
+        let (wal, until) = (self.finder.wal, located.last_record_end);
+        let number = last_segment_before(until, wal.size());
+        let Some(link) = wal.link(number) else { return Ok(None) };
+        let planned = Planned { wal, link, until };
         for (timeline, variant) in wal.coverage.holders(self.catalog, located.timeline, number) {
-            let holds = used == Some(timeline) || self.holds(variant, located).await?;
+            let Some(holds) = planned.is_in(timeline, variant, content).await? else { return Ok(None) };
             let path = TimelinePath::to(self.catalog, timeline).ok();
             let last = SegmentName::from_number(timeline, number, wal.size());
             if let (true, Some(path), Some(last)) = (holds, path, last) {
@@ -155,16 +161,6 @@ impl<'b> Builder<'b> {
             }
         }
         Ok(None)
-    }
-
-    async fn holds(&self, variant: &Variant, located: &Located) -> Result<bool, ArchiveError> {
-        let facts = self.finder.wal.source.facts(variant).await?;
-        Ok(facts.validated
-            && match facts.ending {
-                WalEnding::Damaged { at } | WalEnding::Open { at } => at >= located.last_record_end,
-                WalEnding::Full | WalEnding::Switched { .. } => true,
-                WalEnding::Unknown => false,
-            })
     }
 
     fn plan(

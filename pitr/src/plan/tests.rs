@@ -5,12 +5,14 @@ use walpoint_archive::BackupSummary;
 use walpoint_wal::{Lsn, Timestamp};
 
 mod clocks;
+mod copies;
 mod edges;
 mod failover;
 mod illegible;
 mod oracle;
 mod replay;
 mod requests;
+mod rivals;
 mod to_segment;
 mod unreadable;
 

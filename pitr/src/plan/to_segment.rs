@@ -95,7 +95,8 @@ async fn build(builder: Builder<'_>, bounds: Bounds) -> Result<Answer, ArchiveEr
     if sealed(finder).is_some() && newer.into_iter().any(|it| fit(it, &high_need) == Fit::CutOff) {
         return undecided();
     }
-    let (Some(handed), Some(other)) = (builder.handed(&low).await?, builder.handed(&high).await?) else {
+    let handed = builder.handed(&low, Content::Sealed).await?;
+    let (Some(handed), Some(other)) = (handed, builder.handed(&high, Content::Sealed).await?) else {
         return undecided();
     };
     if handed.path.timeline != other.path.timeline || low.timeline != high.timeline {

@@ -263,7 +263,7 @@ pub(crate) fn ends_at_fork(newest: TimelineId, fork: Lsn) -> String {
 
 pub(crate) fn handed_child(record: TimelineId, handed: TimelineId, segment: &str) -> String {
     format!(
-        "the last record is on timeline {record}, whose segment is not in the archive as a whole; \
+        "the last record is on timeline {record}, whose own segment is not in the archive with that record; \
          timeline {handed} has a copy in {segment} and is named to PostgreSQL"
     )
 }

@@ -37,6 +37,8 @@ recovery_min_apply_delay = '0'
 primary_conninfo = ''
 primary_slot_name = ''
 synchronous_standby_names = ''
+synchronized_standby_slots = ''
+sync_replication_slots = 'off'
 # No subscription runs here: this copy would take from the publisher what the original
 # is to get. walpoint take-over lets them run again.
 max_logical_replication_workers = '0'
@@ -72,6 +74,26 @@ fn an_old_trigger_file_is_passed_over_where_the_server_knows_of_one() {
         assert_eq!(named(major), None);
     }
     assert!(overridden().any(|name| name == "promote_trigger_file"));
+}
+
+#[test]
+fn slots_of_other_servers_are_neither_waited_for_nor_copied_where_the_server_knows_of_that() {
+    let named = |major, name| {
+        let block = RecoverySettings { major, ..to_target() }.block().unwrap();
+        value_of(block.as_bytes(), name)
+    };
+    for major in [Some(Major::V17), Some(Major::V18)] {
+        assert_eq!(named(major, "synchronized_standby_slots").as_deref(), Some(""));
+        assert_eq!(named(major, "sync_replication_slots").as_deref(), Some("off"));
+    }
+    for major in [Some(Major::V13), Some(Major::V16), None] {
+        assert_eq!(named(major, "synchronized_standby_slots"), None);
+        assert_eq!(named(major, "sync_replication_slots"), None);
+    }
+    for (name, value) in [("synchronized_standby_slots", "s1"), ("sync_replication_slots", "on")] {
+        assert!(overridden().any(|it| it == name) && interferes(name, value), "{name}");
+    }
+    assert!(!interferes("sync_replication_slots", "off") && !interferes("sync_replication_slots", ""));
 }
 
 #[test]

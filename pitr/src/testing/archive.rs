@@ -9,8 +9,8 @@ use walpoint_archive::compress::CompressionLevel;
 use walpoint_archive::store::ObjectStore;
 use walpoint_archive::store::dir::DirStore;
 use walpoint_archive::{
-    Archive, BackupSummary, Catalog, CatalogScope, Common, ContentHash, FileFacts, KeyRing, PutSource,
-    PutWal, RunFacts, Sealer, WalFacts, WriterId,
+    Archive, ArchiveError, BackupSummary, Catalog, CatalogScope, Common, ContentHash, ContentId, FileFacts,
+    KeyRing, PutSource, PutWal, RunFacts, Sealer, WalFacts, WriterId,
 };
 use walpoint_wal::{Carry, SegmentName, Survey, SurveyOf, Surveyor, TimelineId, WalFileName};
 
@@ -91,6 +91,17 @@ impl TestArchive {
         let source = PutSource::Bytes(Bytes::from(bytes));
         let put = PutWal { name, facts: FileFacts::Wal(Box::new(facts)), source };
         let _ = self.archive.put_wal(&put).await.unwrap();
+    }
+
+    /// Tries to archive other content under a name that is taken, and says which it was.
+    pub async fn push_refused(&mut self, name: SegmentName, bytes: Vec<u8>) -> ContentId {
+        let facts = self.survey(name, &bytes, Knows::All);
+        let content = facts.common.content.id();
+        let source = PutSource::Bytes(Bytes::from(bytes));
+        let (name, facts) = (WalFileName::Segment(name), FileFacts::Wal(Box::new(facts)));
+        let put = self.archive.put_wal(&PutWal { name, facts, source }).await;
+        assert!(matches!(put, Err(ArchiveError::Conflict { .. })), "{put:?}");
+        content
     }
 
     pub fn survey(&mut self, name: SegmentName, bytes: &[u8], knows: Knows) -> WalFacts {

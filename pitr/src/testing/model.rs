@@ -66,6 +66,8 @@ pub(crate) struct Story {
     pub damage: Option<(prop::sample::Index, prop::sample::Index)>,
     /// How many of the oldest segments were expired after all was pushed.
     pub expired: usize,
+    /// Segments under whose name somebody else tried to archive, and was refused.
+    pub rivals: Vec<prop::sample::Index>,
 }
 
 pub(crate) fn story() -> impl Strategy<Value = Story> {
@@ -75,14 +77,16 @@ pub(crate) fn story() -> impl Strategy<Value = Story> {
     let missing = prop::collection::vec(any::<prop::sample::Index>(), 0..3);
     let damage = prop::option::of(any::<(prop::sample::Index, prop::sample::Index)>());
     let expired = prop_oneof![3 => Just(0), 1 => 1_usize..4];
-    (ops(30), fork, missing, prop::collection::vec(knows, 1..8), damage, expired).prop_map(
-        |(shared, fork, missing, knows, damage, expired)| Story {
+    let rivals = prop::collection::vec(any::<prop::sample::Index>(), 0..3);
+    (ops(30), fork, missing, prop::collection::vec(knows, 1..8), damage, expired, rivals).prop_map(
+        |(shared, fork, missing, knows, damage, expired, rivals)| Story {
             shared,
             fork,
             missing,
             knows,
             damage,
             expired,
+            rivals,
         },
     )
 }
@@ -294,6 +298,14 @@ impl World {
                     test.push(name, bytes, knows).await;
                 }
             }
+        }
+        let rivals: BTreeSet<_> = story.rivals.iter().map(|index| *index.get(&all)).collect();
+        for (timeline, number) in rivals.intersection(&there) {
+            let life = lives.iter().find(|(it, _)| it == timeline).map(|(_, life)| life).unwrap();
+            let name = super::segment(*timeline, *number);
+            let mut bytes = life.wal.segments().find(|(it, _)| *it == name).unwrap().1.to_vec();
+            *bytes.last_mut().unwrap() ^= 1;
+            test.push_refused(name, bytes).await;
         }
         let mut backups: Vec<BackupSummary> = Vec::new();
         for backup in lives.iter().flat_map(|(_, life)| &life.backups) {

@@ -18,6 +18,7 @@ mod encryption;
 mod environment_alone;
 mod exit_status;
 mod failover;
+mod following_standby;
 mod forgotten_segment;
 mod full_disk;
 mod golden;

@@ -43,7 +43,9 @@ pub async fn of_timeline(
         if let (Some(lsn), Some(segment)) = (damaged_at, SegmentName::from_number(timeline, *number, size)) {
             damaged.push(DamagedSegment { segment, lsn });
         }
-        below = begin;
+        // One that had a rival is looked at by itself: the run behind it may be of the rival.
+        let contested = segments.range(begin..*number).rev().find(|(_, state)| state.is_contested());
+        below = contested.map_or(begin, |(contested, _)| contested.saturating_add(1));
     }
     damaged.reverse();
     Ok(damaged)

@@ -1,7 +1,8 @@
 //! Archiving a file while others may be archiving under the same name.
 //!
 //! Promised for every name: nothing is overwritten, of two different contents at most
-//! one is ever acknowledged, and what was acknowledged is never refused by a push.
+//! one is ever acknowledged, and what was acknowledged is never refused by a push. But of
+//! a partial segment, which no recovery reads, every content may stand.
 //!
 //! A content's hash is in its key, so different contents never meet in one object, and
 //! objects of WAL stay: what one listing shows, every later one shows. Each push puts,
@@ -36,7 +37,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
-use walpoint_wal::Timestamp;
+use walpoint_wal::{Timestamp, WalFileName};
 
 use super::Archive;
 use super::refuse::Stance;
@@ -53,7 +54,7 @@ pub(super) const SETTLED: Duration = Duration::from_secs(5);
 /// How long a push may mark what it put, or was about to put.
 pub(super) const MARKING: Duration = Duration::from_millis(2500);
 
-/// An object this old by the store's clock is settled, however the clocks differ.
+/// An object this old by the store's clock is settled, whatever clocks of others say.
 const CERTAINLY_SETTLED: Duration = Duration::from_secs(60);
 
 /// How often, and how long at most each time, a push that met others waits for
@@ -82,12 +83,34 @@ impl Archive {
         put: &PutWal,
         before: &SegmentState,
     ) -> Result<PutWalOutcome, ArchiveError> {
+        if let WalFileName::Partial(_) = put.name {
+            return self.put_beside_others(put, before).await;
+        }
         match Stance::before_put(before, put.facts.common().content.id()) {
             Stance::Free => self.put_where_free(put).await,
             Stance::Same => self.acknowledge_seen(before, put).await,
             Stance::Taken => self.refuse_before_put(put).await,
             Stance::Undecided => Err(self.conflict(put, before).await),
         }
+    }
+
+    /// No recovery reads a partial segment, and nobody is to decide between two of one name: what lies
+    /// behind the fork in each is whatever its file held before. So each is kept.
+    async fn put_beside_others(
+        &self,
+        put: &PutWal,
+        before: &SegmentState,
+    ) -> Result<PutWalOutcome, ArchiveError> {
+        let ours = put.facts.common().content.id();
+        if of_content(before, ours).next().is_some() {
+            return self.confirm_same(before, put).await;
+        }
+        let key = self.layout.wal(&put.name, ours, self.sealer.encrypts());
+        if self.store_file(&key, put).await? == PutOutcome::Created {
+            return Ok(PutWalOutcome::Stored);
+        }
+        let after = self.wal_variants(&put.name).await?;
+        self.confirm_same(&after, put).await
     }
 
     async fn put_where_free(&self, put: &PutWal) -> Result<PutWalOutcome, ArchiveError> {
@@ -131,7 +154,7 @@ impl Archive {
         put: &PutWal,
     ) -> Result<PutWalOutcome, ArchiveError> {
         let ours = put.facts.common().content.id();
-        if is_certainly_settled(seen, ours, now()) {
+        if self.is_certainly_settled(seen, ours).await? {
             return self.confirm_same(seen, put).await;
         }
         tracing::debug!(name = %put.name, "waiting until nobody can refuse what is there any more");
@@ -141,6 +164,26 @@ impl Archive {
             Stance::Same => self.confirm_same(&settled, put).await,
             _ => Err(self.conflict(put, &settled).await),
         }
+    }
+
+    /// Whether nobody can refuse this content any more. Beside others, whose marks the age
+    /// of an object does not tell, that takes a wait.
+    ///
+    /// Our own clock may be ahead of the store's, so it only spares asking.
+    async fn is_certainly_settled(
+        &self,
+        state: &SegmentState,
+        ours: ContentId,
+    ) -> Result<bool, ArchiveError> {
+        if !is_only_content(state, ours) {
+            return Ok(false);
+        }
+        for variant in of_content(state, ours).filter(|variant| seems_settled(variant, now())) {
+            if self.store.age(&variant.key).await?.is_some_and(|age| age >= CERTAINLY_SETTLED) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// What was seen may be old: a mark is only ever set upon a listing of a moment ago.
@@ -224,13 +267,9 @@ fn is_only_object(state: &SegmentState, ours: ContentId) -> bool {
     of_content(state, ours).count() == 1
 }
 
-/// Whether nobody can refuse this content any more. Beside others, whose marks the age
-/// of an object does not tell, that takes a wait.
-fn is_certainly_settled(state: &SegmentState, ours: ContentId, now: Timestamp) -> bool {
+fn seems_settled(variant: &Variant, now: Timestamp) -> bool {
     let limit = i64::try_from(CERTAINLY_SETTLED.as_micros()).unwrap_or(i64::MAX);
-    let is_old = |stored_at: Timestamp| now.0.saturating_sub(stored_at.0) >= limit;
-    is_only_content(state, ours)
-        && of_content(state, ours).any(|variant| variant.stored_at.is_some_and(is_old))
+    variant.stored_at.is_some_and(|stored_at| now.0.saturating_sub(stored_at.0) >= limit)
 }
 
 #[expect(clippy::disallowed_methods, reason = "how old an object is can be told by a clock only")]

@@ -80,6 +80,7 @@ const PROMISES: &[(&str, Check)] = &[
     ("overwriting replaces bytes and metadata", |b| Box::pin(objects::overwrite(b))),
     ("a range is those bytes, cut at the end of the object", |b| Box::pin(objects::ranges(b))),
     ("what is absent is not found, and nothing else is", |b| Box::pin(objects::absent(b))),
+    ("an object that was just put is not said to be old", |b| Box::pin(objects::age(b))),
     ("a deleted object is gone, and deleting nothing is no error", |b| Box::pin(objects::delete(b))),
     ("a listing is in bytewise order with sizes and times", |b| Box::pin(listings::order(b))),
     ("a listing keeps to its prefix, start and limit", |b| Box::pin(listings::limits(b))),

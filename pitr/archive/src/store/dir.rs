@@ -21,6 +21,7 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -33,6 +34,7 @@ use crate::store::{
     StoreErrorKind, Upload,
 };
 
+mod age;
 mod failure;
 mod folder;
 mod meta;
@@ -173,6 +175,12 @@ impl ObjectStore for DirStore {
             write::settle(root, &owned_key, attempt)
         })
         .await
+    }
+
+    async fn age(&self, key: &ObjectKey) -> Result<Option<Duration>, StoreError> {
+        let owned_key = key.clone();
+        self.blocking(Attempt::on("look at", key), move |root, attempt| age::age(root, &owned_key, attempt))
+            .await
     }
 
     async fn try_checksum(&self, _key: &ObjectKey) -> Result<ChecksumCheck, StoreError> {

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -105,6 +106,10 @@ impl ObjectStore for FaultPoints {
 
     async fn settle(&self, key: &ObjectKey) -> Result<(), StoreError> {
         request("settle", key.as_str(), self.inner.settle(key)).await
+    }
+
+    async fn age(&self, key: &ObjectKey) -> Result<Option<Duration>, StoreError> {
+        request("head", key.as_str(), self.inner.age(key)).await
     }
 
     async fn try_checksum(&self, key: &ObjectKey) -> Result<ChecksumCheck, StoreError> {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
+use walpoint_wal::Timestamp;
 
 use crate::object_key::{ObjectKey, Prefix};
 use crate::store::{
@@ -59,6 +60,7 @@ struct Script {
     faults: BTreeMap<(Verb, u32), Fault>,
     every: BTreeMap<Verb, Fault>,
     calls: BTreeMap<Verb, u32>,
+    clock_behind: Duration,
 }
 
 /// A store that does what the script says, and otherwise what the inner one does.
@@ -87,6 +89,11 @@ impl Faulty {
             Some(fault) => script.every.insert(verb, fault),
             None => script.every.remove(&verb),
         };
+    }
+
+    /// Has the store's clock be so much behind ours, as listings show it.
+    pub fn set_clock_behind(&self, by: Duration) {
+        self.script().clock_behind = by;
     }
 
     /// How many calls of that verb there were.
@@ -221,7 +228,13 @@ impl ObjectStore for Faulty {
         start_after: Option<&ObjectKey>,
         limit: Option<usize>,
     ) -> Result<Vec<Listed>, StoreError> {
-        self.call(Verb::List, prefix.as_str(), self.inner.list(prefix, start_after, limit)).await
+        let listed = self.inner.list(prefix, start_after, limit);
+        let mut listed = self.call(Verb::List, prefix.as_str(), listed).await?;
+        let behind = i64::try_from(self.script().clock_behind.as_micros()).unwrap_or(i64::MAX);
+        for stored_at in listed.iter_mut().filter_map(|object| object.modified.as_mut()) {
+            *stored_at = Timestamp(stored_at.0.saturating_sub(behind));
+        }
+        Ok(listed)
     }
 
     async fn list_folders(&self, prefix: &Prefix) -> Result<Vec<String>, StoreError> {
@@ -230,6 +243,10 @@ impl ObjectStore for Faulty {
 
     async fn settle(&self, key: &ObjectKey) -> Result<(), StoreError> {
         self.call(Verb::Settle, key.as_str(), self.inner.settle(key)).await
+    }
+
+    async fn age(&self, key: &ObjectKey) -> Result<Option<Duration>, StoreError> {
+        self.call(Verb::Head, key.as_str(), self.inner.age(key)).await
     }
 
     async fn try_checksum(&self, key: &ObjectKey) -> Result<ChecksumCheck, StoreError> {

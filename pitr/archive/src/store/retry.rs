@@ -216,6 +216,10 @@ impl ObjectStore for Retry {
         run(Tries::new(self.policy, "settle", key), || self.inner.settle(key)).await
     }
 
+    async fn age(&self, key: &ObjectKey) -> Result<Option<Duration>, StoreError> {
+        run(Tries::new(self.policy, "head", key), || self.inner.age(key)).await
+    }
+
     async fn try_checksum(&self, key: &ObjectKey) -> Result<ChecksumCheck, StoreError> {
         run(Tries::new(self.policy, "put", key), || self.inner.try_checksum(key)).await
     }

@@ -34,6 +34,7 @@ use crate::store::{
     ChecksumCheck, Head, Listed, Metadata, Object, ObjectStore, PutMode, PutOutcome, StoreError, Upload,
 };
 
+mod answer_date;
 mod body;
 mod client;
 mod failure;
@@ -181,6 +182,10 @@ impl ObjectStore for S3Store {
     async fn settle(&self, _key: &ObjectKey) -> Result<(), StoreError> {
         // S3 shows an object only once it is durable.
         Ok(())
+    }
+
+    async fn age(&self, key: &ObjectKey) -> Result<Option<Duration>, StoreError> {
+        read::age(&self.inner, key).await
     }
 
     async fn try_checksum(&self, key: &ObjectKey) -> Result<ChecksumCheck, StoreError> {

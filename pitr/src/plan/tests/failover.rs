@@ -6,18 +6,18 @@ use walpoint_wal::SegmentName;
 
 /// Timeline 1 with its backup, a fork at second 200 inside segment 5, and both branches
 /// going on: commits 1100, then 1200 and 1300 on the old branch, 2200 and 2300 on the new.
-struct Forked {
-    old: WalWriter,
-    new: WalWriter,
-    backup: BackupSummary,
-    fork: Lsn,
+pub(super) struct Forked {
+    pub old: WalWriter,
+    pub new: WalWriter,
+    pub backup: BackupSummary,
+    pub fork: Lsn,
     /// Last record before the fork.
-    last_shared: Placed,
-    first_new: Placed,
-    last_new: Placed,
+    pub last_shared: Placed,
+    pub first_new: Placed,
+    pub last_new: Placed,
 }
 
-fn forked() -> Forked {
+pub(super) fn forked() -> Forked {
     let (mut old, backup) = with_backup(3);
     old.switch();
     old.filler(100);

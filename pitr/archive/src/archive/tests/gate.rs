@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -99,6 +100,10 @@ impl ObjectStore for Gated {
     async fn settle(&self, key: &ObjectKey) -> Result<(), StoreError> {
         let _done = self.wait().await;
         self.inner.settle(key).await
+    }
+
+    async fn age(&self, key: &ObjectKey) -> Result<Option<Duration>, StoreError> {
+        self.inner.age(key).await
     }
 
     async fn try_checksum(&self, key: &ObjectKey) -> Result<ChecksumCheck, StoreError> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -185,6 +186,10 @@ impl ObjectStore for ModelStore {
 
     async fn settle(&self, _key: &ObjectKey) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    async fn age(&self, _key: &ObjectKey) -> Result<Option<Duration>, StoreError> {
+        Ok(None)
     }
 
     async fn try_checksum(&self, _key: &ObjectKey) -> Result<ChecksumCheck, StoreError> {

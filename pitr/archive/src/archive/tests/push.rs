@@ -292,3 +292,31 @@ async fn what_has_been_there_for_a_minute_is_acknowledged_at_once_and_what_is_ne
         assert!(waited >= crate::archive::push::SETTLED, "{waited:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_of_ours_that_is_ahead_makes_nothing_settled() {
+    let place = Place::new().await;
+    let _ = place.archive().put_wal(&put("content")).await.unwrap();
+    let faulty = Faulty::new(Arc::clone(&place.store));
+    faulty.set_clock_behind(std::time::Duration::from_secs(3600));
+    let began = tokio::time::Instant::now();
+    let pushed = archive_on(Arc::new(faulty)).put_wal(&put("content")).await.unwrap();
+    assert_eq!(pushed, PutWalOutcome::AlreadyThere);
+    assert!(began.elapsed() >= crate::archive::push::SETTLED, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn partial_segments_that_differ_are_all_kept_and_all_acknowledged() {
+    let place = Place::new().await;
+    let archive = place.archive();
+    let partial: WalFileName = "000000010000000000000003.partial".parse().unwrap();
+    for content in ["zeros behind the fork", "what the file held before"] {
+        for expected in [PutWalOutcome::Stored, PutWalOutcome::AlreadyThere] {
+            let put = PutWal { name: partial, ..put(content) };
+            assert_eq!(archive.put_wal(&put).await.unwrap(), expected, "{content}");
+        }
+    }
+    let state = archive.wal_variants(&partial).await.unwrap();
+    assert_eq!((state.standing().len(), state.refused.len()), (2, 0));
+    assert!(archive.wal_conflicts(&partial).await.unwrap().is_empty());
+}

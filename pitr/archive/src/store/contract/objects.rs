@@ -1,6 +1,7 @@
 //! Promises about one object.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -70,6 +71,15 @@ pub(super) async fn puts_at_once(bench: &Bench) -> Result<(), Broken> {
     bench.expect("at-once/deep/object", &bytes(5000), values).await?;
     bench.for_each([PutMode::Overwrite; 12], put).await?;
     bench.expect("at-once/deep/object", &bytes(5000), values).await
+}
+
+pub(super) async fn age(bench: &Bench) -> Result<(), Broken> {
+    let key = bench.key("young")?;
+    bench.put("young", &bytes(10), &Metadata::new()).await?;
+    let age = bench.store.age(&key).await?;
+    ensure(age.is_none_or(|age| age < Duration::from_secs(60)), || format!("its age is {age:?}"))?;
+    let absent = bench.store.age(&bench.key("never")?).await;
+    ensure(absent.is_err_and(|error| error.is_not_found()), || "what is absent has an age".to_owned())
 }
 
 pub(super) async fn overwrite(bench: &Bench) -> Result<(), Broken> {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::time::Duration;
 
 use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::operation::get_object::{GetObjectError, GetObjectOutput};
@@ -9,6 +10,7 @@ use aws_sdk_s3::operation::head_object::HeadObjectError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use futures::StreamExt;
 
+use super::answer_date::AnswerDate;
 use super::failure::Attempt;
 use super::{Inner, body, listing};
 use crate::object_key::ObjectKey;
@@ -107,6 +109,21 @@ pub(super) async fn head(inner: &Inner, key: &ObjectKey, attempt: Attempt) -> Re
         }
         Err(error) => Err(explained(inner, key, &attempt, &error).await),
     }
+}
+
+/// What the answer says of now and of the object. Both are cut to seconds, so its age may be one less.
+pub(super) async fn age(inner: &Inner, key: &ObjectKey) -> Result<Option<Duration>, StoreError> {
+    let attempt = inner.attempt("head", key);
+    let date = AnswerDate::default();
+    let request = inner.client.head_object().bucket(&inner.bucket).key(inner.name_of(key));
+    let answer = match request.customize().interceptor(date.clone()).send().await {
+        Ok(answer) => answer,
+        Err(error) => return Err(explained(inner, key, &attempt, &error).await),
+    };
+    check_is_object(answer.e_tag(), &attempt)?;
+    let seconds = date.seconds().zip(answer.last_modified()).map(|(now, stored)| now - stored.secs());
+    let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok()?.checked_sub(1));
+    Ok(seconds.map(Duration::from_secs))
 }
 
 /// The answer to HEAD has no body, so its 404 could be the bucket's, a

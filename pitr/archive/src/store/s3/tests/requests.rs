@@ -183,3 +183,22 @@ async fn whether_a_store_looks_at_checksums_is_found_out_with_a_wrong_one() {
         assert_eq!(request.header("x-amz-content-sha256").unwrap(), hex);
     }
 }
+
+#[tokio::test]
+async fn an_objects_age_is_told_by_the_stores_own_clock_alone() {
+    let dates = [
+        (Some("Sun, 06 Nov 1994 08:50:37 GMT"), Some(59)),
+        (Some("Sun, 06 Nov 1994 08:49:37 GMT"), None),
+        (Some("Sun, 06 Nov 1994 07:00:00 GMT"), None),
+        (Some("the day before yesterday"), None),
+        (None, None),
+    ];
+    for (date, age) in dates {
+        let server = Server::start(move |_| {
+            let answer = stored().header("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT");
+            date.map_or(answer.clone(), |date| answer.header("date", date))
+        });
+        let found = store(&server).await.age(&key("a/b")).await.unwrap();
+        assert_eq!(found, age.map(std::time::Duration::from_secs), "{date:?}");
+    }
+}
