@@ -47,6 +47,7 @@ mod subscriptions;
 mod tablespaces;
 mod take_over;
 mod take_over_rivals;
+mod tampered_backup;
 mod tampered_recovery;
 mod target_actions;
 mod torn_records;
