@@ -41,6 +41,7 @@ mod restore_as_root;
 mod restore_points;
 mod secrets;
 mod segment_sizes;
+mod shutdown;
 mod spanning_records;
 mod store_in_clear;
 mod subscriptions;
