@@ -35,6 +35,7 @@ mod odd_paths;
 mod outage;
 mod prepared;
 mod progress;
+mod raised_settings;
 mod recovery_oracle;
 mod rescue;
 mod restore_as_root;
