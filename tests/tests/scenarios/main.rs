@@ -35,6 +35,7 @@ mod odd_paths;
 mod outage;
 mod prepared;
 mod progress;
+mod proof_list;
 mod raised_settings;
 mod recovery_oracle;
 mod rescue;
