@@ -146,23 +146,26 @@ async fn list(preparation: &Preparation) -> Result<Listing, Failure> {
     walked.map_err(|error| Failure::failed(error.to_string()).with_hint(error.hint()))
 }
 
-/// The control file, and the bytes it was read from. The server may be
-/// writing it: what does not agree with its checksum is read again.
+/// The control file, and the bytes it was read from.
 fn control_file(data_directory: &Path) -> Result<(ControlFile, Vec<u8>), Failure> {
-    const TRIES: u32 = 20;
     let path = data_directory.join(CONTROL_FILE);
-    let unreadable =
-        |error: String| Failure::failed(format!("could not read \"{}\": {error}", path.display()));
+    untorn(|| std::fs::read(&path).map_err(|error| error.to_string()))
+        .map_err(|why| Failure::failed(format!("could not read \"{}\": {why}", path.display())))
+}
+
+/// The server may be writing it: what does not agree with its checksum is read again.
+fn untorn(mut read: impl FnMut() -> Result<Vec<u8>, String>) -> Result<(ControlFile, Vec<u8>), String> {
+    const TRIES: u32 = 20;
     let mut why = String::new();
     for _ in 0..TRIES {
-        let bytes = std::fs::read(&path).map_err(|error| unreadable(error.to_string()))?;
+        let bytes = read()?;
         match ControlFile::parse(&bytes) {
             Ok(control) => return Ok((control, bytes)),
             Err(error) => why = error.to_string(),
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    Err(unreadable(why))
+    Err(why)
 }
 
 /// A copy of the cluster elsewhere has its system identifier too. Only in the
@@ -210,4 +213,22 @@ fn must_agree(
         return Err(broken("the server was in recovery when it started".into()));
     }
     Ok(label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_control_file_that_is_being_written_is_read_again() {
+        let sound = zstd::decode_all(&include_bytes!("../tests/fixtures/pg_control.zst")[..]).unwrap();
+        let mut torn = sound.clone();
+        torn[48] ^= 1;
+        let mut reads = [torn.clone(), torn.clone(), sound.clone()].into_iter();
+        let (control, bytes) = untorn(|| reads.next().ok_or_else(|| "no more reads".to_owned())).unwrap();
+        assert!(bytes == sound && reads.next().is_none());
+        assert_eq!(control.segment_size.bytes(), 1 << 20);
+        // For ever torn is no tear: no backup has such a file.
+        untorn(|| Ok(torn.clone())).unwrap_err();
+    }
 }

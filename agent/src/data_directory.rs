@@ -176,12 +176,20 @@ impl Found {
 /// Status 1 when it cannot be read, status 5 when its `pg_control` is damaged.
 pub fn look(path: &Path) -> Result<Option<Found>, Failure> {
     let file = path.join(CONTROL_FILE);
+    look_at(path, || control_bytes(&file))
+}
+
+/// Reads again what does not agree with its checksum.
+fn look_at(
+    path: &Path,
+    mut read: impl FnMut() -> Result<Option<Vec<u8>>, Failure>,
+) -> Result<Option<Found>, Failure> {
     let mut last = None;
     for attempt in 0..TRIES {
         if attempt > 0 {
             std::thread::sleep(BETWEEN_TRIES);
         }
-        let Some(bytes) = control_bytes(&file)? else { return Ok(None) };
+        let Some(bytes) = read()? else { return Ok(None) };
         let why = match ControlFile::parse(&bytes) {
             Ok(control) => {
                 return Ok(Some(Found::Known(Box::new(DataDirectory { path: path.to_owned(), control }))));
@@ -193,7 +201,7 @@ pub fn look(path: &Path) -> Result<Option<Found>, Failure> {
         }
         last = Some(why);
     }
-    Err(unreadable(&file, last))
+    Err(unreadable(&path.join(CONTROL_FILE), last))
 }
 
 fn control_bytes(file: &Path) -> Result<Option<Vec<u8>>, Failure> {
@@ -252,6 +260,21 @@ mod tests {
         std::fs::create_dir(directory.path().join("global")).unwrap();
         std::fs::write(directory.path().join(CONTROL_FILE), [0; 100]).unwrap();
         assert_eq!(open(directory.path()).unwrap_err().status, Status::Damaged);
+    }
+
+    #[test]
+    fn a_control_file_that_is_being_written_is_read_again() {
+        let sound = zstd::decode_all(&include_bytes!("../tests/fixtures/pg_control.zst")[..]).unwrap();
+        let mut torn = sound.clone();
+        torn[48] ^= 1;
+        let directory = Path::new("/data");
+        let mut reads = [torn.clone(), torn.clone(), sound].into_iter();
+        let found = look_at(directory, || Ok(reads.next())).unwrap();
+        assert!(matches!(found, Some(Found::Known(_))), "{found:?}");
+        assert_eq!(reads.next(), None, "it was not read again");
+        // For ever torn is no tear.
+        let damaged = look_at(directory, || Ok(Some(torn.clone()))).unwrap_err();
+        assert_eq!(damaged.status, Status::Damaged);
     }
 
     #[test]

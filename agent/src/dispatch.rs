@@ -6,13 +6,14 @@ use crate::exit::{Ending, Failure, Role};
 use crate::{command, ship};
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
+use walpoint_archive::fault_point::panic_for_a_test;
 
 /// How long work that was given up may go on before the process leaves.
 const LEAVE_AFTER: Duration = Duration::from_millis(200);
 
 /// Carries out a command. `started` is when the process began, for deadlines of the whole run.
 pub fn run(role: Role, settings: &Settings, cli: &Cli, started: Instant) -> Result<Ending, Failure> {
-    panic_for_a_test(role);
+    panic_for_a_test(name_of(role));
     let runtime = Running::new(role, settings.workers().get())?;
     runtime.block_on(carry_out(settings, cli, started))
 }
@@ -40,23 +41,14 @@ async fn carry_out(settings: &Settings, cli: &Cli, started: Instant) -> Result<E
     }
 }
 
-/// Lets a test see that a panic chooses no status. Only in a debug build.
-fn panic_for_a_test(role: Role) {
-    #[cfg(debug_assertions)]
-    {
-        let name = match role {
-            Role::Push => "archive-push",
-            Role::Get => "archive-get",
-            Role::Check => "check",
-            Role::Command => "command",
-        };
-        #[expect(clippy::panic, reason = "the panic that the exit statuses are tested with")]
-        if std::env::var("WALPOINT_TEST_PANIC").is_ok_and(|wanted| wanted == name) {
-            panic!("asked for by a test");
-        }
+/// What a test asks for that wants a panic at the start of a command.
+fn name_of(role: Role) -> &'static str {
+    match role {
+        Role::Push => "archive-push",
+        Role::Get => "archive-get",
+        Role::Check => "check",
+        Role::Command => "command",
     }
-    #[cfg(not(debug_assertions))]
-    let _unused = role;
 }
 
 /// A runtime that is left within a bounded time, also by a panic: a read that hangs on a dead file system

@@ -88,6 +88,22 @@ fn a_panic_chooses_no_status() {
     ends_with(1, || panicking(stage.command(&["list"]), "command"));
 }
 
+/// On a thread of its own, where what falls over takes nobody along.
+#[cfg(debug_assertions)]
+#[test]
+fn a_panic_in_a_task_chooses_no_status() {
+    let stage = Stage::new();
+    stage.push(FULL).expect(0);
+    let panicking = |mut command: Command, place: &str| {
+        command.env("WALPOINT_TEST_PANIC", place);
+        command
+    };
+    ends_with(1, || panicking(push(&stage, SMALL), "sealing"));
+    ends_with(255, || panicking(get(&stage, FULL), "opening"));
+    assert!(!stage.keys().iter().any(|key| key.contains(SMALL)), "{:?}", stage.keys());
+    assert!(!stage.wal("RECOVERYXLOG").exists());
+}
+
 #[test]
 fn other_commands_keep_their_status() {
     let stage = Stage::archived();

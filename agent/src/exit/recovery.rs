@@ -51,3 +51,74 @@ impl From<RestoreError> for Failure {
         Self::new(status, text).with_hint_of(hint)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+    use walpoint_archive::{ArchiveError, BackupId, BackupKind, ObjectKey};
+    use walpoint_pitr::data_dir::Refusal;
+    use walpoint_pitr::target::Target;
+    use walpoint_wal::{SystemIdentifier, TimelineId, Timestamp};
+
+    fn text() -> String {
+        "why".to_owned()
+    }
+
+    fn damaged() -> ArchiveError {
+        ArchiveError::Damaged { key: "key".to_owned(), what: text() }
+    }
+
+    #[test]
+    fn every_error_of_a_get_has_its_status() {
+        let name: walpoint_wal::WalFileName = "000000010000000000000001".parse().unwrap();
+        let key = ObjectKey::new("7/wal/key").unwrap();
+        let (expected, found) = (SystemIdentifier(7), SystemIdentifier(8));
+        for (error, status) in [
+            (GetError::Archive(damaged()), Status::Damaged),
+            (GetError::WrongCluster { what: text(), expected, found }, Status::WrongCluster),
+            (GetError::SegmentSize { expected: 1, found: 2 }, Status::WrongCluster),
+            (GetError::Contradicted { name, key, what: text() }, Status::Damaged),
+            (GetError::Gap { name, proof: text() }, Status::Failed),
+            (
+                GetError::Io { path: "/x".into(), verb: "write", source: io::Error::other("why") },
+                Status::Failed,
+            ),
+        ] {
+            let said = error.to_string();
+            let failure = Failure::from(error);
+            assert_eq!((failure.status, failure.error.as_str()), (status, said.as_str()));
+        }
+    }
+
+    #[test]
+    fn every_error_of_a_plan_has_its_status_and_a_next_step() {
+        let backup = BackupId::new(Timestamp(0), BackupKind::Full);
+        for (error, status) in [
+            (PlanError::NeedsKey { target: Target::Latest, why: text() }, Status::Damaged),
+            (PlanError::UnknownBackup { backup, there: text() }, Status::Usage),
+            (PlanError::UnknownTimeline { timeline: TimelineId::FIRST, there: text() }, Status::Usage),
+            (PlanError::Archive(damaged()), Status::Damaged),
+        ] {
+            let failure = Failure::from(error);
+            assert!(failure.status == status && failure.hint.is_some(), "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn every_error_of_a_restore_has_its_status() {
+        let io = || io::Error::other("why");
+        for (error, status) in [
+            (RestoreError::Archive(damaged()), Status::Damaged),
+            (RestoreError::Refused(Refusal { why: text(), hint: text() }), Status::Refused),
+            (RestoreError::TablespaceMapping { from: text(), why: text() }, Status::Usage),
+            (RestoreError::Damaged { object: text(), what: text() }, Status::Damaged),
+            (RestoreError::Io { path: "/x".into(), verb: "write", source: io() }, Status::Failed),
+            (RestoreError::Interrupted(text()), Status::Failed),
+        ] {
+            let said = error.to_string();
+            let failure = Failure::from(error);
+            assert_eq!((failure.status, failure.error.as_str()), (status, said.as_str()));
+        }
+    }
+}

@@ -21,3 +21,14 @@ pub fn step<T, E: From<rustix::io::Errno>>(
 ) -> Result<T, E> {
     work()
 }
+
+/// Panics when a test asks for it by this name, on whatever thread that is. Only in a debug build.
+pub fn panic_for_a_test(place: &str) {
+    #[cfg(debug_assertions)]
+    #[expect(clippy::panic, reason = "the panic that the exit statuses are tested with")]
+    if std::env::var("WALPOINT_TEST_PANIC").is_ok_and(|wanted| wanted == place) {
+        panic!("asked for by a test");
+    }
+    #[cfg(not(debug_assertions))]
+    let _unused = place;
+}

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use walpoint_archive::fault_point::panic_for_a_test;
 use walpoint_archive::pack::{PiecePlace, open_pack, read_piece};
 use walpoint_archive::summary::StoredObject;
 use walpoint_archive::{Archive, ArchiveError, KeyRing, StoredHash};
@@ -146,6 +147,7 @@ async fn restore_pack(
     let remaining = Arc::clone(remaining);
     let write = move || {
         let _permit: OwnedSemaphorePermit = permit;
+        panic_for_a_test("writing");
         write_pieces(&keys, &pack, stored, &files, &remaining, &site)
     };
     tokio::task::spawn_blocking(write).await.map_err(|_| stopped())?

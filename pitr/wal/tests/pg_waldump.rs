@@ -149,9 +149,10 @@ fn busy_cluster() -> Option<Cluster> {
     let cluster = Cluster::create(&bin, &["--wal-segsize=1", "-k"], settings);
     cluster.start();
     cluster.sql(WORKLOAD);
-    if cluster.sql("SHOW server_version_num").trim().parse::<u32>().unwrap() >= 150_000 {
+    if cluster.major() >= 15 {
         cluster.sql("CREATE DATABASE copied_files STRATEGY file_copy");
     }
+    compress_images(&cluster);
     cluster.pgbench(&["-i", "-q", "-s", "1"]);
     cluster.pgbench(&["-c", "4", "-j", "2", "-T", "2"]);
     cluster.stop("fast");
@@ -162,12 +163,46 @@ fn busy_cluster() -> Option<Cluster> {
     Some(cluster)
 }
 
+/// How this server can compress full-page images; until 14 there is one way, without a name.
+fn compressions(cluster: &Cluster) -> &'static [&'static str] {
+    if cluster.major() >= 15 { &["pglz", "lz4", "zstd"] } else { &["on"] }
+}
+
+/// Right after a checkpoint every page that is touched comes with its image.
+fn compress_images(cluster: &Cluster) {
+    cluster.sql("CREATE TABLE images AS SELECT i, repeat('image', 40) AS x FROM generate_series(1, 2000) i");
+    for compression in compressions(cluster) {
+        cluster
+            .sql(&format!("CHECKPOINT; SET wal_compression = {compression}; UPDATE images SET i = i + 1;"));
+    }
+}
+
+/// Says `pg_waldump`, so that nobody compares records without them.
+fn every_compression_is_there(cluster: &Cluster, first: SegmentName, last: SegmentName) {
+    let mut command = cluster.program("pg_waldump");
+    command
+        .arg("--bkp-details")
+        .arg("-p")
+        .arg(cluster.archive())
+        .arg(first.to_string())
+        .arg(last.to_string());
+    let text = String::from_utf8_lossy(&command.output().unwrap().stdout).into_owned();
+    for compression in compressions(cluster) {
+        let words = match *compression {
+            "on" => "compression saved: ".to_owned(),
+            method => format!("method: {method}"),
+        };
+        assert!(text.lines().any(|line| line.contains(&words)), "no image with {compression}");
+    }
+}
+
 #[test]
 fn every_record_equals_what_pg_waldump_prints() {
     let Some(cluster) = busy_cluster() else { return };
     let segments = cluster.segments();
     let size = SegmentSize::new(1 << 20).unwrap();
     let lines = waldump(&cluster, segments[0].0, segments[segments.len() - 1].0);
+    every_compression_is_there(&cluster, segments[0].0, segments[segments.len() - 1].0);
     let records = read_all(&segments, size, false);
     compare_records(&records, &lines);
     compare_times(&records, &lines);

@@ -100,6 +100,27 @@ fn wal_that_never_arrives_leaves_no_backup() -> Result<()> {
     Ok(())
 }
 
+/// The server calls every segment archived, and one of them is not in the archive.
+#[test]
+fn a_segment_that_is_archived_only_by_the_servers_word_leaves_no_backup() -> Result<()> {
+    let Some(scene) = scene()? else { return Ok(()) };
+    // The backup begins with a segment of its own when something is in this one.
+    scene.cluster.execute("create table t as select 1 as n")?;
+    let next = "select pg_walfile_name(pg_current_wal_insert_lsn() + 1048576)";
+    let lost = scene.cluster.value(next)?;
+    let push = format!("{} archive-push %p", scene.walpoint.hook_prefix());
+    let command = format!("case %f in {lost}) true;; *) {push};; esac");
+    scene.cluster.execute(&format!("alter system set archive_command = '{command}'"))?;
+    reload(&scene.cluster)?;
+    let hasty = scene.walpoint.with_config(|text| format!("{text}\n[backup]\nwal_timeout = \"3s\"\n"))?;
+    let outcome = hasty.run(&["backup"])?.expect(1)?;
+    assert!(outcome.stderr.contains(&lost), "the segment that is missing is not named\n{outcome}");
+    assert_eq!(backups(&scene.walpoint)?.len(), 0);
+    let archived = scene.cluster.value("select last_archived_wal from pg_stat_archiver")?;
+    assert!(archived >= lost, "the shape was not staged: {archived} was the last");
+    Ok(())
+}
+
 #[test]
 fn a_server_that_does_not_archive_is_refused_before_anything_is_read() -> Result<()> {
     let Some(scene) = scene()? else { return Ok(()) };

@@ -10,6 +10,7 @@ use walpoint_tests::cluster::{ClusterOptions, Stop};
 use walpoint_tests::programs;
 use walpoint_tests::scene::Scene;
 use walpoint_tests::scratch::{make_private_dir, write_private};
+use walpoint_tests::user::User;
 
 /// What either of the two adds for its own purposes, or the server writes
 /// anew at any time.
@@ -57,6 +58,9 @@ fn the_files_are_those_of_pg_basebackup() -> Result<()> {
     make_private_dir(&data.join("pgsql_tmp_of_old"))?;
     write_private(&data.join("pg_stat_tmp/some.stat"), "x")?;
     write_private(&data.join("notes.txt"), "of the operator's own")?;
+    // Whoever opens it to read waits for ever.
+    let pipe = User::current()?.command(Path::new("/usr/bin/mkfifo")).arg(data.join("pipe")).status()?;
+    assert!(pipe.success());
 
     let (theirs, their_space) = (scene.fresh_directory(), scene.cluster.scratch().path().join("their-space"));
     let target = theirs.display().to_string();

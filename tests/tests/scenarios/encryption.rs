@@ -1,24 +1,22 @@
 //! The host that archives holds public keys only; the one that restores holds
 //! the identity. Without it nothing comes out, and nothing is called absent.
 
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context, Result};
+use anyhow::Result;
+use walpoint_tests::age::Identity;
 use walpoint_tests::cluster::{Cluster, ClusterOptions, Stop};
-use walpoint_tests::process::run;
 use walpoint_tests::programs;
 use walpoint_tests::scene::Scene;
-use walpoint_tests::scratch::write_private;
-use walpoint_tests::walpoint::{ArchivePlace, CALL_LIMIT};
+use walpoint_tests::walpoint::ArchivePlace;
 
 #[test]
 fn an_encrypted_archive_comes_back_with_the_identity_and_only_with_it() -> Result<()> {
     let Some(postgres) = programs::distribution_postgres()? else { return Ok(()) };
-    let Some(keygen) = age_keygen()? else { return Ok(()) };
     let mut cluster = Cluster::init(&postgres, ClusterOptions::default())?;
     let place = ArchivePlace::directory(cluster.scratch())?;
     let archiving = cluster.archive_to(&place)?;
-    let (identity, recipient) = new_identity(&keygen, cluster.scratch().path())?;
+    let directory = cluster.scratch().path();
+    let Some(identity) = Identity::generate(directory, "identity.txt")? else { return Ok(()) };
+    let recipient = &identity.recipient;
     archiving.configure(&format!("[encryption]\nrecipients = [\"{recipient}\"]"))?;
     cluster.start()?;
     cluster.execute("create table t as select 'a secret that must not lie about' as words")?;
@@ -33,25 +31,10 @@ fn an_encrypted_archive_comes_back_with_the_identity_and_only_with_it() -> Resul
 
     let restoring = archiving.with_config(|text| {
         let line = format!("recipients = [\"{recipient}\"]");
-        text.replace(&line, &format!("{line}\nidentity_file = \"{}\"", identity.display()))
+        text.replace(&line, &format!("{line}\nidentity_file = \"{}\"", identity.file.display()))
     })?;
     let mut scene = Scene::of_parts(cluster, restoring, place);
     let mut restored = scene.recover(&["--latest"])?;
     assert_eq!(restored.value("select count(*) from t")?, "2");
     restored.stop(Stop::Immediate)
-}
-
-fn age_keygen() -> Result<Option<PathBuf>> {
-    let path = Path::new("/usr/bin/age-keygen");
-    if path.exists() { Ok(Some(path.to_owned())) } else { programs::missing("age is not installed") }
-}
-
-/// An identity file and its public key, by the stock tool.
-fn new_identity(keygen: &Path, directory: &Path) -> Result<(PathBuf, String)> {
-    let outcome = run(std::process::Command::new(keygen), CALL_LIMIT)?.success()?;
-    let public = outcome.stdout.lines().find_map(|line| line.strip_prefix("# public key: "));
-    let recipient = public.context("age-keygen printed no public key")?.to_owned();
-    let file = directory.join("identity.txt");
-    write_private(&file, &outcome.stdout)?;
-    Ok((file, recipient))
 }

@@ -7,6 +7,8 @@ use walpoint_tests::cluster::{ClusterOptions, Stop};
 use walpoint_tests::process::Outcome;
 use walpoint_tests::programs;
 use walpoint_tests::scene::Scene;
+use walpoint_tests::scratch::write_private;
+use walpoint_tests::wal_dump::format_lsn;
 use walpoint_tests::walpoint::{Stderr, Walpoint};
 
 const EVERY_STDERR: [Stderr; 4] = [Stderr::Captured, Stderr::Full, Stderr::Closed, Stderr::BrokenPipe];
@@ -111,6 +113,42 @@ fn a_panic_chooses_no_status() -> Result<()> {
     )
 }
 
+/// Of the threads that do the work none chooses a status by falling over.
+#[test]
+fn a_panic_in_a_task_is_a_failure_of_what_was_asked_for() -> Result<()> {
+    let Some(mut scene) = scene()? else { return Ok(()) };
+    scene.cluster.configure("wal_keep_size = '1GB'")?;
+    scene.cluster.execute("select pg_reload_conf()")?;
+    scene.backup()?;
+    let segment = scene.archive_everything()?;
+    scene.cluster.stop(Stop::Fast)?;
+    let panicking = |place| scene.walpoint.with_environment("WALPOINT_TEST_PANIC", place);
+    let (opening, sealing, writing) = (panicking("opening"), panicking("sealing"), panicking("writing"));
+    let (path, fresh) = (format!("pg_wal/{segment}"), scene.cluster.scratch().path().join("fresh"));
+    archive_files::remove(scene.archive_directory()?, &segment)?;
+    let restore = fresh.display().to_string();
+    let restore: &[&str] = &["restore", "--target-immediate", "--data-directory", &restore];
+    let row = |about, walpoint, args, status| Row { about, walpoint, args, status };
+    check(&scene, &[row("sealing", &sealing, &["archive-push", &path], 1)])?;
+    assert!(archive_files::named(scene.archive_directory()?, &segment).is_empty(), "it was not pushed");
+    scene.walpoint.run_in(scene.cluster.data(), &["archive-push", &path])?.expect(0)?;
+    check(
+        &scene,
+        &[
+            row("opening", &opening, &["archive-get", &segment, "pg_wal/GOT"], 255),
+            row("opening the manifest", &opening, restore, 1),
+        ],
+    )?;
+    assert!(!scene.cluster.data().join("pg_wal/GOT").exists() && !fresh.exists());
+    for stderr in EVERY_STDERR {
+        let outcome = writing.run_with_stderr(scene.cluster.data(), stderr, restore)?;
+        assert_eq!(outcome.code(), 1, "with stderr {stderr:?}\n{outcome}");
+        assert!(!fresh.join("global/pg_control").exists(), "it could be started");
+        std::fs::remove_dir_all(&fresh)?;
+    }
+    Ok(())
+}
+
 #[test]
 fn a_damaged_object_is_never_handed_over() -> Result<()> {
     let Some(mut scene) = scene()? else { return Ok(()) };
@@ -125,6 +163,63 @@ fn a_damaged_object_is_never_handed_over() -> Result<()> {
     Ok(())
 }
 
+/// A bit in each thing that a restore stands on, one after the other.
+#[test]
+fn a_damaged_pack_manifest_or_history_is_5() -> Result<()> {
+    let Some(mut scene) = scene()? else { return Ok(()) };
+    let id = scene.backup()?;
+    scene.archive_everything()?;
+    scene.cluster.stop(Stop::Fast)?;
+    let history = format!("1\t{}\tbefore a failover\n", format_lsn(scene.backup_stop(&id)?));
+    write_private(&scene.cluster.data().join("pg_wal/00000002.history"), &history)?;
+    scene.walpoint.run_in(scene.cluster.data(), &["archive-push", "pg_wal/00000002.history"])?.expect(0)?;
+    let fresh = scene.cluster.scratch().path().join("fresh");
+    let path = fresh.display().to_string();
+    let plan: &[&str] = &["plan", "--latest"];
+    let restore: &[&str] = &["restore", "--latest", "--target-timeline", "1", "--data-directory", &path];
+    let newest: &[&str] = &["restore", "--latest", "--data-directory", &path];
+    for (object, calls) in
+        [("pack-", &[restore][..]), ("manifest-", &[restore]), ("00000002.history", &[plan, newest])]
+    {
+        let files = archive_files::named(scene.archive_directory()?, object);
+        let victim = files.iter().find(|path| path.extension().is_none_or(|it| it != "meta")).unwrap();
+        let middle = usize::try_from(std::fs::metadata(victim)?.len() / 2)?;
+        archive_files::flip_bit(victim, middle)?;
+        for (args, stderr) in calls.iter().flat_map(|args| EVERY_STDERR.map(|stderr| (args, stderr))) {
+            let outcome = scene.walpoint.run_with_stderr(scene.cluster.data(), stderr, args)?;
+            assert_eq!(outcome.code(), 5, "{object} damaged, stderr {stderr:?}\n{outcome}");
+            assert!(!fresh.join("global/pg_control").exists(), "{object}: it could be started");
+            if fresh.exists() {
+                std::fs::remove_dir_all(&fresh)?;
+            }
+        }
+        archive_files::flip_bit(victim, middle)?;
+    }
+    scene.walpoint.ok(restore).map(drop)
+}
+
+#[test]
+fn check_keeps_its_level_whatever_standard_error_is() -> Result<()> {
+    let Some(scene) = scene()? else { return Ok(()) };
+    scene.backup()?;
+    scene.archive_everything()?;
+    let age = |lines: &str| scene.walpoint.with_config(|text| format!("{text}\n[check]\n{lines}\n"));
+    let warned = age("backup_age_warning = \"1ms\"\nbackup_age_critical = \"2h\"")?;
+    let alarmed = age("backup_age_warning = \"1ms\"\nbackup_age_critical = \"2ms\"")?;
+    let (unreachable, broken) = (unreachable(&scene)?, broken(&scene)?);
+    let row = |about, walpoint, status| Row { about, walpoint, args: &["check"], status };
+    check(
+        &scene,
+        &[
+            row("well", &scene.walpoint, 0),
+            row("warned", &warned, 1),
+            row("alarmed", &alarmed, 2),
+            row("unreachable", &unreachable, 2),
+            row("unknown key", &broken, 3),
+        ],
+    )
+}
+
 #[test]
 fn a_standby_is_told_to_ask_again() -> Result<()> {
     let Some(mut scene) = scene()? else { return Ok(()) };
@@ -134,7 +229,7 @@ fn a_standby_is_told_to_ask_again() -> Result<()> {
         .with_config(|text| text.replace("standby_retry_for = \"2s\"", "standby_retry_for = \"200ms\""))?;
     let stopping = unreachable
         .with_config(|text| text.replace("[archive_get]", "[archive_get]\nstandby_on_outage = \"stop\""))?;
-    walpoint_tests::scratch::write_private(&scene.cluster.data().join("standby.signal"), "")?;
+    write_private(&scene.cluster.data().join("standby.signal"), "")?;
     let args: &[&str] = &["archive-get", &segment, "pg_wal/GOT"];
     check(
         &scene,
@@ -175,7 +270,7 @@ fn the_other_commands_keep_to_the_table() -> Result<()> {
     scene.archive_everything()?;
     scene.cluster.stop(Stop::Fast)?;
     let occupied = scene.cluster.scratch().make_dir("occupied")?;
-    walpoint_tests::scratch::write_private(&occupied.join("precious"), "data")?;
+    write_private(&occupied.join("precious"), "data")?;
     let occupied = occupied.to_str().unwrap().to_owned();
     let (unreachable, broken) = (unreachable(&scene)?, broken(&scene)?);
     let row = |about, walpoint, args, status| Row { about, walpoint, args, status };

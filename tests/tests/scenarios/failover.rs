@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use walpoint_tests::archive_files;
 use walpoint_tests::cluster::{Cluster, ClusterOptions, SUPERUSER, Stop};
+use walpoint_tests::garage::Garage;
 use walpoint_tests::programs;
+use walpoint_tests::proxy::{Fault, Proxy, Rule};
 use walpoint_tests::scene::{RECOVERY_LIMIT, Scene};
 use walpoint_tests::wait;
 use walpoint_tests::wal_dump::{dump, format_lsn, parse_lsn};
@@ -16,16 +18,21 @@ const REFUSAL_LIMIT: Duration = Duration::from_secs(90);
 /// A scene whose table has three segments of common rows behind a backup.
 fn scene() -> Result<Option<Scene>> {
     let Some(postgres) = programs::distribution_postgres()? else { return Ok(None) };
-    let options =
-        ClusterOptions { configuration: "wal_keep_size = '1GB'".into(), ..ClusterOptions::default() };
-    let scene = Scene::on_directory(&postgres, options)?;
+    common_rows(Scene::on_directory(&postgres, keeping_wal())?).map(Some)
+}
+
+fn keeping_wal() -> ClusterOptions {
+    ClusterOptions { configuration: "wal_keep_size = '1GB'".into(), ..ClusterOptions::default() }
+}
+
+fn common_rows(scene: Scene) -> Result<Scene> {
     scene.cluster.execute("create table t(branch text, n int)")?;
     scene.backup()?;
     for number in 1..=3 {
         scene.cluster.execute(&format!("insert into t values ('common', {number})"))?;
         scene.archive_everything()?;
     }
-    Ok(Some(scene))
+    Ok(scene)
 }
 
 fn rows(cluster: &Cluster) -> Result<String> {
@@ -134,26 +141,80 @@ fn the_old_branch_is_never_replayed_for_the_new_one() -> Result<()> {
 #[test]
 fn a_target_in_a_segments_last_records_is_reached_without_the_next_segment() -> Result<()> {
     let Some(mut scene) = scene()? else { return Ok(()) };
-    scene.cluster.execute("insert into t values ('common', 4)")?;
+    let (next, targets) = last_records(&mut scene)?;
+    archive_files::remove(scene.archive_directory()?, &next)?;
+    for target in targets {
+        let mut restored = scene.restore(&["--target-lsn", &format_lsn(target.lsn)])?;
+        target.judge(&mut restored)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_target_in_a_segments_last_records_is_reached_while_the_next_segment_cannot_be_had() -> Result<()> {
+    let Some(postgres) = programs::distribution_postgres()? else { return Ok(()) };
+    let Some(garage) = Garage::shared()? else { return Ok(()) };
+    let proxy = Proxy::start(garage.address())?;
+    let place = garage.archive_in(&garage.bucket()?, &proxy.endpoint());
+    let mut scene = common_rows(Scene::start(Cluster::init(&postgres, keeping_wal())?, place)?)?;
+    let (next, targets) = last_records(&mut scene)?;
+    for (number, target) in targets.into_iter().enumerate() {
+        let mut restored = scene.restore(&["--target-lsn", &format_lsn(target.lsn)])?;
+        // A store that is busy is waited for a while each time: once is enough.
+        let fault =
+            if number == 0 { Fault::status(503, "SlowDown") } else { Fault::status(403, "AccessDenied") };
+        proxy.forget_requests();
+        proxy.add(Rule::new(fault).target(&next));
+        target.judge(&mut restored)?;
+        // The very last record is where PostgreSQL is sure to have asked for what follows.
+        let reads_ahead = scene.cluster.postgres.major >= 15;
+        ensure!(number > 0 || !reads_ahead || proxy.count("GET", &next) > 0, "the fault befell nobody");
+        proxy.clear();
+    }
+    Ok(())
+}
+
+/// A record among the last 40 of a segment.
+struct LastRecord {
+    lsn: u64,
+    /// Whether it is the commit of the last rows, or comes after it.
+    is_after_commit: bool,
+}
+
+impl LastRecord {
+    /// Starts what was restored to it.
+    fn judge(&self, restored: &mut Cluster) -> Result<()> {
+        let about = || format!("the record at {}", format_lsn(self.lsn));
+        restored.start_expect_ready(RECOVERY_LIMIT).with_context(about)?;
+        ensure!(rows(restored)? == "common1,common2,common3,common4", "{}", about());
+        let expected = if self.is_after_commit { "60" } else { "0" };
+        ensure!(restored.value("select count(*) from last")? == expected, "{}", about());
+        restored.stop(Stop::Immediate)?;
+        Ok(std::fs::remove_dir_all(restored.data())?)
+    }
+}
+
+/// Fills a segment whose last records are many small ones, and stops. The name of the segment after it, and
+/// five of those records, the last one before the switch first.
+fn last_records(scene: &mut Scene) -> Result<(String, Vec<LastRecord>)> {
+    scene.cluster.execute("create table last(n int); insert into t values ('common', 4)")?;
+    scene.cluster.execute("insert into last select generate_series(1, 60)")?;
     let segment = scene.archive_everything()?;
     let next = scene.archive_everything()?;
     scene.archive_everything()?;
-    let start = segment_start(&segment);
-    let records = dump(
-        &scene.cluster.postgres,
-        &scene.cluster.data().join("pg_wal"),
-        1,
-        start,
-        Some(start + (1 << 20)),
-    )?;
+    let (start, pg_wal) = (segment_start(&segment), scene.cluster.data().join("pg_wal"));
+    let records = dump(&scene.cluster.postgres, &pg_wal, 1, start, Some(start + (1 << 20)))?;
     scene.cluster.stop(Stop::Fast)?;
-    archive_files::remove(scene.archive_directory()?, &next)?;
-    // The last record before the switch: PostgreSQL 15 and later has asked for
-    // the next segment by the time it stops there.
-    let target = format_lsn(records[records.len() - 2].lsn);
-    let mut restored = scene.recover(&["--target-lsn", &target])?;
-    assert_eq!(rows(&restored)?, "common1,common2,common3,common4");
-    restored.stop(Stop::Immediate)
+    let commit = records.iter().rev().find(|record| record.description.starts_with("COMMIT"));
+    let commit = commit.context("no commit in the segment")?.lsn;
+    // Behind the last of these comes the switch.
+    let last = records.len() - 2;
+    ensure!(last > 40, "only {} records in {segment}", records.len());
+    let record = |back: usize| {
+        let lsn = records[last - back].lsn;
+        LastRecord { lsn, is_after_commit: lsn >= commit }
+    };
+    Ok((next, [0, 1, 2, 12, 39].map(record).into()))
 }
 
 /// Where a segment of 1 MiB starts.

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use walpoint_tests::archive_files;
 use walpoint_tests::cluster::{Cluster, ClusterOptions, Stop};
 use walpoint_tests::garage::Garage;
 use walpoint_tests::programs;
+use walpoint_tests::proxy::{Fault, Proxy, Rule};
 use walpoint_tests::scene::Scene;
 use walpoint_tests::scratch::write_private;
 use walpoint_tests::user::User;
@@ -104,6 +105,35 @@ fn the_same_file_again_is_success_and_another_content_is_refused() -> Result<()>
     assert!(refused.stderr.contains("walpoint resolve"), "{refused}");
 
     // What was acknowledged first is what comes back, now and later.
+    assert_eq!(get(&scene, &segment, Path::new("pg_wal/RECOVERYXLOG"))?, 0);
+    assert_eq!(std::fs::read(scene.cluster.data().join("pg_wal/RECOVERYXLOG"))?, bytes);
+    Ok(())
+}
+
+/// The mark of the content that was to be kept is back, or still there, after the decision: somebody else
+/// decided too. Nothing is called decided that is not.
+#[test]
+fn a_decision_that_somebody_else_undid_is_3() -> Result<()> {
+    let Some(postgres) = programs::distribution_postgres()? else { return Ok(()) };
+    let Some(garage) = Garage::shared()? else { return Ok(()) };
+    let proxy = Proxy::start(garage.address())?;
+    let place = garage.archive_in(&garage.bucket()?, &proxy.endpoint());
+    let scene = Scene::start(Cluster::init(&postgres, ClusterOptions::default())?, place)?;
+    let (segment, mut bytes) = archived_segment(&scene)?;
+    let path = copy_of_cluster(&scene)?.join("pg_wal").join(&segment);
+    *bytes.last_mut().unwrap() ^= 1;
+    write_bytes(&path, &bytes)?;
+    push(&scene, &path)?.expect(3)?;
+    let (_, listing) = scene.walpoint.json(&["list", "--wal", &segment])?;
+    let contents = listing["contents"].as_array().context("no contents")?;
+    let refused = contents.iter().find(|content| content["state"] == "refused");
+    let keep = refused.and_then(|content| content["content"].as_str()).context("none is refused")?;
+
+    proxy.add(Rule::new(Fault::status(204, "")).method("DELETE"));
+    let outcome = scene.walpoint.run(&["resolve", &segment, "--keep", keep])?.expect(3)?;
+    assert!(outcome.stderr.contains("refused again"), "{outcome}");
+    proxy.clear();
+    scene.walpoint.ok(&["resolve", &segment, "--keep", keep])?;
     assert_eq!(get(&scene, &segment, Path::new("pg_wal/RECOVERYXLOG"))?, 0);
     assert_eq!(std::fs::read(scene.cluster.data().join("pg_wal/RECOVERYXLOG"))?, bytes);
     Ok(())

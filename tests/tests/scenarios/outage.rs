@@ -14,6 +14,9 @@ use walpoint_tests::scene::{RECOVERY_LIMIT, Scene};
 const SEGMENTS: usize = 6;
 const ROWS_EACH: usize = 100;
 
+/// What requests for histories have in their path or query, percent-encoded or not.
+const HISTORIES: &str = "timeline";
+
 struct Stage {
     scene: Scene,
     proxy: Proxy,
@@ -113,5 +116,48 @@ fn a_store_that_refuses_connections_stops_recovery_and_a_short_outage_is_waited_
     proxy.bring_back()?;
     restored.wait_open(RECOVERY_LIMIT)?;
     assert_eq!(restored.value("select count(*) from t")?, (SEGMENTS * ROWS_EACH).to_string());
+    Ok(())
+}
+
+/// A history that is taken for absent makes PostgreSQL give its number to another timeline. Asked for are the
+/// one of the target's timeline, and at the end that of the next, which does not exist.
+#[test]
+fn a_history_that_cannot_be_had_stops_recovery_and_its_timeline_is_not_used_again() -> Result<()> {
+    let Some(Stage { mut scene, proxy }) = stage()? else { return Ok(()) };
+    let mut successor = scene.recover(&["--latest", "--take-over"])?;
+    successor.execute("insert into t values (-1, -1)")?;
+    successor.switch_and_wait_archived(RECOVERY_LIMIT)?;
+    successor.stop(Stop::Fast)?;
+    scene.walpoint =
+        scene.walpoint.with_config(|text| text.replace("retry_for = \"20s\"", "retry_for = \"300ms\""))?;
+    let faults = [Fault::status(503, "SlowDown"), Fault::status(403, "AccessDenied"), Fault::Html];
+    for by_hand in [false, true] {
+        let restore = |scene: &mut Scene| match by_hand {
+            false => scene.restore(&["--latest"]),
+            true => scene.restore_by_hand("latest"),
+        };
+        let mut sound = restore(&mut scene)?;
+        proxy.forget_requests();
+        sound.start_expect_ready(RECOVERY_LIMIT)?;
+        sound.stop(Stop::Immediate)?;
+        let asked = proxy.count("GET", HISTORIES);
+        assert!(asked >= 2, "{asked} requests for histories");
+
+        let mut restored = restore(&mut scene)?;
+        for fault in &faults {
+            for before in [0, asked - 1] {
+                proxy.add(Rule::new(fault.clone()).target(HISTORIES).after(before));
+                let log = restored.start_expect_fatal(Duration::from_secs(60))?;
+                assert!(log.contains("FATAL"), "{fault:?} after {before}, by hand: {by_hand}\n{log}");
+                proxy.clear();
+            }
+        }
+        restored.start_expect_ready(RECOVERY_LIMIT)?;
+        let rows = restored.value("select count(*) from t")?;
+        assert_eq!(rows, (SEGMENTS * ROWS_EACH + 1).to_string(), "by hand: {by_hand}");
+        let writes = restored.value("select pg_walfile_name(pg_current_wal_lsn())")?;
+        assert!(writes.starts_with("00000003"), "by hand: {by_hand}: {writes}");
+        restored.stop(Stop::Immediate)?;
+    }
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 mod branches;
 mod load;
+mod majors;
 mod targets;
 
 use anyhow::{Context, Result};
@@ -10,13 +11,10 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use walpoint_tests::cluster::{Cluster, ClusterOptions, Stop};
 use walpoint_tests::garage::Garage;
-use walpoint_tests::ledger::Ledger;
 use walpoint_tests::oracle::{Moment, Oracle, OracleTarget, TransactionEnd};
-use walpoint_tests::programs::{self, Postgres};
+use walpoint_tests::programs;
 use walpoint_tests::scene::Scene;
 use walpoint_tests::wal_dump::{format_lsn, parse_lsn};
-
-use load::LOAD_LIMIT;
 
 fn options(segment_megabytes: u32) -> ClusterOptions {
     ClusterOptions {
@@ -50,20 +48,6 @@ fn every_target_comes_back_exactly_from_segments_of_16_mib() -> Result<()> {
 fn every_target_comes_back_exactly_from_segments_of_64_mib() -> Result<()> {
     let Some(postgres) = programs::distribution_postgres()? else { return Ok(()) };
     recover_random_targets(Scene::on_directory(&postgres, options(64))?, 4)
-}
-
-#[test]
-fn every_major_comes_back_exactly() -> Result<()> {
-    let distribution = programs::distribution_postgres()?.map(|postgres| postgres.major);
-    for major in programs::MAJORS {
-        // The distribution's is what the other tests run on.
-        if Some(major) == distribution {
-            continue;
-        }
-        let Some(postgres) = programs::postgres(major)? else { continue };
-        recover_on_another_major(&postgres).with_context(|| format!("PostgreSQL {major}"))?;
-    }
-    Ok(())
 }
 
 fn recover_random_targets(mut scene: Scene, count: usize) -> Result<()> {
@@ -139,33 +123,4 @@ fn recover_and_judge(
     load::judge_definitions(&restored)?;
     restored.stop(Stop::Immediate)?;
     std::fs::remove_dir_all(restored.data()).context("make room")
-}
-
-/// A ledger of one client: these majors come without `pg_waldump`, and then
-/// the order of times is the order of commits.
-fn recover_on_another_major(postgres: &Postgres) -> Result<()> {
-    let mut scene = Scene::on_directory(postgres, options(1))?;
-    load::make_definitions(&scene.cluster)?;
-    let ledger = Ledger::start(&scene.cluster, 1, u64::from(postgres.major))?;
-    ledger.wait_for_commits(50, LOAD_LIMIT)?;
-    scene.backup()?;
-    let before = ledger.notes().acknowledged();
-    ledger.wait_for_commits(200, LOAD_LIMIT)?;
-    let notes = ledger.finish()?;
-    scene.archive_everything()?;
-    let oracle = Oracle::from_commit_timestamps(&scene.cluster, notes)?;
-    scene.cluster.stop(Stop::Fast)?;
-    let commits: Vec<TransactionEnd> = oracle.ledger_commits().into_iter().cloned().collect();
-    for target in [
-        OracleTarget::Time { at: commits[before + 100].time, exclusive: false },
-        OracleTarget::Time { at: commits[before + 60].time, exclusive: true },
-        OracleTarget::Xid { xid: commits[before + 140].xid, exclusive: false },
-        OracleTarget::Xid { xid: commits[before + 20].xid, exclusive: true },
-    ] {
-        let arguments = targets::arguments(&target);
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        recover_and_judge(&mut scene, &oracle, &target, &arguments)
-            .with_context(|| format!("restore {}", arguments.join(" ")))?;
-    }
-    Ok(())
 }

@@ -3,7 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use walpoint_tests::age::Identity;
 use walpoint_tests::cluster::{Cluster, ClusterOptions, Stop};
 use walpoint_tests::process::run;
 use walpoint_tests::programs;
@@ -24,8 +25,8 @@ fn stock_tools_rebuild_an_encrypted_cluster_with_a_tablespace() -> Result<()> {
     let mut cluster = Cluster::init(&postgres, ClusterOptions::default())?;
     let place = ArchivePlace::directory(cluster.scratch())?;
     let walpoint = cluster.archive_to(&place)?;
-    let (identity, recipient) = new_identity(cluster.scratch().path())?;
-    walpoint.configure(&format!("[encryption]\nrecipients = [\"{recipient}\"]"))?;
+    let Some(identity) = Identity::generate(cluster.scratch().path(), "identity.txt")? else { return Ok(()) };
+    walpoint.configure(&format!("[encryption]\nrecipients = [\"{}\"]", identity.recipient))?;
     cluster.start()?;
     let old = cluster.scratch().make_dir("space")?;
     cluster.execute(&format!("create tablespace space location '{}'", old.display()))?;
@@ -40,7 +41,7 @@ fn stock_tools_rebuild_an_encrypted_cluster_with_a_tablespace() -> Result<()> {
     let data = scene.fresh_directory();
     let wal = scene.cluster.scratch().path().join("wal");
     let mut rescue = User::current()?.command(&script()?);
-    rescue.arg(scene.archive_directory()?).arg(&backup).arg(&data).arg("--identity").arg(&identity);
+    rescue.arg(scene.archive_directory()?).arg(&backup).arg(&data).arg("--identity").arg(&identity.file);
     rescue.arg("--wal").arg(&wal).arg("--tablespace").arg(format!("{}={}", old.display(), new.display()));
     run(rescue, CALL_LIMIT)?.success()?;
 
@@ -60,14 +61,4 @@ fn script() -> Result<PathBuf> {
     let original = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/rescue").canonicalize()?;
     let digest = std::fs::metadata(&original)?.modified()?.duration_since(std::time::UNIX_EPOCH)?.as_nanos();
     stage::readable(&original, &format!("rescue-{digest}"))
-}
-
-/// An identity file and its public key, by the stock tool.
-fn new_identity(directory: &Path) -> Result<(PathBuf, String)> {
-    let outcome = run(std::process::Command::new("/usr/bin/age-keygen"), CALL_LIMIT)?.success()?;
-    let public = outcome.stdout.lines().find_map(|line| line.strip_prefix("# public key: "));
-    let recipient = public.context("age-keygen printed no public key")?.to_owned();
-    let file = directory.join("identity.txt");
-    write_private(&file, &outcome.stdout)?;
-    Ok((file, recipient))
 }

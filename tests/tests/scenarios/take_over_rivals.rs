@@ -1,11 +1,13 @@
 //! Of two copies only one takes over: the other would archive different WAL
 //! under the same names.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use walpoint_tests::archive_files;
 use walpoint_tests::cluster::{Cluster, ClusterOptions, Stop};
 use walpoint_tests::programs;
-use walpoint_tests::scene::{RECOVERY_LIMIT, Scene};
+use walpoint_tests::scene::{ARCHIVING_LIMIT, RECOVERY_LIMIT, Scene};
 use walpoint_tests::scratch::write_private;
+use walpoint_tests::wait;
 
 fn restart(cluster: &mut Cluster) -> Result<()> {
     cluster.stop(Stop::Fast)?;
@@ -87,6 +89,63 @@ fn the_primary_goes_on_where_a_copy_took_over_by_mistake() -> Result<()> {
     restored.stop(Stop::Fast)
 }
 
+/// Both were to archive from their first record on, and their histories are the same to the byte: the first
+/// segment behind the fork is where they part.
+#[test]
+fn of_two_copies_that_take_over_at_one_point_exactly_one_is_acknowledged() -> Result<()> {
+    let Some(postgres) = programs::distribution_postgres()? else { return Ok(()) };
+    let mut scene = Scene::on_directory(&postgres, ClusterOptions::default())?;
+    scene.cluster.execute("create table t(who text)")?;
+    scene.backup()?;
+    scene.cluster.execute("insert into t values ('common')")?;
+    scene.archive_everything()?;
+    scene.cluster.stop(Stop::Fast)?;
+    let mut copies =
+        [scene.restore(&["--latest", "--take-over"])?, scene.restore(&["--latest", "--take-over"])?];
+    for copy in &mut copies {
+        copy.launch()?;
+    }
+    for copy in &mut copies {
+        copy.wait_open(RECOVERY_LIMIT)?;
+    }
+    let history = |copy: &Cluster| std::fs::read(copy.data().join("pg_wal/00000002.history"));
+    assert_eq!(history(&copies[0])?, history(&copies[1])?, "the shape was not staged");
+
+    let mut segments = Vec::new();
+    for (number, copy) in copies.iter().enumerate() {
+        copy.execute(&format!("insert into t values ('copy {number}')"))?;
+        segments.push(copy.value("select pg_walfile_name(pg_switch_wal())")?);
+    }
+    assert_eq!(segments[0], segments[1], "the copies parted elsewhere");
+    let acknowledged = |copy: &Cluster| -> Result<bool> {
+        let last = copy.value("select coalesce(last_archived_wal, '') from pg_stat_archiver")?;
+        Ok(last.as_str() >= segments[0].as_str())
+    };
+    let refused = |copy: &Cluster| copy.log().contains("walpoint resolve");
+    let winner = wait::until("one to be acknowledged and the other refused", ARCHIVING_LIMIT, || {
+        let of = |copy| -> Result<(bool, bool)> { Ok((acknowledged(copy)?, refused(copy))) };
+        Ok(match (of(&copies[0])?, of(&copies[1])?) {
+            ((true, false), (false, true)) => Some(0),
+            ((false, true), (true, false)) => Some(1),
+            _ => None,
+        })
+    })
+    .with_context(|| format!("{}\n---\n{}", copies[0].log(), copies[1].log()))?;
+
+    copies[winner].execute("insert into t values ('more')")?;
+    copies[winner].switch_and_wait_archived(ARCHIVING_LIMIT)?;
+    assert!(!acknowledged(&copies[1 - winner])?, "{}", copies[1 - winner].log());
+    let histories = archive_files::named(scene.archive_directory()?, "00000002.history");
+    assert_eq!(histories.len(), 2, "one, and its metadata: {histories:?}");
+    for copy in &mut copies {
+        copy.stop(Stop::Immediate)?;
+    }
+    let mut newest = scene.recover(&["--latest"])?;
+    let rows = newest.value("select string_agg(who, ',' order by who) from t")?;
+    assert_eq!(rows, format!("common,copy {winner},more"));
+    newest.stop(Stop::Immediate)
+}
+
 #[test]
 fn a_server_in_recovery_cannot_take_over() -> Result<()> {
     let Some(postgres) = programs::distribution_postgres()? else { return Ok(()) };
@@ -96,7 +155,7 @@ fn a_server_in_recovery_cannot_take_over() -> Result<()> {
     scene.cluster.stop(Stop::Fast)?;
     let mut paused = scene.restore(&["--latest", "--target-action", "pause"])?;
     paused.launch()?;
-    walpoint_tests::wait::until_true("recovery to pause", RECOVERY_LIMIT, || {
+    wait::until_true("recovery to pause", RECOVERY_LIMIT, || {
         Ok(paused.value("select pg_is_wal_replay_paused()::text").is_ok_and(|paused| paused == "true"))
     })?;
     let walpoint = scene.walpoint_for(&paused)?;

@@ -6,10 +6,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use walpoint_tests::age::Identity;
 use walpoint_tests::archive_files;
-use walpoint_tests::cluster::{ClusterOptions, Stop};
+use walpoint_tests::cluster::{Cluster, ClusterOptions, Stop};
 use walpoint_tests::programs;
 use walpoint_tests::scene::{RECOVERY_LIMIT, Scene};
+use walpoint_tests::scratch::write_private;
+use walpoint_tests::walpoint::ArchivePlace;
 
 const REFUSAL_LIMIT: Duration = Duration::from_secs(90);
 const SEGMENTS: usize = 5;
@@ -90,6 +93,53 @@ fn an_archive_that_was_tampered_with_stops_recovery_until_it_is_whole_again() ->
             stops_and_completes(&mut scene, &sound, &|| damage(&victims), by_hand)
                 .with_context(|| format!("{name}, by hand: {by_hand}"))?;
         }
+    }
+    Ok(())
+}
+
+/// WAL is sealed for one key and, from a moment on, for another: recovery is in its middle when it comes to
+/// what the wrong identity does not open.
+#[test]
+fn a_wrong_key_in_mid_recovery_stops_it_until_the_right_one_is_back() -> Result<()> {
+    let Some(postgres) = programs::distribution_postgres()? else { return Ok(()) };
+    let cluster = Cluster::init(&postgres, ClusterOptions::default())?;
+    let directory = cluster.scratch().path();
+    let Some(old) = Identity::generate(directory, "old.txt")? else { return Ok(()) };
+    let Some(new) = Identity::generate(directory, "new.txt")? else { return Ok(()) };
+    let both = directory.join("identity.txt");
+    write_private(&both, &format!("{}{}", old.text(), new.text()))?;
+    let place = ArchivePlace::directory(cluster.scratch())?;
+    let mut scene = Scene::start(cluster, place)?;
+    let recipients = |key: &Identity| format!("recipients = [\"{}\"]", key.recipient);
+    scene.walpoint.configure(&format!(
+        "[encryption]\nidentity_file = \"{}\"\n{}",
+        both.display(),
+        recipients(&old)
+    ))?;
+    scene.cluster.execute("create table t(n int)")?;
+    scene.backup()?;
+    for n in 1..=SEGMENTS {
+        if n == SEGMENTS / 2 + 1 {
+            let text = std::fs::read_to_string(&scene.walpoint.config)?;
+            write_private(&scene.walpoint.config, &text.replace(&recipients(&old), &recipients(&new)))?;
+        }
+        scene.cluster.execute(&format!("insert into t values ({n})"))?;
+        scene.archive_everything()?;
+    }
+    scene.cluster.stop(Stop::Fast)?;
+
+    for by_hand in [false, true] {
+        let mut restored =
+            if by_hand { scene.restore_by_hand("latest")? } else { scene.restore(&["--latest"])? };
+        write_private(&both, old.text())?;
+        let log = restored.start_expect_fatal(REFUSAL_LIMIT)?;
+        ensure!(log.contains("restored log file") && log.contains("FATAL"), "not in its middle: {log}");
+        ensure!(log.contains("none of the identities opens it"), "that is not why: {log}");
+        write_private(&both, &format!("{}{}", old.text(), new.text()))?;
+        restored.start_expect_ready(RECOVERY_LIMIT)?;
+        let rows = restored.value("select count(*)::text from t")?;
+        ensure!(rows == SEGMENTS.to_string(), "{rows} rows, by hand: {by_hand}");
+        restored.stop(Stop::Immediate)?;
     }
     Ok(())
 }

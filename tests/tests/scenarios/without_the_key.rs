@@ -1,26 +1,23 @@
 //! An encrypted archive can be planned on where the key is not: to the segment, by what
 //! object metadata say. Nothing is restored there, and a wrong key is still a wrong key.
 
-use std::path::{Path, PathBuf};
-
 use anyhow::{Context, Result, ensure};
+use walpoint_tests::age::Identity;
 use walpoint_tests::cluster::{Cluster, ClusterOptions, Stop};
-use walpoint_tests::process::run;
 use walpoint_tests::programs;
 use walpoint_tests::scene::ARCHIVING_LIMIT;
-use walpoint_tests::scratch::write_private;
-use walpoint_tests::walpoint::{ArchivePlace, CALL_LIMIT};
+use walpoint_tests::walpoint::ArchivePlace;
 
 #[test]
 fn without_the_key_lsns_are_planned_to_the_segment_and_the_rest_asks_for_it() -> Result<()> {
     let Some(postgres) = programs::distribution_postgres()? else { return Ok(()) };
-    let Some(keygen) = age_keygen()? else { return Ok(()) };
     let mut cluster = Cluster::init(&postgres, ClusterOptions::default())?;
     let place = ArchivePlace::directory(cluster.scratch())?;
     let sealing = cluster.archive_to(&place)?;
-    let (identity, recipient) = new_identity(&keygen, cluster.scratch().path(), "identity.txt")?;
-    let (stranger, _) = new_identity(&keygen, cluster.scratch().path(), "stranger.txt")?;
-    sealing.configure(&format!("[encryption]\nrecipients = [\"{recipient}\"]"))?;
+    let directory = cluster.scratch().path();
+    let Some(identity) = Identity::generate(directory, "identity.txt")? else { return Ok(()) };
+    let Some(stranger) = Identity::generate(directory, "stranger.txt")? else { return Ok(()) };
+    sealing.configure(&format!("[encryption]\nrecipients = [\"{}\"]", identity.recipient))?;
     cluster.start()?;
     sealing.ok(&["backup"])?;
     let xid = cluster.value("select txid_current()")?;
@@ -34,8 +31,8 @@ fn without_the_key_lsns_are_planned_to_the_segment_and_the_rest_asks_for_it() ->
         cluster.switch_and_wait_archived(ARCHIVING_LIMIT)?;
     }
     cluster.stop(Stop::Fast)?;
-    let with_identity = |file: &Path| {
-        let line = format!("identity_file = \"{}\"\nrecipients = [", file.display());
+    let with_identity = |identity: &Identity| {
+        let line = format!("identity_file = \"{}\"\nrecipients = [", identity.file.display());
         sealing.with_config(|text| text.replace("recipients = [", &line))
     };
     let (holding, mistaken) = (with_identity(&identity)?, with_identity(&stranger)?);
@@ -81,19 +78,4 @@ fn without_the_key_lsns_are_planned_to_the_segment_and_the_rest_asks_for_it() ->
     sealing.run(&["restore", "--latest", "--data-directory", name])?.expect(5)?;
     ensure!(!directory.exists(), "something was written");
     Ok(())
-}
-
-fn age_keygen() -> Result<Option<PathBuf>> {
-    let path = Path::new("/usr/bin/age-keygen");
-    if path.exists() { Ok(Some(path.to_owned())) } else { programs::missing("age is not installed") }
-}
-
-/// An identity file and its public key, by the stock tool.
-fn new_identity(keygen: &Path, directory: &Path, name: &str) -> Result<(PathBuf, String)> {
-    let outcome = run(std::process::Command::new(keygen), CALL_LIMIT)?.success()?;
-    let public = outcome.stdout.lines().find_map(|line| line.strip_prefix("# public key: "));
-    let recipient = public.context("age-keygen printed no public key")?.to_owned();
-    let file = directory.join(name);
-    write_private(&file, &outcome.stdout)?;
-    Ok((file, recipient))
 }

@@ -14,7 +14,7 @@ use super::send::panicked;
 use crate::content::{ContentHash, ContentHasher};
 use crate::envelope::{Expected, OpenError, Opened, open_unproven};
 use crate::error::ArchiveError;
-use crate::fault_point::step;
+use crate::fault_point::{panic_for_a_test, step};
 use crate::object_key::ObjectKey;
 use crate::store::{ByteStream, StoreError};
 
@@ -37,6 +37,7 @@ impl Archive {
         let feeding = tokio::spawn(feed(body, stored_sender));
         let keys = Arc::clone(self.keys());
         let opening = tokio::task::spawn_blocking(move || {
+            panic_for_a_test("opening");
             let mut out = ChannelWriter::new(plain_sender, PLAIN_PIECE);
             let opened =
                 open_unproven(&keys, ChannelReader::new(stored), encrypted, expected.limit, &mut out)?;

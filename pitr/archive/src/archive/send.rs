@@ -14,6 +14,7 @@ use super::pieces_of_body::ChannelWriter;
 use crate::content::ContentHash;
 use crate::envelope::{Seal, Sealed};
 use crate::error::ArchiveError;
+use crate::fault_point::panic_for_a_test;
 use crate::object_key::ObjectKey;
 use crate::store::{Metadata, PART_BYTES, PutMode, PutOutcome, Upload};
 
@@ -92,7 +93,10 @@ impl Archive {
             return self.seal_and_upload(key, metadata, content, source).await;
         }
         let (sealer, source) = (self.sealer.clone(), source.clone());
-        let seal = move || sealer.seal_unhashed(&source.read(content.size)?);
+        let seal = move || {
+            panic_for_a_test("sealing");
+            sealer.seal_unhashed(&source.read(content.size)?)
+        };
         let sealed = tokio::task::spawn_blocking(seal).await;
         let (hash, bytes) =
             sealed.map_err(panicked).and_then(|sealed| sealed).map_err(|error| unsealed(key, error))?;
@@ -140,6 +144,7 @@ impl Archive {
         let (sender, mut parts) = mpsc::channel(1);
         let (sealer, reader) = (self.sealer.clone(), source.reader());
         let sealing = tokio::task::spawn_blocking(move || {
+            panic_for_a_test("sealing");
             let mut out = ChannelWriter::new(sender, PART_BYTES);
             let seal = sealer.seal_into(reader, Some(content.size), &mut out)?;
             out.finish().map(|()| seal)
