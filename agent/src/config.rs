@@ -16,6 +16,8 @@ use walpoint_archive::config::{ArchiveConfig, CompressionConfig, EncryptionConfi
 pub mod durations;
 pub mod environment;
 mod file;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod keys;
 mod raw;
 mod read;

@@ -148,7 +148,7 @@ fn check_of(metadata: &Metadata) -> String {
 }
 
 /// Metadata with other values under some names, sealed again: lies, not damage.
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn resealed(metadata: &Metadata, values: &[(&str, &str)]) -> Metadata {
     let mut metadata = metadata.clone();
     for (name, value) in values {

@@ -82,6 +82,13 @@ impl KeyRing {
         Ok(Self { recipients: recipients.collect::<Result<_, _>>()?, identities })
     }
 
+    /// The identities of an identity file's text, and their public keys.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn of_identities(text: &str) -> Result<Self, String> {
+        let identities = parse_identities(text)?;
+        Ok(Self { recipients: identities.iter().map(x25519::Identity::to_public).collect(), identities })
+    }
+
     /// True when what is sealed with this ring is encrypted.
     pub fn encrypts(&self) -> bool {
         !self.recipients.is_empty()

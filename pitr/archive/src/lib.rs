@@ -14,6 +14,9 @@ pub mod envelope;
 pub mod error;
 pub mod facts;
 pub mod fault_point;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hex;
 pub mod layout;
 pub mod manifest;

@@ -48,6 +48,9 @@ pub mod backup_label;
 pub mod control_file;
 pub mod event;
 pub mod file_name;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod lsn;
 pub mod page;
 pub mod page_checksum;

@@ -124,8 +124,7 @@ impl TimelineHistory {
     pub fn path(&self) -> Vec<PathStep> {
         let mut begin = Lsn::ZERO;
         let mut steps = Vec::new();
-        for (index, ancestor) in self.ancestors.iter().enumerate() {
-            let end = self.effective_fork(index);
+        for (ancestor, end) in self.ancestors.iter().zip(self.effective_forks()) {
             if begin < end {
                 steps.push(PathStep { timeline: ancestor.timeline, begin, end: Some(end) });
                 begin = end;
@@ -138,11 +137,18 @@ impl TimelineHistory {
     /// First address that is not taken from this ancestor; `None` when it is no ancestor.
     pub fn fork_from(&self, timeline: TimelineId) -> Option<Lsn> {
         let index = self.ancestors.iter().position(|ancestor| ancestor.timeline == timeline)?;
-        Some(self.effective_fork(index))
+        self.ancestors.iter().skip(index).map(|ancestor| ancestor.fork).min()
     }
 
-    fn effective_fork(&self, index: usize) -> Lsn {
-        self.ancestors.iter().skip(index).map(|ancestor| ancestor.fork).min().unwrap_or(Lsn::ZERO)
+    /// For each ancestor, the least fork from it on: in one pass, the file may have any number.
+    fn effective_forks(&self) -> Vec<Lsn> {
+        let mut forks: Vec<Lsn> = self.ancestors.iter().map(|ancestor| ancestor.fork).collect();
+        let mut least = Lsn(u64::MAX);
+        for fork in forks.iter_mut().rev() {
+            least = least.min(*fork);
+            *fork = least;
+        }
+        forks
     }
 }
 
@@ -208,6 +214,14 @@ mod tests {
         assert_eq!(steps, [(1, 0, Some(Lsn(0x300))), (3, 0x300, None)]);
         assert_eq!(history.fork_from(tli(1)), Some(Lsn(0x300)));
         assert_eq!(history.ancestors[0].fork, Lsn(0x500));
+    }
+
+    #[test]
+    fn a_hundred_thousand_ancestors_are_no_trouble() {
+        let lines: String = (1..=100_000).map(|number| format!("{number}\t0/{number:X}\tx\n")).collect();
+        let path = parse(100_001, &lines).unwrap().path();
+        assert_eq!(path.len(), 100_001);
+        assert_eq!(path[99_999].end, Some(Lsn(100_000)));
     }
 
     #[test]

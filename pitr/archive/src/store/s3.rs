@@ -38,6 +38,8 @@ mod answer_date;
 mod body;
 mod client;
 mod failure;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod guard;
 mod listing;
 mod put;
@@ -88,7 +90,10 @@ impl S3Store {
         bucket: &str,
         prefix: &str,
     ) -> Result<Self, StoreError> {
-        let client = client::build(config, environment).await?;
+        Ok(Self::of(client::build(config, environment).await?, config, bucket, prefix))
+    }
+
+    fn of(client: Client, config: &ArchiveConfig, bucket: &str, prefix: &str) -> Self {
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
         let inner = Inner {
             client,
@@ -99,7 +104,7 @@ impl S3Store {
             request_timeout: config.request_timeout,
             knows_conditions: AtomicBool::new(true),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Self { inner: Arc::new(inner) }
     }
 }
 

@@ -7,6 +7,7 @@ use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
     Builder, Region, RequestChecksumCalculation, ResponseChecksumValidation, StalledStreamProtectionConfig,
 };
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use std::time::Duration;
 
 use super::{guard, trust};
@@ -33,14 +34,21 @@ pub(super) async fn environment(config: &ArchiveConfig) -> SdkConfig {
 
 /// The client for this archive, in this environment.
 pub(super) async fn build(config: &ArchiveConfig, environment: &SdkConfig) -> Result<Client, StoreError> {
-    let refused = |detail: String| StoreError::new("open", &config.url, StoreErrorKind::Other, detail);
-    config.validate().map_err(|error| refused(error.to_string()))?;
+    config.validate().map_err(|error| refused(config, error.to_string()))?;
     let http_client = match &config.ca_file {
         Some(file) => trust::http_client_of(file).await,
         None if config.is_plain_http() => trust::http_client_without_tls(),
         None => Ok(trust::system_http_client()),
     };
-    let http_client = http_client.map_err(refused)?;
+    speaking_through(http_client.map_err(|error| refused(config, error))?, config, environment)
+}
+
+/// The same over connections of this kind.
+pub(super) fn speaking_through(
+    http_client: SharedHttpClient,
+    config: &ArchiveConfig,
+    environment: &SdkConfig,
+) -> Result<Client, StoreError> {
     let mut builder = Builder::from(environment)
         .http_client(http_client)
         .force_path_style(config.uses_path_style())
@@ -55,12 +63,17 @@ pub(super) async fn build(config: &ArchiveConfig, environment: &SdkConfig) -> Re
     }
     if environment.region().is_none() {
         if config.endpoint.is_none() && environment.endpoint_url().is_none() {
-            let error = refused("no region is configured".to_owned());
-            return Err(error.with_hint("set [archive] region or AWS_REGION"));
+            return Err(
+                refused(config, "no region is configured").with_hint("set [archive] region or AWS_REGION")
+            );
         }
         builder = builder.region(Region::new(REGION_OF_OTHER_STORES));
     }
     Ok(Client::from_conf(builder.build()))
+}
+
+fn refused(config: &ArchiveConfig, detail: impl Into<String>) -> StoreError {
+    StoreError::new("open", &config.url, StoreErrorKind::Other, detail)
 }
 
 fn behavior() -> BehaviorVersion {

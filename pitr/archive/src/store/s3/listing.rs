@@ -30,11 +30,14 @@ pub(super) async fn list(
         for object in page.contents() {
             let (name, size) = name_and_size(object, &attempt)?;
             pages.check_order(name)?;
-            // Names that are no keys are not ours.
+            // Names that are no keys are not ours; a store may leave out where to begin.
             let key = name.strip_prefix(&inner.prefix).and_then(|rest| ObjectKey::new(rest).ok());
+            let key = key.filter(|key| start_after.is_none_or(|after| key > after));
             found.extend(key.map(|key| Listed { key, size, modified: modified(object) }));
         }
     }
+    // … and how many it was asked for.
+    found.truncate(limit);
     Ok(found)
 }
 
@@ -102,7 +105,12 @@ impl<'a> Pages<'a> {
         let page = self.request(size).send().await.map_err(|error| self.attempt.failed(&error))?;
         check_whole(&page, &self.inner.bucket, self.attempt)?;
         self.is_over = page.is_truncated() != Some(true);
-        self.token = page.next_continuation_token().map(str::to_owned);
+        let token = page.next_continuation_token().map(str::to_owned);
+        // Pages without a line show no order, and would come for ever.
+        if !self.is_over && token == self.token {
+            return Err(self.attempt.not_s3("it goes on where it was already"));
+        }
+        self.token = token;
         Ok(Some(page))
     }
 

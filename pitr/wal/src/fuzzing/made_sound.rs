@@ -2,10 +2,10 @@
 //! have the right checksum and follow each other, so that fuzzing gets past these checks
 //! into what lies behind.
 
-use walpoint_wal::{Major, SegmentName, SegmentSize, TimelineId};
+use crate::{Major, SegmentName, SegmentSize, TimelineId};
 
 const PAGE: usize = 8192;
-const SEGMENT: usize = 1 << 20;
+pub const SEGMENT: usize = 1 << 20;
 
 /// A 1 MiB segment that begins with the fuzzer's bytes, page by page.
 pub fn segment(data: &[u8]) -> Option<(SegmentName, Vec<u8>)> {
