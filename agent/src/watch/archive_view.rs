@@ -59,7 +59,7 @@ pub async fn look(archive: &Archive, wanted: &Wanted) -> Result<View, ArchiveErr
     let mut state = backups_and_histories(&catalog, wanted);
     let mut unarchived = Vec::new();
     if let Some((from, timeline)) = beginning(&catalog.backups, wanted) {
-        let catalog = archive.catalog(CatalogScope::From(from)).await?;
+        let catalog = archive.with_wal(catalog, from).await?;
         let look = Look { catalog: &catalog, size: catalog.cluster.segment_size, from };
         let coverage = Coverage::of(&catalog, path_to(&catalog, timeline));
         look.holes(&coverage, &mut state);

@@ -46,9 +46,20 @@ impl Archive {
         catalog.damaged.extend(backups.damaged);
         catalog.unfinished = backups.unfinished;
         catalog.unknown.extend(backups.unknown);
+        self.take_wal(&mut catalog, wal);
+        Ok(catalog)
+    }
+
+    /// A catalog that was read without WAL, with all that can lie at or after this position.
+    pub async fn with_wal(&self, mut catalog: Catalog, from: Lsn) -> Result<Catalog, ArchiveError> {
+        let wal = self.list_wal(CatalogScope::From(from)).await?;
+        self.take_wal(&mut catalog, wal);
+        Ok(catalog)
+    }
+
+    fn take_wal(&self, catalog: &mut Catalog, wal: WalListing) {
         catalog.unknown.extend(wal.unknown);
         catalog.add_wal(&self.layout, &wal.listed);
-        Ok(catalog)
     }
 
     /// The backups, by their summaries.

@@ -169,6 +169,8 @@ async fn the_catalog_shows_all_there_is_and_what_is_wrong_with_it() {
     let later = archive.catalog(CatalogScope::From(Lsn(0x1_0000_0000))).await.unwrap();
     assert_eq!(later.wal.keys().collect::<Vec<_>>(), [&timeline(2)]);
     assert_eq!(later.backups, [summary()]);
+    let without = archive.catalog(CatalogScope::NoWal).await.unwrap();
+    assert_eq!(archive.with_wal(without, Lsn(0x1_0000_0000)).await.unwrap(), later);
     assert!(archive.catalog(CatalogScope::NoWal).await.unwrap().wal.is_empty());
 }
 
