@@ -4,4 +4,5 @@ mod archive_view;
 pub mod check;
 pub mod health;
 mod missing;
+mod server_directory;
 mod unarchived;

@@ -9,6 +9,7 @@ mod backup;
 mod backup_files;
 mod check;
 mod check_archive;
+mod check_from_afar;
 mod check_truth;
 mod clock_steps;
 mod clones;

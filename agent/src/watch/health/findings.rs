@@ -28,6 +28,7 @@ pub fn judge(snapshot: &Snapshot, thresholds: &Thresholds) -> Vec<Finding> {
         Err(why) => findings.push(Finding::new(Level::Critical, why)),
     }
     judge_lag(snapshot, thresholds, &mut findings);
+    findings.extend(snapshot.server.as_ref().ok().and_then(judge_unseen));
     findings.retain(|finding| finding.level > Level::Ok);
     // Stable: what was found first stands first among equals.
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));
@@ -184,4 +185,12 @@ fn judge_lag(snapshot: &Snapshot, thresholds: &Thresholds, findings: &mut Vec<Fi
     };
     let text = format!("WAL has waited {} for the archive, {what} first", spoken(lag));
     findings.push(Finding::new(thresholds.wal_lag.level(lag), text));
+}
+
+fn judge_unseen(server: &ServerState) -> Option<Finding> {
+    let why = server.unseen.as_ref().filter(|_| server.archives_itself())?;
+    let text = format!(
+        "could not tell how old the WAL outside the archive is: {why} (run check on the server's host, as the owner of its data directory)"
+    );
+    Some(Finding::new(Level::Warning, text))
 }
