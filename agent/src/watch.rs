@@ -6,3 +6,4 @@ pub mod health;
 mod missing;
 mod server_directory;
 mod unarchived;
+mod way;

@@ -89,9 +89,10 @@ impl Asked {
         };
         let history = self.history(server.as_ref().ok(), directory.as_ref().ok());
         let wanted = Wanted {
-            timeline: server.as_ref().ok().map(|server| server.timeline),
+            timeline: server.as_ref().ok().filter(|it| !it.is_in_recovery).map(|it| it.timeline),
             position: server.as_ref().ok().and_then(|server| server.position),
             ancestry: self.ancestry(server.as_ref().ok(), history.as_ref()),
+            history,
             look_back: settings.check.look_back,
         };
         let archive = self.archive_state(&wanted, &mut server, &directory).await?;

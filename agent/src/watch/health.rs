@@ -130,9 +130,11 @@ pub struct Waiting {
 /// What the archive holds from the last backup on.
 #[derive(Debug, Clone, Default)]
 pub struct ArchiveState {
-    /// The newest backup of all, and the newest without damaged pages.
+    /// The newest backup on the way to the server's timeline, and the newest without damaged pages.
     pub last_backup: Option<KnownBackup>,
     pub last_good_backup: Option<KnownBackup>,
+    /// Number of backups that are not on that way.
+    pub off_the_way: usize,
     /// End of the newest segment of the server's timeline.
     pub archived_to: Option<Lsn>,
     pub gaps: Vec<Gap>,

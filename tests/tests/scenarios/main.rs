@@ -10,6 +10,7 @@ mod backup_files;
 mod check;
 mod check_archive;
 mod check_from_afar;
+mod check_timelines;
 mod check_truth;
 mod clock_steps;
 mod clones;

@@ -206,6 +206,23 @@ fn who_does_not_answer_is_critical_and_the_rest_is_still_judged() {
     assert_eq!(judged(&snapshot), Level::Critical);
 }
 
+/// However fresh the ones beside its way are.
+#[test]
+fn a_server_on_whose_way_no_backup_lies_is_critical() {
+    let mut snapshot = archive(|it| {
+        (it.last_backup, it.last_good_backup) = (None, None);
+        it.off_the_way = 1;
+        it.followed = Some(TimelineId::FIRST);
+    });
+    snapshot.server.as_mut().unwrap().timeline = TimelineId::new(2).unwrap();
+    let findings = judge(&snapshot, &thresholds());
+    let line = text(&snapshot, &thresholds(), &findings);
+    assert!(line.starts_with("CRITICAL: no base backup lies on the way to timeline 2"), "{line}");
+    assert!(line.contains("restore --latest follows timeline 1"), "{line}");
+    assert!(!line.contains("backup_age"), "{line}");
+    assert_eq!(judged(&archive(|it| it.off_the_way = 5)), Level::Ok);
+}
+
 /// What cannot be looked into may hold anything: that is no lag of 0.
 #[test]
 fn wal_that_cannot_be_looked_into_is_a_warning_and_its_age_unknown() {
