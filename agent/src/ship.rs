@@ -6,5 +6,5 @@ pub mod push;
 pub mod before;
 mod cluster;
 mod examine;
-mod histories;
+pub mod histories;
 mod source;

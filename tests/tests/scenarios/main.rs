@@ -7,6 +7,7 @@
 mod archive_path;
 mod backup;
 mod backup_files;
+mod backup_histories;
 mod check;
 mod check_archive;
 mod check_from_afar;
