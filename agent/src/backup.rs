@@ -1,12 +1,13 @@
 //! A base backup of the running cluster, step by step: session start → files
-//! → packs → store → session stop → is its WAL in the archive, all of it? →
-//! manifest, then summary. Before the summary is there no command sees it.
+//! → packs → store → session stop → is its WAL in the archive, all of it, and
+//! what leads to its timeline? → manifest, then summary. Before the summary is there no command sees it.
 
 mod complete;
 mod configuration;
 mod entries;
 mod files;
 mod gate;
+mod histories;
 mod late;
 mod packs;
 mod prepare;
@@ -109,6 +110,8 @@ impl Copied {
         let (late, packs) = self.reading.finish(self.late).await?;
         progress.enter(Phase::Waiting);
         wal_wait::wait(archive, session, &range, settings.backup.wal_timeout).await?;
+        let pg_wal = preparation.directory.path.join("pg_wal");
+        histories::bring(archive, &pg_wal, range.timeline, preparation.writer).await?;
         progress.enter(Phase::Finishing);
         let tablespaces = complete::tablespaces(&self.stopped)?;
         let contents = Contents { listing: self.listing, files: self.files, late, tablespaces };

@@ -6,7 +6,8 @@ use crate::data_directory;
 use crate::exit::{Failure, Status};
 use crate::open::{self, Patience};
 use std::sync::Arc;
-use walpoint_archive::{Archive, Cluster, KeyRing};
+use walpoint_archive::store::ObjectStore;
+use walpoint_archive::{Archive, Cluster, ClusterListing, KeyRing};
 use walpoint_wal::SystemIdentifier;
 
 /// An archive, and the cluster in it that is meant.
@@ -18,7 +19,8 @@ pub struct Chosen {
     pub cluster: Cluster,
 }
 
-/// Opens the archive for a command that reads.
+/// Opens the archive for a command that reads. What other clusters are there is asked only where it matters:
+/// one of them that cannot be read is no trouble of this one.
 ///
 /// # Errors
 /// Status 2 when several clusters are there and none is named; status 4 when the one that is named, or that
@@ -26,37 +28,27 @@ pub struct Chosen {
 pub async fn open(settings: &Settings, named: Option<SystemIdentifier>) -> Result<Chosen, Failure> {
     let keys = KeyRing::from_config(&settings.encryption)?;
     let store = open::store(settings, Patience::Question).await?;
-    let there = Archive::clusters(store.as_ref()).await?;
-    let here = match named {
-        Some(_) => None,
-        None => in_data_directory(settings),
-    };
-    let archive_of = |cluster: &Cluster| {
-        open::within(settings, Arc::clone(&store), cluster.system_identifier, keys.clone())
-    };
-    match choose(named, here, &there) {
-        Ok(cluster) => Ok(Chosen { archive: archive_of(&cluster)?, cluster }),
-        Err(unclear) => {
-            let mut choices = Vec::new();
-            for cluster in &there {
-                choices.push(choice(cluster, &archive_of(cluster)?).await);
+    let wanted = match named.or_else(|| in_data_directory(settings)) {
+        Some(wanted) => wanted,
+        None => {
+            let there = Archive::clusters(store.as_ref()).await?;
+            match the_only_one(&there) {
+                Some(only) => only,
+                None => {
+                    return Err(unclear(&choices(settings, &store, &keys, &there).await?, &store.describe()));
+                }
             }
-            Err(unclear.told(&choices, &store.describe()))
+        }
+    };
+    let archive = open::within(settings, Arc::clone(&store), wanted, keys.clone())?;
+    match archive.cluster().await? {
+        Some(cluster) => Ok(Chosen { archive, cluster }),
+        None => {
+            let there = Archive::clusters(store.as_ref()).await?;
+            let choices = choices(settings, &store, &keys, &there).await?;
+            Err(not_there(wanted, named.is_some(), &choices, &store.describe()))
         }
     }
-}
-
-/// A cluster, and by its last backup which of several that is.
-async fn choice(cluster: &Cluster, archive: &Archive) -> String {
-    let last = match archive.backups().await {
-        Ok(listing) => match listing.sound.iter().max_by_key(|backup| backup.stop.time) {
-            Some(backup) => format!("last backup {}", backup.stop.time),
-            None => "no backup".to_owned(),
-        },
-        // The choice is what was asked for; what is wrong there is said when it is made.
-        Err(_) => "its backups cannot be read".to_owned(),
-    };
-    format!("{} (PostgreSQL {}, {last})", cluster.system_identifier, cluster.major)
 }
 
 /// The cluster in the configured data directory; none when there is no such directory any more, which is
@@ -72,57 +64,61 @@ fn in_data_directory(settings: &Settings) -> Option<SystemIdentifier> {
     }
 }
 
-/// Why no cluster is chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Unclear {
-    /// The archive holds none.
-    Empty,
-    /// It holds several, and none is named.
-    Several,
-    /// The cluster that is named is not in it.
-    NamedIsNotThere(SystemIdentifier),
-    /// The data directory's cluster is not in it.
-    OwnIsNotThere(SystemIdentifier),
+/// One that cannot be read counts: it may be the one that is meant.
+fn the_only_one(there: &ClusterListing) -> Option<SystemIdentifier> {
+    let sound = there.sound.iter().map(|cluster| cluster.system_identifier);
+    let mut all = sound.chain(there.unreadable.iter().map(|(identifier, _)| *identifier));
+    all.next().filter(|_| all.next().is_none())
 }
 
-fn choose(
-    named: Option<SystemIdentifier>,
-    here: Option<SystemIdentifier>,
-    there: &[Cluster],
-) -> Result<Cluster, Unclear> {
-    let find = |wanted| there.iter().find(|cluster| cluster.system_identifier == wanted).copied();
-    match (named, here, there) {
-        (Some(named), _, _) => find(named).ok_or(Unclear::NamedIsNotThere(named)),
-        (None, Some(here), _) => find(here).ok_or(Unclear::OwnIsNotThere(here)),
-        (None, None, [only]) => Ok(*only),
-        (None, None, []) => Err(Unclear::Empty),
-        (None, None, _) => Err(Unclear::Several),
+/// What can be chosen, each as a person tells it from the others.
+async fn choices(
+    settings: &Settings,
+    store: &Arc<dyn ObjectStore>,
+    keys: &KeyRing,
+    there: &ClusterListing,
+) -> Result<Vec<String>, Failure> {
+    let mut choices = Vec::new();
+    for cluster in &there.sound {
+        let archive = open::within(settings, Arc::clone(store), cluster.system_identifier, keys.clone())?;
+        choices.push(choice(cluster, &archive).await);
     }
+    choices.extend(there.unreadable.iter().map(|(identifier, object)| {
+        format!("{identifier} (its cluster.json cannot be read: {})", object.reason)
+    }));
+    Ok(choices)
 }
 
-impl Unclear {
-    /// As a failure that shows the choices.
-    fn told(self, choices: &[String], archive: &str) -> Failure {
-        let (who, wanted) = match self {
-            Self::Empty => {
-                return Failure::failed(format!("the archive {archive} is empty")).with_hint(NOTHING_YET);
-            }
-            Self::Several => {
-                let choices = choices.join(", ");
-                return Failure::usage(format!("the archive {archive} holds several clusters: {choices}"))
-                    .with_hint("choose one with --cluster");
-            }
-            Self::NamedIsNotThere(wanted) => ("cluster", wanted),
-            Self::OwnIsNotThere(wanted) => ("the data directory's cluster", wanted),
-        };
-        let not_there = format!("{who} {wanted} is not in the archive {archive}");
-        if choices.is_empty() {
-            // An archive in which nothing is yet is no sign of a mistake.
-            return Failure::failed(format!("{not_there}: it is empty")).with_hint(NOTHING_YET);
-        }
-        Failure::new(Status::WrongCluster, format!("{not_there}: it holds {}", choices.join(", ")))
-            .with_hint("name another cluster with --cluster, or correct the url in section [archive]")
+/// A cluster, and by its last backup which of several that is.
+async fn choice(cluster: &Cluster, archive: &Archive) -> String {
+    let last = match archive.backups().await {
+        Ok(listing) => match listing.sound.iter().max_by_key(|backup| backup.stop.time) {
+            Some(backup) => format!("last backup {}", backup.stop.time),
+            None => "no backup".to_owned(),
+        },
+        // The choice is what was asked for; what is wrong there is said when it is made.
+        Err(_) => "its backups cannot be read".to_owned(),
+    };
+    format!("{} (PostgreSQL {}, {last})", cluster.system_identifier, cluster.major)
+}
+
+fn unclear(choices: &[String], archive: &str) -> Failure {
+    if choices.is_empty() {
+        return Failure::failed(format!("the archive {archive} is empty")).with_hint(NOTHING_YET);
     }
+    Failure::usage(format!("the archive {archive} holds several clusters: {}", choices.join(", ")))
+        .with_hint("choose one with --cluster")
+}
+
+fn not_there(wanted: SystemIdentifier, named: bool, choices: &[String], archive: &str) -> Failure {
+    let who = if named { "cluster" } else { "the data directory's cluster" };
+    let not_there = format!("{who} {wanted} is not in the archive {archive}");
+    if choices.is_empty() {
+        // An archive in which nothing is yet is no sign of a mistake.
+        return Failure::failed(format!("{not_there}: it is empty")).with_hint(NOTHING_YET);
+    }
+    Failure::new(Status::WrongCluster, format!("{not_there}: it holds {}", choices.join(", ")))
+        .with_hint("name another cluster with --cluster, or correct the url in section [archive]")
 }
 
 const NOTHING_YET: &str =
@@ -131,6 +127,7 @@ const NOTHING_YET: &str =
 #[cfg(test)]
 mod tests {
     use super::*;
+    use walpoint_archive::{DamagedObject, Layout};
     use walpoint_wal::SegmentSize;
 
     fn cluster(id: u64) -> Cluster {
@@ -143,31 +140,40 @@ mod tests {
         }
     }
 
-    fn chosen(named: Option<u64>, here: Option<u64>, there: &[u64]) -> Result<u64, Status> {
-        let there: Vec<Cluster> = there.iter().map(|id| cluster(*id)).collect();
-        let choices: Vec<String> =
-            there.iter().map(|cluster| cluster.system_identifier.to_string()).collect();
-        choose(named.map(SystemIdentifier), here.map(SystemIdentifier), &there)
-            .map(|cluster| cluster.system_identifier.0)
-            .map_err(|unclear| unclear.told(&choices, "file:///a").status)
+    fn listing(sound: &[u64], unreadable: &[u64]) -> ClusterListing {
+        let damaged = |id: &u64| {
+            let key = Layout::new(SystemIdentifier(*id)).cluster();
+            (SystemIdentifier(*id), DamagedObject { key, reason: "torn".into() })
+        };
+        ClusterListing {
+            sound: sound.iter().map(|id| cluster(*id)).collect(),
+            unreadable: unreadable.iter().map(damaged).collect(),
+        }
     }
 
     #[test]
-    fn the_named_one_then_the_data_directory_then_the_only_one() {
-        assert_eq!(chosen(Some(2), Some(1), &[1, 2]), Ok(2));
-        assert_eq!(chosen(None, Some(1), &[1, 2]), Ok(1));
-        assert_eq!(chosen(None, None, &[2]), Ok(2));
-        assert_eq!(chosen(None, None, &[1, 2]), Err(Status::Usage));
-        assert_eq!(chosen(None, None, &[]), Err(Status::Failed));
-        assert_eq!(chosen(Some(3), None, &[1, 2]), Err(Status::WrongCluster));
-        assert_eq!(chosen(None, Some(3), &[2]), Err(Status::WrongCluster));
-        assert_eq!(chosen(None, Some(3), &[]), Err(Status::Failed));
+    fn where_none_is_named_the_only_one_is_meant() {
+        let chosen =
+            |sound: &[u64], unreadable: &[u64]| the_only_one(&listing(sound, unreadable)).map(|it| it.0);
+        assert_eq!(chosen(&[2], &[]), Some(2));
+        assert_eq!(chosen(&[1, 2], &[]), None);
+        assert_eq!(chosen(&[], &[]), None);
+        assert_eq!(chosen(&[2], &[3]), None, "the other one may be meant");
+        assert_eq!(chosen(&[], &[3]), Some(3), "which then says what is wrong with it");
     }
 
     #[test]
-    fn several_are_listed() {
+    fn one_that_is_not_there_is_a_mistake_unless_nothing_is() {
+        let status = |choices: &[String]| not_there(SystemIdentifier(3), true, choices, "a").status;
+        assert_eq!(status(&["2".to_owned()]), Status::WrongCluster);
+        assert_eq!(status(&[]), Status::Failed);
+    }
+
+    #[test]
+    fn several_are_listed_and_an_empty_archive_is_no_mistake() {
         let choices = ["1 (PostgreSQL 15, no backup)".to_owned(), "2".to_owned()];
-        let failure = Unclear::Several.told(&choices, "file:///a");
+        let failure = unclear(&choices, "file:///a");
         assert!(failure.error.contains("1 (PostgreSQL 15, no backup), 2"), "{failure}");
+        assert_eq!((failure.status, unclear(&[], "file:///a").status), (Status::Usage, Status::Failed));
     }
 }

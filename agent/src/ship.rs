@@ -7,5 +7,5 @@ pub mod before;
 mod cluster;
 mod end_of_timeline;
 mod examine;
-mod histories;
+pub mod histories;
 mod source;

@@ -4,4 +4,6 @@ mod archive_view;
 pub mod check;
 pub mod health;
 mod missing;
+mod server_directory;
 mod unarchived;
+mod way;

@@ -130,3 +130,23 @@ fn the_cluster_is_chosen_or_asked_for() {
     stage.run(&["list", "--cluster", "1"]).expect(4).says(&id);
     stage.run(&["list", "--cluster", "nonsense"]).expect(2);
 }
+
+#[test]
+fn another_cluster_that_cannot_be_read_is_no_trouble_of_this_one() {
+    let stage = Stage::archived();
+    let id = stage.run(&["list", "--json"]).expect(0).json()["cluster"].as_str().unwrap().to_owned();
+    let (ours, other) = (stage.archive().join(&id), stage.archive().join("13"));
+    std::fs::create_dir(&other).unwrap();
+    std::fs::copy(ours.join("cluster.json.meta"), other.join("cluster.json.meta")).unwrap();
+    std::fs::write(other.join("cluster.json"), "").unwrap();
+    stage.run(&["list", "--cluster", &id]).expect(0);
+    stage.configure(&format!("[postgres]\ndata_directory = \"{}\"\n", stage.data().display()));
+    for command in [&["list"][..], &["list", "--wal"], &["window"]] {
+        stage.run(command).expect(0);
+    }
+    stage.run(&["plan", "--latest"]).expect(6);
+    stage.configure("");
+    stage.run(&["list"]).expect(2).says(&id);
+    stage.run(&["list"]).expect(2).says("13 (its cluster.json cannot be read");
+    stage.run(&["list", "--cluster", "13"]).expect(5).says("13/cluster.json");
+}

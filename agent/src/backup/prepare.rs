@@ -9,7 +9,7 @@ use walpoint_archive::{Archive, WriterId};
 
 use super::configuration::{self, ConfigurationFile};
 use super::files::Scope;
-use super::gate;
+use super::{gate, histories};
 use crate::config::{Connection, Settings};
 use crate::data_directory::{self, DataDirectory};
 use crate::exit::Failure;
@@ -45,6 +45,8 @@ pub async fn prepare(settings: &Settings) -> Result<Preparation, Failure> {
         open::archive_to_write(settings, directory.control.system_identifier, open::Patience::Command)
             .await?;
     archive.ensure_cluster(&directory.as_cluster()?).await?;
+    histories::must_be_somewhere(&archive, &directory.path.join("pg_wal"), directory.control.timeline)
+        .await?;
     // The store has answered: from here on hours of work are not given up for an outage of minutes.
     let archive = open::again(settings, &archive, open::Patience::Work).await?;
     let server = &session.server;

@@ -74,6 +74,14 @@ impl Session {
         parse_timeline(doing, row.get(0))
     }
 
+    /// Is there a recovery target and no primary to follow? So a restored copy is set up.
+    pub async fn recovers_to_a_target(&self) -> Result<bool, SessionError> {
+        let sql = "SELECT current_setting('primary_conninfo') = '' AND EXISTS (SELECT FROM pg_settings \
+             WHERE name IN ('recovery_target', 'recovery_target_lsn', 'recovery_target_name', \
+             'recovery_target_time', 'recovery_target_xid') AND setting <> '')";
+        Ok(self.row("read the recovery target", sql, &[]).await?.get(0))
+    }
+
     /// Where the last checkpoint's redo begins, as the server's own control file says.
     pub async fn checkpoint_redo(&self) -> Result<Lsn, SessionError> {
         let doing = "read the last checkpoint";

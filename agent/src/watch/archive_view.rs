@@ -10,15 +10,16 @@ use walpoint_archive::{
     Archive, ArchiveError, BackupSummary, Catalog, CatalogScope, DamagedObject, SegmentState, Variant,
 };
 use walpoint_pitr::coverage::{self, Coverage, Link, WhyGap};
-use walpoint_pitr::path::{self, TimelinePath};
+use walpoint_pitr::path;
 use walpoint_pitr::target::TargetTimeline;
 use walpoint_wal::file_name::WalFileName;
 use walpoint_wal::lsn::Lsn;
 use walpoint_wal::segment::{SegmentName, SegmentSize};
-use walpoint_wal::timeline::{PathStep, TimelineId};
+use walpoint_wal::timeline::{TimelineHistory, TimelineId};
 
 use super::health::{ArchiveState, Damage, Gap, KnownBackup};
 use super::missing;
+use super::way::Way;
 
 /// Marks that are read at once.
 const PARALLEL: usize = 16;
@@ -26,12 +27,14 @@ const PARALLEL: usize = 16;
 /// Whose WAL to look for.
 #[derive(Debug, Clone)]
 pub struct Wanted {
-    /// The timeline that the server writes; `None` when it does not answer.
+    /// The timeline that the server writes; `None` when it does not answer or writes none, being in recovery.
     pub timeline: Option<TimelineId>,
     /// Where it writes.
     pub position: Option<Lsn>,
     /// Timelines that its history names, itself included, without the first.
     pub ancestry: Vec<TimelineId>,
+    /// That history as `pg_wal` has it, for as long as the archive does not.
+    pub history: Option<TimelineHistory>,
     /// From how many backups back the WAL is looked at.
     pub look_back: u32,
 }
@@ -44,6 +47,12 @@ pub struct View {
     pub unarchived: Vec<SegmentName>,
 }
 
+impl View {
+    fn of(state: ArchiveState) -> View {
+        View { state, unarchived: Vec::new() }
+    }
+}
+
 /// Looks into the archive. A cluster that it does not know yet is an empty
 /// state, no error.
 pub async fn look(archive: &Archive, wanted: &Wanted) -> Result<View, ArchiveError> {
@@ -52,38 +61,45 @@ pub async fn look(archive: &Archive, wanted: &Wanted) -> Result<View, ArchiveErr
         Err(ArchiveError::NoCluster(_)) => {
             let missing_histories = wanted.ancestry.clone();
             let state = ArchiveState { missing_histories, ..ArchiveState::default() };
-            return Ok(View { state, unarchived: Vec::new() });
+            return Ok(View::of(state));
         }
         Err(error) => return Err(error),
     };
-    let mut state = backups_and_histories(&catalog, wanted);
-    let mut unarchived = Vec::new();
-    if let Some((from, timeline)) = beginning(&catalog.backups, wanted) {
-        let catalog = archive.with_wal_from(catalog, from).await?;
-        let look = Look { catalog: &catalog, size: catalog.cluster.segment_size, from };
-        let coverage = Coverage::of(&catalog, path_to(&catalog, timeline));
-        look.holes(&coverage, &mut state);
-        state.archived_to = look.archived_to(timeline);
-        state.refused = look.refused(archive).await?;
-        look.damage(archive, &coverage, &mut state).await?;
-        unarchived = look.unarchived(&coverage, wanted);
-    }
+    let followed = followed(&catalog);
+    let newest = || catalog.backups.last().map(|backup| backup.timeline);
+    let timeline = wanted.timeline.or(followed).or_else(newest);
+    let way = timeline.map(|timeline| Way::to(&catalog, timeline, wanted.history.as_ref()));
+    let mut state = ArchiveState { followed, ..backups_and_histories(&catalog, way.as_ref(), wanted) };
+    let Some(way) = way else { return Ok(View::of(state)) };
+    let has_backup = !way.backups.is_empty();
+    let beginning = way.beginning(wanted.look_back).or(wanted.position);
+    let Some(from) = beginning else { return Ok(View::of(state)) };
+    let (path, is_known) = (way.path, way.is_known);
+    let catalog = archive.with_wal(catalog, from).await?;
+    let look = Look { catalog: &catalog, size: catalog.cluster.segment_size, from, has_backup };
+    let coverage = Coverage::of(&catalog, path);
+    look.holes(&coverage, &mut state);
+    state.archived_to = look.archived_to(coverage.path.timeline);
+    state.refused = look.refused(archive).await?;
+    look.damage(archive, &coverage, &mut state).await?;
+    // Where nobody knows the way, nobody knows the names.
+    let unarchived = if is_known { look.unarchived(&coverage, wanted) } else { Vec::new() };
     Ok(View { state, unarchived })
 }
 
-fn backups_and_histories(catalog: &Catalog, wanted: &Wanted) -> ArchiveState {
+fn backups_and_histories(catalog: &Catalog, way: Option<&Way<'_>>, wanted: &Wanted) -> ArchiveState {
     let known = |summary: &BackupSummary| KnownBackup {
         id: summary.id.clone(),
         stopped: summary.stop.time,
         damaged_pages: summary.damaged_pages,
     };
-    let newest = |backups: &mut dyn Iterator<Item = &BackupSummary>| {
-        backups.max_by_key(|summary| (summary.stop.time, summary.id.clone())).map(known)
-    };
+    let usable = way.map(|way| way.backups.as_slice()).unwrap_or_default();
+    let good = usable.iter().find(|backup| backup.damaged_pages == 0);
     let is_missing = |timeline: &TimelineId| !catalog.histories.contains_key(timeline);
     ArchiveState {
-        last_backup: newest(&mut catalog.backups.iter()),
-        last_good_backup: newest(&mut catalog.backups.iter().filter(|it| it.damaged_pages == 0)),
+        last_backup: usable.first().copied().map(known),
+        last_good_backup: good.copied().map(known),
+        off_the_way: catalog.backups.len().saturating_sub(usable.len()),
         ambiguous: catalog
             .history_conflicts
             .iter()
@@ -100,7 +116,6 @@ fn backups_and_histories(catalog: &Catalog, wanted: &Wanted) -> ArchiveState {
             .iter()
             .map(|object| (object.key.to_string(), object.reason.clone()))
             .collect(),
-        followed: followed(catalog),
         ..ArchiveState::default()
     }
 }
@@ -111,30 +126,12 @@ fn followed(catalog: &Catalog) -> Option<TimelineId> {
     path::choose(catalog, TargetTimeline::Latest, &backups).ok().map(|chosen| chosen.path.timeline)
 }
 
-/// Where to begin: the start of the backup that many back, the oldest when
-/// there are fewer, the server's own position when there is none.
-fn beginning(backups: &[BackupSummary], wanted: &Wanted) -> Option<(Lsn, TimelineId)> {
-    let mut newest_first: Vec<&BackupSummary> = backups.iter().collect();
-    newest_first.sort_by_key(|summary| std::cmp::Reverse(summary.stop.time));
-    let back = usize::try_from(wanted.look_back.max(1)).unwrap_or(usize::MAX).min(newest_first.len());
-    let first = back.checked_sub(1).and_then(|index| newest_first.get(index));
-    let from = first.map(|summary| summary.start.lsn).or(wanted.position)?;
-    let timeline = wanted.timeline.or(newest_first.first().map(|summary| summary.timeline))?;
-    Some((from, timeline))
-}
-
-/// The way by the histories; without the history, the timeline alone.
-fn path_to(catalog: &Catalog, timeline: TimelineId) -> TimelinePath {
-    TimelinePath::to(catalog, timeline).unwrap_or_else(|_| TimelinePath {
-        timeline,
-        steps: vec![PathStep { timeline, begin: Lsn::ZERO, end: None }],
-    })
-}
-
 struct Look<'a> {
     catalog: &'a Catalog,
     size: SegmentSize,
     from: Lsn,
+    /// Is that a backup's start, and not just where the server is?
+    has_backup: bool,
 }
 
 impl Look<'_> {
@@ -169,7 +166,7 @@ impl Look<'_> {
     /// WAL of the backup itself that is gone is not between two segments.
     fn hole_at_the_beginning(&self, coverage: &Coverage<'_>) -> Option<Gap> {
         let link = links(coverage).find(|link| link.number >= self.first_number())?;
-        let is_backups = !self.catalog.backups.is_empty() && link.number > self.first_number();
+        let is_backups = self.has_backup && link.number > self.first_number();
         let has_link_before = links(coverage).any(|link| link.number < self.first_number());
         if !is_backups || has_link_before {
             return None;
@@ -191,13 +188,12 @@ impl Look<'_> {
     }
 
     /// What the server has completed behind the newest segment of its way. Holes
-    /// before that are [`Look::holes`]; without the history nobody knows the way.
+    /// before that are [`Look::holes`].
     fn unarchived(&self, coverage: &Coverage<'_>, wanted: &Wanted) -> Vec<SegmentName> {
         let Some(position) = wanted.position else { return Vec::new() };
-        let Ok(path) = TimelinePath::to(self.catalog, coverage.path.timeline) else { return Vec::new() };
         let newest = links(coverage).map(|link| link.number).max();
         let from = newest.map_or(0, |newest| newest + 1).max(self.first_number());
-        missing::unarchived(self.catalog, &path, from, position)
+        missing::unarchived(self.catalog, &coverage.path, from, position)
     }
 
     /// Names at or after the beginning under which content was refused, and no person has decided so.

@@ -2,20 +2,20 @@
 //! part of the snapshot; what cannot be asked (a wrong setting, a missing
 //! right, another cluster's server) is an error.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use walpoint_archive::{Archive, ArchiveError};
-use walpoint_pitr::recovery_settings::{RECOVERY_SIGNAL, STANDBY_SIGNAL};
 use walpoint_wal::control_file::ControlFile;
 use walpoint_wal::lsn::Lsn;
 use walpoint_wal::segment::{SegmentName, SegmentSize};
-use walpoint_wal::timeline::TimelineId;
+use walpoint_wal::timeline::{TimelineHistory, TimelineId};
 use walpoint_wal::timestamp::Timestamp;
 
 use super::archive_view::{self, View, Wanted};
 use super::health::{ArchiveState, Missing, MissingSegment, ServerState, Snapshot, Waiting};
 use super::missing;
+use super::server_directory::ServerDirectory;
 use super::unarchived::UnarchivedSegment;
 use crate::config::{Connection, Settings};
 use crate::exit::{Failure, Status};
@@ -75,22 +75,33 @@ impl Asked {
     /// # Errors
     /// When the server answers but does not let itself be asked.
     pub async fn snapshot(&self, settings: &Settings) -> Result<Snapshot, Failure> {
+        let directory = match &self.session {
+            Ok(session) => self.server_directory(session).await,
+            Err(why) => Err(why.clone()),
+        };
         let mut server = match &self.session {
-            Ok(session) => unless_absent(self.server_state(session).await)?,
+            Ok(session) => unless_absent(server_state(session, &directory).await)?,
             Err(why) => Err(why.clone()),
         };
         let now = match &self.session {
             Ok(session) => session.clock("read the server's clock").await.unwrap_or_else(|_| clock()),
             Err(_) => clock(),
         };
+        let history = self.history(server.as_ref().ok(), directory.as_ref().ok());
         let wanted = Wanted {
-            timeline: server.as_ref().ok().map(|server| server.timeline),
+            timeline: server.as_ref().ok().filter(|it| !it.is_in_recovery).map(|it| it.timeline),
             position: server.as_ref().ok().and_then(|server| server.position),
-            ancestry: self.ancestry(server.as_ref().ok().map(|server| server.timeline)),
+            ancestry: self.ancestry(server.as_ref().ok(), history.as_ref()),
+            history,
             look_back: settings.check.look_back,
         };
-        let archive = self.archive_state(&wanted, &mut server).await?;
+        let archive = self.archive_state(&wanted, &mut server, &directory).await?;
         Ok(Snapshot { now, server, archive })
+    }
+
+    async fn server_directory(&self, session: &Session) -> Result<ServerDirectory, String> {
+        let path = self.data_directory.as_deref().unwrap_or(&session.server.data_directory);
+        ServerDirectory::at(path, session).await
     }
 
     /// Completed segments are looked for after the server's position was read,
@@ -99,6 +110,7 @@ impl Asked {
         &self,
         wanted: &Wanted,
         server: &mut Result<ServerState, String>,
+        directory: &Result<ServerDirectory, String>,
     ) -> Result<Result<ArchiveState, String>, Failure> {
         let archive = match &self.archive {
             Ok(archive) => archive,
@@ -117,8 +129,7 @@ impl Asked {
             let oldest = state.missing.iter().find(|it| it.missing != Missing::Gone);
             let size = SegmentSize::new(session.server.wal_segment_size).ok();
             if let (Some(oldest), Some(size)) = (oldest, size) {
-                let event = self.first_event(session, oldest.name, size);
-                server.unarchived_since = server.unarchived_since.into_iter().chain(event).min();
+                note(server, first_event(session, directory, oldest.name, size));
             }
         }
         Ok(Ok(state))
@@ -130,66 +141,97 @@ impl Asked {
         Ok(missing::fate(names, &files, &statuses))
     }
 
-    async fn server_state(&self, session: &Session) -> Result<ServerState, Failure> {
-        let server = &session.server;
-        let (position, timeline) = if server.is_in_recovery {
-            (None, session.checkpoint_timeline().await?)
-        } else {
-            let (position, timeline) = session.wal_position().await?;
-            (Some(position), timeline)
-        };
-        let (count, oldest) = session.waiting_files().await?;
-        let waiting = Waiting { count, oldest };
-        let size =
-            SegmentSize::new(server.wal_segment_size).map_err(|error| Failure::failed(error.to_string()))?;
-        let unarchived = position.and_then(|position| oldest_unarchived(&waiting, timeline, position, size));
-        Ok(ServerState {
-            is_in_recovery: server.is_in_recovery,
-            is_restored_copy: server.is_in_recovery && self.has_recovery_target(session),
-            archive_mode: server.archive_mode.clone(),
-            has_archiver: server.has_archiver(),
-            archives_with_walpoint: server.archives_with_walpoint(),
-            timeline,
-            position,
-            waiting,
-            unarchived_since: unarchived.and_then(|name| self.first_event(session, name, size)),
-            archiver: session.archiver_statistics().await?,
-        })
-    }
-
-    /// A standby has a signal file of its own, which counts more. `false` also where the data directory is
-    /// not ours to read.
-    fn has_recovery_target(&self, session: &Session) -> bool {
-        let directory = self.data_directory.as_deref().unwrap_or(&session.server.data_directory);
-        directory.join(RECOVERY_SIGNAL).exists() && !directory.join(STANDBY_SIGNAL).exists()
-    }
-
-    /// `None` also where the data directory is not ours to read.
-    fn first_event(&self, session: &Session, name: SegmentName, size: SegmentSize) -> Option<Timestamp> {
-        let segment = UnarchivedSegment {
-            data_directory: self.data_directory.as_deref().unwrap_or(&session.server.data_directory),
-            system_identifier: session.server.system_identifier,
-            name,
-            size,
-        };
-        segment.first_event().unwrap_or_else(|error| {
-            tracing::warn!("could not look into segment {name}: {error}");
-            None
-        })
+    /// The history of the timeline that is written, as the server's `pg_wal` tells it.
+    fn history(
+        &self,
+        server: Option<&ServerState>,
+        directory: Option<&ServerDirectory>,
+    ) -> Option<TimelineHistory> {
+        let of_stopped = self.data_directory.as_deref().filter(|_| server.is_none());
+        let directory = directory.map(|it| it.path.as_path()).or(of_stopped)?;
+        history_in(&directory.join("pg_wal"), self.timeline(server)?).map(|(history, _)| history)
     }
 
     /// The timelines that need a history file: the server's and those it
     /// comes from, as far as `pg_wal` tells.
-    fn ancestry(&self, timeline: Option<TimelineId>) -> Vec<TimelineId> {
-        let timeline = timeline.or(self.control.as_ref().map(|control| control.timeline));
-        let Some(timeline) = timeline.filter(|timeline| *timeline != TimelineId::FIRST) else {
-            return Vec::new();
-        };
-        let pg_wal = self.data_directory.as_deref().map(|path| path.join("pg_wal"));
-        let history = pg_wal.as_deref().and_then(|pg_wal: &Path| history_in(pg_wal, timeline));
-        let ancestors = history.map(|(history, _)| history.ancestors).unwrap_or_default();
-        let ancestors = ancestors.into_iter().map(|ancestor| ancestor.timeline);
-        ancestors.filter(|ancestor| *ancestor != TimelineId::FIRST).chain([timeline]).collect()
+    fn ancestry(&self, server: Option<&ServerState>, history: Option<&TimelineHistory>) -> Vec<TimelineId> {
+        let ancestors = history.into_iter().flat_map(|history| &history.ancestors);
+        let ancestors = ancestors.map(|ancestor| ancestor.timeline);
+        ancestors.chain(self.timeline(server)).filter(|timeline| *timeline != TimelineId::FIRST).collect()
+    }
+
+    fn timeline(&self, server: Option<&ServerState>) -> Option<TimelineId> {
+        let stopped = self.control.as_ref().map(|control| control.timeline);
+        server.map(|server| server.timeline).or(stopped)
+    }
+}
+
+async fn server_state(
+    session: &Session,
+    directory: &Result<ServerDirectory, String>,
+) -> Result<ServerState, Failure> {
+    let server = &session.server;
+    let (position, timeline) = if server.is_in_recovery {
+        (None, session.checkpoint_timeline().await?)
+    } else {
+        let (position, timeline) = session.wal_position().await?;
+        (Some(position), timeline)
+    };
+    let (count, oldest) = session.waiting_files().await?;
+    let waiting = Waiting { count, oldest };
+    let size =
+        SegmentSize::new(server.wal_segment_size).map_err(|error| Failure::failed(error.to_string()))?;
+    let unarchived = position.and_then(|position| oldest_unarchived(&waiting, timeline, position, size));
+    let mut state = ServerState {
+        is_in_recovery: server.is_in_recovery,
+        is_restored_copy: server.is_in_recovery && is_restored_copy(session, directory).await?,
+        archive_mode: server.archive_mode.clone(),
+        has_archiver: server.has_archiver(),
+        archives_with_walpoint: server.archives_with_walpoint(),
+        timeline,
+        position,
+        waiting,
+        unarchived_since: None,
+        unseen: None,
+        archiver: session.archiver_statistics().await?,
+    };
+    if let Some(name) = unarchived {
+        note(&mut state, first_event(session, directory, name, size));
+    }
+    Ok(state)
+}
+
+/// By its signal files; by its settings where those cannot be seen.
+async fn is_restored_copy(
+    session: &Session,
+    directory: &Result<ServerDirectory, String>,
+) -> Result<bool, Failure> {
+    match directory {
+        Ok(directory) => Ok(directory.is_restored_copy()),
+        Err(_) => Ok(session.recovers_to_a_target().await?),
+    }
+}
+
+/// The first thing to lose in a segment; an error says why it cannot be looked into.
+fn first_event(
+    session: &Session,
+    directory: &Result<ServerDirectory, String>,
+    name: SegmentName,
+    size: SegmentSize,
+) -> Result<Option<Timestamp>, String> {
+    let segment = UnarchivedSegment {
+        data_directory: &directory.as_ref().map_err(Clone::clone)?.path,
+        system_identifier: session.server.system_identifier,
+        name,
+        size,
+    };
+    segment.first_event().map_err(|error| format!("could not look into segment {name}: {error}"))
+}
+
+fn note(server: &mut ServerState, first_event: Result<Option<Timestamp>, String>) {
+    match first_event {
+        Ok(event) => server.unarchived_since = server.unarchived_since.into_iter().chain(event).min(),
+        Err(why) => server.unseen = Some(why),
     }
 }
 

@@ -8,7 +8,8 @@
 //! written to; and the first commit, abort, prepare or restore point of the
 //! oldest segment outside the archive, from its own time. What an idle server
 //! writes for itself into the open segment (checkpoints, running transactions)
-//! holds nothing to lose and never makes it late.
+//! holds nothing to lose and never makes it late. A segment that cannot be
+//! looked into may hold anything: then the lag is not known, which is no 0.
 
 mod findings;
 mod report;
@@ -113,6 +114,8 @@ pub struct ServerState {
     /// Time of the first commit, abort, prepare or restore point in the oldest
     /// segment that the archive does not have.
     pub unarchived_since: Option<Timestamp>,
+    /// Why a segment that the archive does not have could not be looked into.
+    pub unseen: Option<String>,
     pub archiver: ArchiverStatistics,
 }
 
@@ -127,9 +130,11 @@ pub struct Waiting {
 /// What the archive holds from the last backup on.
 #[derive(Debug, Clone, Default)]
 pub struct ArchiveState {
-    /// The newest backup of all, and the newest without damaged pages.
+    /// The newest backup on the way to the server's timeline, and the newest without damaged pages.
     pub last_backup: Option<KnownBackup>,
     pub last_good_backup: Option<KnownBackup>,
+    /// Number of backups that are not on that way.
+    pub off_the_way: usize,
     /// End of the newest segment of the server's timeline.
     pub archived_to: Option<Lsn>,
     pub gaps: Vec<Gap>,
@@ -220,7 +225,8 @@ impl ServerState {
 
 impl Snapshot {
     /// Age of the oldest WAL that is not in the archive; `None` when the
-    /// server did not answer or is a standby, whose primary archives.
+    /// server did not answer or is a standby, whose primary archives, and when
+    /// nobody could look.
     pub fn lag(&self) -> Option<Duration> {
         let server = self.server.as_ref().ok()?;
         if !server.archives_itself() {
@@ -230,7 +236,10 @@ impl Snapshot {
         let missing = self.archive.iter().flat_map(|archive| &archive.missing);
         let written = missing.filter_map(|it| it.missing.written());
         let oldest = waiting.into_iter().chain(server.unarchived_since).chain(written).min();
-        Some(oldest.map_or(Duration::ZERO, |since| age(self.now, since)))
+        match oldest {
+            Some(since) => Some(age(self.now, since)),
+            None => server.unseen.is_none().then_some(Duration::ZERO),
+        }
     }
 
     /// Bytes of WAL that the archive does not have.

@@ -21,13 +21,13 @@ pub struct UnarchivedSegment<'a> {
 impl UnarchivedSegment<'_> {
     /// The time of the first commit, abort, prepare or restore point that
     /// starts in the segment; `None` when there is none yet. A segment that
-    /// does not exist, because nothing was written past the border or it was
-    /// archived meanwhile, holds none.
+    /// `pg_wal` does not have, because nothing was written past the border or
+    /// it was archived meanwhile, holds none; without `pg_wal` nobody knows.
     pub fn first_event(&self) -> io::Result<Option<Timestamp>> {
-        let file = self.data_directory.join("pg_wal").join(self.name.to_string());
-        match fs::read(file) {
+        let pg_wal = self.data_directory.join("pg_wal");
+        match fs::read(pg_wal.join(self.name.to_string())) {
             Ok(bytes) => Ok(self.first_event_in(bytes)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => fs::metadata(pg_wal).map(|_| None),
             Err(error) => Err(error),
         }
     }
@@ -57,4 +57,25 @@ impl UnarchivedSegment<'_> {
 fn loses(event: &walpoint_wal::event::Event) -> bool {
     use walpoint_wal::event::Event;
     matches!(event, Event::RestorePoint { .. } | Event::Prepare { .. }) || event.ends_transaction().is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_segment_that_is_not_there_holds_nothing_but_without_pg_wal_nobody_knows() {
+        let directory = tempfile::tempdir().unwrap();
+        let segment = UnarchivedSegment {
+            data_directory: directory.path(),
+            system_identifier: SystemIdentifier(7),
+            name: "000000010000000000000003".parse().unwrap(),
+            size: SegmentSize::new(1 << 20).unwrap(),
+        };
+        assert!(segment.first_event().is_err());
+        fs::create_dir(directory.path().join("pg_wal")).unwrap();
+        assert_eq!(segment.first_event().unwrap(), None);
+    }
 }

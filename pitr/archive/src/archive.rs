@@ -32,6 +32,7 @@ mod send;
 mod tests;
 mod wal;
 
+pub use cluster::ClusterListing;
 pub use listing::BackupListing;
 pub use send::PutSource;
 pub use wal::{FileFacts, Neighbours, PutWal, PutWalOutcome};

@@ -29,7 +29,9 @@ pub mod summary;
 pub mod wal_facts;
 pub mod writer_id;
 
-pub use archive::{Archive, BackupListing, FileFacts, Neighbours, PutSource, PutWal, PutWalOutcome};
+pub use archive::{
+    Archive, BackupListing, ClusterListing, FileFacts, Neighbours, PutSource, PutWal, PutWalOutcome,
+};
 pub use backup_id::{BackupId, BackupKind};
 pub use catalog::{Catalog, CatalogScope, DamagedObject, SegmentState, Usable, Variant};
 pub use cluster::Cluster;

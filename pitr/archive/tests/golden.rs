@@ -27,7 +27,7 @@ fn golden(name: &str) -> PathBuf {
 async fn archive() -> Archive {
     let store: Arc<dyn ObjectStore> = Arc::new(DirStore::open(&golden("archive")).await.unwrap());
     let clusters = Archive::clusters(store.as_ref()).await.unwrap();
-    let [cluster] = clusters.as_slice() else { panic!("{clusters:?}") };
+    let [cluster] = clusters.sound.as_slice() else { panic!("{clusters:?}") };
     let config = EncryptionConfig { recipients: Vec::new(), identity_file: Some(golden("identity")) };
     let keys = KeyRing::from_config(&config).unwrap();
     let sealer = Sealer::new(CompressionLevel::default(), Arc::new(keys));

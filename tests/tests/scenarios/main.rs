@@ -7,8 +7,11 @@
 mod archive_path;
 mod backup;
 mod backup_files;
+mod backup_histories;
 mod check;
 mod check_archive;
+mod check_from_afar;
+mod check_timelines;
 mod check_truth;
 mod clock_steps;
 mod clones;

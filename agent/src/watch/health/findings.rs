@@ -28,6 +28,7 @@ pub fn judge(snapshot: &Snapshot, thresholds: &Thresholds) -> Vec<Finding> {
         Err(why) => findings.push(Finding::new(Level::Critical, why)),
     }
     judge_lag(snapshot, thresholds, &mut findings);
+    findings.extend(snapshot.server.as_ref().ok().and_then(judge_unseen));
     findings.retain(|finding| finding.level > Level::Ok);
     // Stable: what was found first stands first among equals.
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));
@@ -66,7 +67,8 @@ fn judge_archiver(server: &ServerState, findings: &mut Vec<Finding>) {
 }
 
 /// The newest timeline is what a restore takes; a server on an older one is
-/// overtaken. One on a newer one has not pushed its history yet.
+/// overtaken. One on a newer one has not pushed its history yet, or there is no
+/// backup on its way.
 fn judge_timeline(server: &ServerState, archive: &ArchiveState) -> Option<Finding> {
     let followed = archive.followed.filter(|followed| *followed > server.timeline)?;
     let ours = server.timeline;
@@ -165,12 +167,25 @@ fn judge_backups(
         findings.push(Finding::new(Level::Warning, text));
     }
     match snapshot.backup_age() {
-        None => findings.push(Finding::new(Level::Critical, "there is no good backup")),
+        None => findings.push(Finding::new(Level::Critical, no_good_backup(snapshot, archive))),
         Some(age) => {
             let text = format!("the last good backup is {} old", spoken(age));
             findings.push(Finding::new(thresholds.backup_age.level(age), text));
         }
     }
+}
+
+/// The archive follows another timeline then.
+fn no_good_backup(snapshot: &Snapshot, archive: &ArchiveState) -> String {
+    let is_elsewhere = archive.last_backup.is_none() && archive.off_the_way > 0;
+    let Some(server) = snapshot.server.as_ref().ok().filter(|_| is_elsewhere) else {
+        return "there is no good backup".into();
+    };
+    let (ours, followed) = (server.timeline, archive.followed);
+    let instead = followed.map(|it| format!(", restore --latest follows timeline {it}")).unwrap_or_default();
+    format!(
+        "no base backup lies on the way to timeline {ours}: nothing that this server writes can be restored{instead} (take one with walpoint backup)"
+    )
 }
 
 fn judge_lag(snapshot: &Snapshot, thresholds: &Thresholds, findings: &mut Vec<Finding>) {
@@ -184,4 +199,12 @@ fn judge_lag(snapshot: &Snapshot, thresholds: &Thresholds, findings: &mut Vec<Fi
     };
     let text = format!("WAL has waited {} for the archive, {what} first", spoken(lag));
     findings.push(Finding::new(thresholds.wal_lag.level(lag), text));
+}
+
+fn judge_unseen(server: &ServerState) -> Option<Finding> {
+    let why = server.unseen.as_ref().filter(|_| server.archives_itself())?;
+    let text = format!(
+        "could not tell how old the WAL outside the archive is: {why} (run check on the server's host, as the owner of its data directory)"
+    );
+    Some(Finding::new(Level::Warning, text))
 }

@@ -47,6 +47,7 @@ fn healthy() -> Snapshot {
             position: Some(Lsn(0x0300_1000)),
             waiting: Waiting::default(),
             unarchived_since: None,
+            unseen: None,
             archiver: ArchiverStatistics::default(),
         }),
         archive: Ok(ArchiveState {
@@ -203,6 +204,44 @@ fn who_does_not_answer_is_critical_and_the_rest_is_still_judged() {
     let mut snapshot = healthy();
     snapshot.archive = Err("could not list".into());
     assert_eq!(judged(&snapshot), Level::Critical);
+}
+
+/// However fresh the ones beside its way are.
+#[test]
+fn a_server_on_whose_way_no_backup_lies_is_critical() {
+    let mut snapshot = archive(|it| {
+        (it.last_backup, it.last_good_backup) = (None, None);
+        it.off_the_way = 1;
+        it.followed = Some(TimelineId::FIRST);
+    });
+    snapshot.server.as_mut().unwrap().timeline = TimelineId::new(2).unwrap();
+    let findings = judge(&snapshot, &thresholds());
+    let line = text(&snapshot, &thresholds(), &findings);
+    assert!(line.starts_with("CRITICAL: no base backup lies on the way to timeline 2"), "{line}");
+    assert!(line.contains("restore --latest follows timeline 1"), "{line}");
+    assert!(!line.contains("backup_age"), "{line}");
+    assert_eq!(judged(&archive(|it| it.off_the_way = 5)), Level::Ok);
+}
+
+/// What cannot be looked into may hold anything: that is no lag of 0.
+#[test]
+fn wal_that_cannot_be_looked_into_is_a_warning_and_its_age_unknown() {
+    let mut snapshot = server(|it| it.unseen = Some("the data directory is not here".into()));
+    let findings = judge(&snapshot, &thresholds());
+    let line = text(&snapshot, &thresholds(), &findings);
+    assert!(line.starts_with("WARNING: could not tell") && line.contains("is not here"), "{line}");
+    assert!(!line.contains("wal_lag") && !line.contains("all WAL is in the archive"), "{line}");
+    let report = serde_json::to_value(Report::new(&snapshot, &findings)).unwrap();
+    assert_eq!(report["lag_seconds"], serde_json::Value::Null);
+    // A file that waits can be seen from afar.
+    let waits = snapshot.server.as_mut().unwrap();
+    waits.waiting = Waiting { count: 1, oldest: Some(("F".into(), ago(30 * MINUTE))) };
+    assert_eq!((snapshot.lag(), judged(&snapshot)), (Some(Duration::from_secs(1800)), Level::Critical));
+    let standby = server(|it| {
+        it.is_in_recovery = true;
+        it.unseen = Some("the data directory is not here".into());
+    });
+    assert_eq!(judged(&standby), Level::Ok);
 }
 
 #[test]

@@ -1,36 +1,54 @@
 //! Which clusters an archive holds, and that this one is the one it should be.
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use walpoint_wal::{SegmentSize, SystemIdentifier, WalFileName};
 
 use super::{Archive, PARALLEL, SMALL, read_plain};
+use crate::catalog::DamagedObject;
 use crate::cluster::Cluster;
 use crate::content::ContentHash;
 use crate::description::Description;
 use crate::error::ArchiveError;
 use crate::layout::{Entry, Layout};
 use crate::object_key::Prefix;
-use crate::store::{Listed, Metadata, MetadataError, ObjectStore, PutMode};
+use crate::store::{Listed, Metadata, MetadataError, ObjectStore, PutMode, StoreErrorKind};
 
 /// Objects among which a segment is looked for: a segment has few others beside it.
 const FIRST_OBJECTS: usize = 100;
 
+/// The clusters in a store, by system identifier.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct ClusterListing {
+    /// Those whose `cluster.json` is sound.
+    pub sound: Vec<Cluster>,
+    /// Those whose `cluster.json` is there and cannot be read.
+    pub unreadable: Vec<(SystemIdentifier, DamagedObject)>,
+}
+
 impl Archive {
-    /// The clusters in a store, by system identifier.
-    pub async fn clusters(store: &dyn ObjectStore) -> Result<Vec<Cluster>, ArchiveError> {
+    /// The clusters in a store. One that cannot be read says nothing about the others.
+    pub async fn clusters(store: &dyn ObjectStore) -> Result<ClusterListing, ArchiveError> {
         let folders = store.list_folders(&Prefix::all()).await?;
-        let ours = folders.iter().filter_map(|folder| {
-            let identifier: SystemIdentifier = folder.parse().ok()?;
-            (identifier.to_string() == *folder).then_some(identifier)
-        });
-        let found: Vec<_> = stream::iter(ours.map(|identifier| cluster_of(store, identifier)))
-            .buffered(PARALLEL)
-            .try_collect()
-            .await?;
-        let mut clusters: Vec<Cluster> = found.into_iter().flatten().collect();
-        clusters.sort_by_key(|cluster| cluster.system_identifier);
-        Ok(clusters)
+        let mut ours: Vec<SystemIdentifier> = folders
+            .iter()
+            .filter_map(|folder| {
+                let identifier: SystemIdentifier = folder.parse().ok()?;
+                (identifier.to_string() == *folder).then_some(identifier)
+            })
+            .collect();
+        ours.sort_unstable();
+        let looked =
+            ours.into_iter().map(async |identifier| (identifier, cluster_of(store, identifier).await));
+        let mut looked = stream::iter(looked).buffered(PARALLEL);
+        let mut listing = ClusterListing::default();
+        while let Some((identifier, found)) = looked.next().await {
+            match found {
+                Ok(found) => listing.sound.extend(found),
+                Err(error) => listing.unreadable.push((identifier, unreadable(identifier, error)?)),
+            }
+        }
+        Ok(listing)
     }
 
     /// What the archive says this cluster is; `None` when it says nothing yet.
@@ -92,6 +110,17 @@ impl Archive {
 /// Metadata of the small objects that are stored as they are.
 pub(super) fn plain_metadata(plain: &[u8]) -> Result<Metadata, MetadataError> {
     Description::of(ContentHash::of(plain), plain.len() as u64)?.finish()
+}
+
+/// Rights can be given for each cluster: a refusal is no outage, which would leave the listing open.
+fn unreadable(identifier: SystemIdentifier, error: ArchiveError) -> Result<DamagedObject, ArchiveError> {
+    let key = Layout::new(identifier).cluster();
+    match error {
+        ArchiveError::Store(error) if error.kind == StoreErrorKind::Denied => {
+            Ok(DamagedObject { key, reason: error.detail })
+        }
+        error => DamagedObject::by(key, error),
+    }
 }
 
 async fn cluster_of(

@@ -46,18 +46,20 @@ impl Archive {
         catalog.damaged.extend(backups.damaged);
         catalog.unfinished = backups.unfinished;
         catalog.unknown.extend(backups.unknown);
-        catalog.unknown.extend(wal.unknown);
-        catalog.add_wal(&self.layout, &wal.listed);
+        self.take_wal(&mut catalog, wal);
         Ok(catalog)
     }
 
-    /// A catalog that lists no WAL, with the WAL that can lie at or after a position. What
-    /// it has of backups and histories is not asked for again.
-    pub async fn with_wal_from(&self, mut catalog: Catalog, from: Lsn) -> Result<Catalog, ArchiveError> {
+    /// A catalog that was read without WAL, with all that can lie at or after this position.
+    pub async fn with_wal(&self, mut catalog: Catalog, from: Lsn) -> Result<Catalog, ArchiveError> {
         let wal = self.list_wal(CatalogScope::From(from)).await?;
+        self.take_wal(&mut catalog, wal);
+        Ok(catalog)
+    }
+
+    fn take_wal(&self, catalog: &mut Catalog, wal: WalListing) {
         catalog.unknown.extend(wal.unknown);
         catalog.add_wal(&self.layout, &wal.listed);
-        Ok(catalog)
     }
 
     /// The backups, by their summaries.

@@ -2,6 +2,7 @@ use walpoint_wal::{Lsn, SegmentSize, TimelineId};
 
 use super::cluster::plain_metadata;
 use super::*;
+use crate::archive::ClusterListing;
 use crate::catalog::CatalogScope;
 use crate::cluster::Cluster;
 use crate::cluster::tests::cluster;
@@ -23,7 +24,7 @@ async fn whoever_comes_first_says_what_the_cluster_is() {
     let place = Place::new().await;
     let archive = place.archive();
     assert_eq!(archive.cluster().await.unwrap(), None);
-    assert!(Archive::clusters(place.store.as_ref()).await.unwrap().is_empty());
+    assert_eq!(Archive::clusters(place.store.as_ref()).await.unwrap(), ClusterListing::default());
     archive.ensure_cluster(&cluster()).await.unwrap();
     archive.ensure_cluster(&cluster()).await.unwrap();
     assert_eq!(archive.cluster().await.unwrap(), Some(cluster()));
@@ -47,10 +48,27 @@ async fn the_clusters_of_an_archive_are_listed_and_other_folders_are_not() {
         put_raw(&place, key, b"{}").await;
     }
     let clusters = Archive::clusters(place.store.as_ref()).await.unwrap();
-    let identifiers: Vec<_> = clusters.iter().map(|cluster| cluster.system_identifier.0).collect();
-    assert_eq!(identifiers, [5, 7, 11]);
+    let identifiers: Vec<_> = clusters.sound.iter().map(|cluster| cluster.system_identifier.0).collect();
+    assert_eq!((identifiers.as_slice(), clusters.unreadable.as_slice()), (&[5, 7, 11][..], &[][..]));
+}
+
+#[tokio::test]
+async fn a_cluster_that_cannot_be_read_hides_no_other_one() {
+    let place = Place::new().await;
+    place.archive().ensure_cluster(&cluster()).await.unwrap();
     put_raw(&place, "13/cluster.json", b"{}").await;
-    assert!(matches!(Archive::clusters(place.store.as_ref()).await, Err(ArchiveError::Damaged { .. })));
+    put_raw(&place, "5/cluster.json", b"{\"format\": 99}").await;
+    let clusters = Archive::clusters(place.store.as_ref()).await.unwrap();
+    assert_eq!(clusters.sound, [cluster()]);
+    let unreadable: Vec<_> =
+        clusters.unreadable.iter().map(|(id, object)| (id.0, object.key.as_str())).collect();
+    assert_eq!(unreadable, [(5, "5/cluster.json"), (13, "13/cluster.json")]);
+    // Whose rights do not reach another cluster still sees its own; an outage hides any.
+    for (kind, is_listed) in [(StoreErrorKind::Denied, true), (StoreErrorKind::Transient, false)] {
+        let faulty = Faulty::new(Arc::clone(&place.store));
+        faulty.fail(Verb::Get, 0, Fault::Before(kind));
+        assert_eq!(Archive::clusters(&faulty).await.is_ok(), is_listed, "{kind:?}");
+    }
 }
 
 #[tokio::test]
@@ -153,7 +171,7 @@ async fn the_catalog_shows_all_there_is_and_what_is_wrong_with_it() {
     assert_eq!(later.backups, [summary()]);
     let without = archive.catalog(CatalogScope::NoWal).await.unwrap();
     assert!(without.wal.is_empty());
-    assert_eq!(archive.with_wal_from(without, Lsn(0x1_0000_0000)).await.unwrap(), later);
+    assert_eq!(archive.with_wal(without, Lsn(0x1_0000_0000)).await.unwrap(), later);
 }
 
 #[tokio::test]
