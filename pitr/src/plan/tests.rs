@@ -8,6 +8,7 @@ mod clocks;
 mod edges;
 mod failover;
 mod illegible;
+mod minimal;
 mod oracle;
 mod replay;
 mod requests;
