@@ -368,3 +368,22 @@ async fn an_encrypted_backup_comes_back_with_the_key_and_not_without() {
     restore(&archive, &plan, &request, &Progress::new()).await.unwrap();
     assert_eq!(stage.read("base/5/16384"), noise(2_500_000));
 }
+
+/// By what is noticed of damage beside the configuration, in the pack that holds it.
+#[tokio::test]
+async fn configuration_is_read_by_range_and_what_is_restored_as_a_whole() {
+    let stage = Stage::new().await;
+    let plan = fixture::plan(Contents::cluster().store(&stage.archive).await);
+    let pack = plan.backup.packs.last().unwrap().key.clone();
+    let file = stage.scratch.path().join("archive").join(pack.as_str());
+    let mut bytes = std::fs::read(&file).unwrap();
+    // Of the frame of pg_control, which comes before the configuration.
+    bytes[20] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let request = fixture::request(stage.target());
+    let prepared = prepare(&stage.archive, &plan, &request.destination()).await.unwrap();
+    assert!(prepared.ground.refusals.is_empty());
+    let error = restore(&stage.archive, &plan, &request, &Progress::new()).await.unwrap_err();
+    assert!(matches!(&error, RestoreError::Damaged { object, .. } if object == pack.as_str()), "{error}");
+    assert!(!stage.target().join(CONTROL_FILE).exists());
+}
