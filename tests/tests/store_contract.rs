@@ -372,7 +372,7 @@ fn child_tears_its_uploads() -> Result<()> {
             assert_eq!(error.kind, StoreErrorKind::Transient, "{error}");
         }
         let mut upload = store.begin_upload(&key("torn"), &Metadata::new(), PutMode::CreateOnly).await?;
-        let error = upload.part(vec![7; PART_BYTES].into()).await.unwrap_err();
+        let error = upload.part(vec![7_u8; PART_BYTES].into()).await.unwrap_err();
         assert_eq!(error.kind, StoreErrorKind::Transient, "{error}");
         assert_eq!(store.head(&key("torn")).await.unwrap_err().kind, StoreErrorKind::NotFound);
         assert!(store.list(&Prefix::all(), None, None).await?.is_empty());
