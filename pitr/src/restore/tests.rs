@@ -400,12 +400,13 @@ async fn an_encrypted_backup_comes_back_with_the_key_and_not_without() {
 #[tokio::test]
 async fn configuration_is_read_by_range_and_what_is_restored_as_a_whole() {
     let stage = Stage::new().await;
-    let plan = fixture::plan(Contents::cluster().store(&stage.archive).await);
+    let mut contents = Contents::cluster();
+    contents.file("postgresql.conf.old", &noise(1000));
+    let plan = fixture::plan(contents.store(&stage.archive).await);
     let pack = plan.backup.packs.last().unwrap().key.clone();
     let file = stage.scratch.path().join("archive").join(pack.as_str());
     let mut bytes = std::fs::read(&file).unwrap();
-    // Of the frame of pg_control, which comes before the configuration.
-    bytes[20] ^= 1;
+    *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&file, bytes).unwrap();
     let request = fixture::request(stage.target());
     let prepared = prepare(&stage.archive, &plan, &request.destination()).await.unwrap();
