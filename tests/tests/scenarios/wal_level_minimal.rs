@@ -59,7 +59,7 @@ fn for_a_while(postgres: &Postgres) -> Result<()> {
 fn refused(scene: &Scene, target: &[&str]) -> Result<String> {
     let directory = scene.cluster.scratch().path().join("refused");
     let outcome = scene.restore_into(&directory, target)?.expect(6)?;
-    ensure!(outcome.stderr.contains("wal_level = minimal"), "{outcome}");
+    ensure!(outcome.stdout.contains("wal_level = minimal"), "{outcome}");
     ensure!(!directory.exists(), "something was written\n{outcome}");
     let args: Vec<&str> = ["plan"].iter().chain(target).copied().collect();
     let (status, plan) = scene.walpoint.json(&args)?;
