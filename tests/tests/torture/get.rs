@@ -122,7 +122,8 @@ fn get_of<B: Breaks>(
     operation: &str,
     sample: usize,
 ) -> Result<()> {
-    let (Some(stage), Some(breaks)) = (stage::shared()?, breaks) else { return Ok(()) };
+    let (Some(stage), Some(mut breaks)) = (stage::shared()?, breaks) else { return Ok(()) };
+    breaks.empty_archive()?;
     push(stage, &breaks, pushed)?;
     let data = data(stage, breaks.workplace())?;
     Get { breaks, data, args: vec![name], answer }.every_point(operation, sample)

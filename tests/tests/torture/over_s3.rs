@@ -47,7 +47,11 @@ impl OverS3 {
         let Some(garage) = Garage::shared()? else { return Ok(None) };
         let workplace = Workplace::new()?;
         let direct = Walpoint::new(&workplace.scratch, &garage.archive()?, None)?;
-        OverS3::of(garage, workplace, direct, broken).map(Some)
+        let breaks = OverS3::of(garage, workplace, direct, broken)?;
+        if broken == Broken::FromThereOn {
+            breaks.through_proxy.configure(SHORT)?;
+        }
+        Ok(Some(breaks))
     }
 
     /// With a configuration that is there.
@@ -56,9 +60,6 @@ impl OverS3 {
         let through_proxy = direct.with_config(|text| {
             text.replace(&garage.endpoint(), &proxy.endpoint()).replace("[archive]\n", REQUEST_TIMEOUT)
         })?;
-        if broken == Broken::FromThereOn {
-            through_proxy.configure(SHORT)?;
-        }
         Ok(OverS3 { workplace, proxy, broken, kinds: &KINDS, direct, through_proxy, archives: 0 })
     }
 
