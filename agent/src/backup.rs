@@ -121,6 +121,7 @@ impl Copied {
             control: &self.control,
             version_num: session.server.version_num,
             subscriptions: session.server.subscriptions.clone(),
+            archive_mode: session.server.archive_mode.clone(),
             label: &self.label,
             started: self.started,
             stopped: &self.stopped,

@@ -7,9 +7,11 @@
 mod backup;
 mod build;
 mod copies;
+mod minimal;
 mod outcome;
 mod reach;
 mod replay;
+mod rising;
 mod to_segment;
 mod unreadable;
 pub(crate) mod words;

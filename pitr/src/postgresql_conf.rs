@@ -31,15 +31,17 @@ pub fn value_of(text: &[u8], name: &str) -> Option<String> {
 pub enum Inclusion {
     /// A file, which must be there.
     File(String),
-    /// A directory, which must be there too, though it may be empty.
+    /// A file that need not be there.
+    FileIfExists(String),
+    /// A directory, which must be there, though it may be empty.
     Directory(String),
 }
 
-/// What `include` and `include_dir` lines of this file name, as written.
-/// `include_if_exists` is left out: it cannot keep a server from starting.
+/// What the `include…` lines of this file name, as written.
 pub fn inclusions(text: &[u8]) -> Vec<Inclusion> {
     let inclusion = |(name, value): (String, String)| match name.as_str() {
         "include" => Some(Inclusion::File(value)),
+        "include_if_exists" => Some(Inclusion::FileIfExists(value)),
         "include_dir" => Some(Inclusion::Directory(value)),
         _ => None,
     };
@@ -108,7 +110,11 @@ mod tests {
     #[test]
     fn inclusions_are_found() {
         let text = b"include_dir = 'conf.d'\n#include_dir 'no'\ninclude '/etc/pg/more.conf'\ninclude_if_exists 'x'\n";
-        let expected = [Inclusion::Directory("conf.d".into()), Inclusion::File("/etc/pg/more.conf".into())];
+        let expected = [
+            Inclusion::Directory("conf.d".into()),
+            Inclusion::File("/etc/pg/more.conf".into()),
+            Inclusion::FileIfExists("x".into()),
+        ];
         assert_eq!(inclusions(text), expected);
     }
 

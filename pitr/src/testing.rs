@@ -132,6 +132,7 @@ pub(crate) fn backup(
         bytes: BackupBytes { data: 1000, stored: 500 },
         damaged_pages: 0,
         subscriptions: None,
+        archive_mode: None,
         manifest: ManifestObject { key, size: 300, sha256, content, plain_size },
         packs: Vec::new(),
         id,

@@ -19,7 +19,8 @@ pub struct Window {
     /// Segments that are missing, undecided or damaged, by timeline.
     pub gaps: Vec<WindowGap>,
     /// False when it was made without the key, by metadata alone: an end can lie later than
-    /// it says, by less than a segment, and a gap that says so may be none.
+    /// it says, by less than a segment, a gap that says so may be none, and a time with
+    /// `wal_level = minimal`, which no recovery gets across, is not seen.
     pub exact: bool,
 }
 

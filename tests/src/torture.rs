@@ -7,19 +7,17 @@
 
 mod extent;
 mod steps;
+mod tally;
 mod tree;
 
 use std::fmt::Display;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
 use extent::Extent;
 pub use steps::{KINDS, StepFault, Steps};
+use tally::{ENOUGH_FAILURES, Tally};
 pub use tree::Tree;
-
-/// After so many failures there is no sense in going on.
-const ENOUGH_FAILURES: usize = 12;
 
 /// What a run came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +70,7 @@ impl<K: Copy + Display> Torture<'_, K> {
         let mut tally = Tally::new(self.operation);
         let mut tried = Vec::new();
         for kind in self.kinds {
-            if tally.failures.len() >= ENOUGH_FAILURES {
+            if tally.failures() >= ENOUGH_FAILURES {
                 break;
             }
             let mut number = 1;
@@ -101,69 +99,10 @@ impl<K: Copy + Display> Torture<'_, K> {
         println!(
             "{}: {} of {count} {} x {} kinds tried, seed {seed}",
             self.operation,
-            tally.tried,
+            tally.tried(),
             self.points,
             self.kinds.len()
         );
         tally.end()
-    }
-}
-
-struct Tally<'a> {
-    operation: &'a str,
-    begun: Instant,
-    tried: usize,
-    slowest: (Duration, String),
-    failures: Vec<String>,
-}
-
-impl Tally<'_> {
-    fn new(operation: &str) -> Tally<'_> {
-        Tally {
-            operation,
-            begun: Instant::now(),
-            tried: 0,
-            slowest: Default::default(),
-            failures: Vec::new(),
-        }
-    }
-
-    /// Tries a point; false when there is none of this number.
-    fn goes_on(
-        &mut self,
-        number: usize,
-        kind: &impl Display,
-        trial: impl FnOnce() -> Result<Reached>,
-    ) -> bool {
-        let begun = Instant::now();
-        let result = trial();
-        if begun.elapsed() > self.slowest.0 {
-            self.slowest = (begun.elapsed(), format!("{number}:{kind}"));
-        }
-        match result {
-            Ok(Reached::Untouched(_)) => return false,
-            Ok(Reached::Hit(_)) => {}
-            Err(error) => {
-                let point = format!("WALPOINT_TEST_TORTURE='{}/{number}:{kind}'", self.operation);
-                println!("failed: {point}\n{error:?}");
-                self.failures.push(point);
-            }
-        }
-        self.tried += 1;
-        self.failures.len() < ENOUGH_FAILURES
-    }
-
-    fn end(self) -> Result<()> {
-        let (tried, seconds) = (self.tried, self.begun.elapsed().as_secs_f64());
-        println!(
-            "{}: {tried} points in {seconds:.1} s, the slowest {} in {:.1} s, {} failed",
-            self.operation,
-            self.slowest.1,
-            self.slowest.0.as_secs_f64(),
-            self.failures.len()
-        );
-        ensure!(tried > 0, "{}: nothing was tried", self.operation);
-        ensure!(self.failures.is_empty(), "{}: failed at\n{}", self.operation, self.failures.join("\n"));
-        Ok(())
     }
 }

@@ -19,7 +19,8 @@ use walpoint_archive::object_key::{ObjectKey, Prefix};
 use walpoint_archive::store::contract::run_contract;
 use walpoint_archive::store::s3::S3Store;
 use walpoint_archive::store::{
-    ChecksumCheck, Metadata, ObjectStore, PutMode, PutOutcome, RetryPolicy, StoreError, StoreErrorKind,
+    ChecksumCheck, Metadata, ObjectStore, PART_BYTES, PutMode, PutOutcome, RetryPolicy, StoreError,
+    StoreErrorKind,
 };
 use walpoint_tests::garage::{Garage, credentials};
 use walpoint_tests::process::run;
@@ -170,6 +171,7 @@ fn break_here_and_there(proxy: &Proxy) -> usize {
         Fault::Html,
         Fault::DropBefore,
         Fault::DropAfter,
+        Fault::HalfOfRequest,
         Fault::Truncate(100),
     ];
     let kinds = [
@@ -186,8 +188,9 @@ fn break_here_and_there(proxy: &Proxy) -> usize {
             // A HEAD has no body to cut or to say why in, and neither has the
             // answer to a PUT one to cut.
             let is_skewed = matches!(fault, Fault::Status { status: 403, .. });
-            let bodiless =
-                matches!(fault, Fault::Truncate(_)) && method != "GET" || is_skewed && method == "HEAD";
+            let bodiless = matches!(fault, Fault::Truncate(_)) && method != "GET"
+                || matches!(fault, Fault::HalfOfRequest) && !matches!(method, "PUT" | "POST")
+                || is_skewed && method == "HEAD";
             if !bodiless {
                 proxy.add(Rule::new(fault.clone()).method(method).target(target).after(distance).times(1));
                 rules += 1;
@@ -346,6 +349,33 @@ fn child_reads_a_cut_body() -> Result<()> {
         let error = read(&store, "object").await.unwrap_err();
         assert_eq!(error.kind, StoreErrorKind::Transient, "{error}");
         assert!(error.detail.contains("1000 of 100000 bytes"), "{error}");
+        Ok(())
+    })
+}
+
+#[test]
+fn an_upload_that_is_torn_is_an_outage_and_no_object() -> Result<()> {
+    let Some(garage) = Garage::shared()? else { return Ok(()) };
+    let bucket = garage.bucket()?;
+    let proxy = Proxy::start(garage.address())?;
+    proxy.add(Rule::new(Fault::HalfOfRequest).method("PUT"));
+    Told::new(&bucket, &proxy.endpoint()).run("child_tears_its_uploads")
+}
+
+#[test]
+#[ignore = "run by the tests above"]
+fn child_tears_its_uploads() -> Result<()> {
+    let store = plain_store()?;
+    runtime::block_on(async {
+        for length in [2, 100_000, PART_BYTES] {
+            let error = put(&store, "torn", vec![7; length]).await.unwrap_err();
+            assert_eq!(error.kind, StoreErrorKind::Transient, "{error}");
+        }
+        let mut upload = store.begin_upload(&key("torn"), &Metadata::new(), PutMode::CreateOnly).await?;
+        let error = upload.part(vec![7_u8; PART_BYTES].into()).await.unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::Transient, "{error}");
+        assert_eq!(store.head(&key("torn")).await.unwrap_err().kind, StoreErrorKind::NotFound);
+        assert!(store.list(&Prefix::all(), None, None).await?.is_empty());
         Ok(())
     })
 }

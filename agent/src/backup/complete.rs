@@ -48,6 +48,8 @@ pub struct Completion<'a> {
     pub control: &'a ControlFile,
     pub version_num: i32,
     pub subscriptions: Vec<String>,
+    /// As the server runs with it.
+    pub archive_mode: String,
     pub label: &'a BackupLabel,
     pub started: Position,
     pub stopped: &'a StoppedBackup,
@@ -127,6 +129,7 @@ impl Completion<'_> {
             bytes: BackupBytes { data: totals.bytes, stored },
             damaged_pages,
             subscriptions: Some(self.subscriptions.clone()),
+            archive_mode: Some(self.archive_mode.clone()),
             manifest,
             packs: self.packs.iter().map(|pack| pack.object.clone()).collect(),
         }

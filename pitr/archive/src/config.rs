@@ -163,6 +163,11 @@ pub async fn open_store(
     };
     #[cfg(feature = "fault-points")]
     let store: Arc<dyn ObjectStore> = Arc::new(crate::store::fault_points::FaultPoints::new(store));
+    #[cfg(feature = "fault-points")]
+    let policy = &RetryPolicy {
+        give_up_after: crate::fault_point::injected::patience(policy.give_up_after),
+        ..*policy
+    };
     Ok(Arc::new(Retry::new(store, *policy)))
 }
 

@@ -8,6 +8,8 @@
 
 #[cfg(feature = "fault-points")]
 pub mod injected;
+#[cfg(test)]
+pub(crate) mod scripted;
 
 #[cfg(feature = "fault-points")]
 pub use injected::step;
@@ -19,6 +21,8 @@ pub fn step<T, E: From<rustix::io::Errno>>(
     _name: &'static str,
     work: impl FnOnce() -> Result<T, E>,
 ) -> Result<T, E> {
+    #[cfg(test)]
+    scripted::next(_name)?;
     work()
 }
 

@@ -79,6 +79,10 @@ pub struct BackupSummary {
     /// older versions. A copy that runs them takes what the original should get.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subscriptions: Option<Vec<String>>,
+    /// The server's `archive_mode`, wherever that was set: `on` or `always`; not recorded by
+    /// older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive_mode: Option<String>,
     /// Where its manifest is.
     pub manifest: ManifestObject,
     /// Every pack that the manifest names, those of older backups too, by key.

@@ -245,6 +245,7 @@ async fn back_up(site: &Site, tablespace: &Path) -> BackupId {
         bytes: BackupBytes { data: totals.bytes, stored: packs.iter().map(|pack| pack.size).sum() },
         damaged_pages: 0,
         subscriptions: None,
+        archive_mode: None,
         manifest,
         packs,
         id: id.clone(),

@@ -41,6 +41,9 @@ impl<'b> Builder<'b> {
             return self.refuse(words::no_wal(), hit.last.end).await;
         };
         let replay = replay(self.finder, backup, located.last_record).await?;
+        if let Some(minimal) = replay.minimal {
+            return self.refuse(words::minimal_wal(minimal.lsn), minimal.prev).await;
+        }
         Ok(PlanOutcome::Reachable(Box::new(self.plan(&located, backup, count, handed, replay))))
     }
 
@@ -220,7 +223,6 @@ impl<'b> Builder<'b> {
         all.sort_by_key(|it| (it.setting, -i64::from(it.primary)));
         all.dedup_by_key(|it| it.setting);
         warnings.extend(all.iter().map(words::raised_setting));
-        warnings.extend(replay.minimal_at.map(words::minimal_wal));
         if backup.damaged_pages > 0 {
             warnings.push(words::damaged_pages(backup.damaged_pages));
         }

@@ -4,7 +4,8 @@ use walpoint_archive::{ArchiveError, BackupSummary};
 use walpoint_wal::Lsn;
 
 use super::backup::{Fit, Need, fit};
-use super::{Moment, Nearest};
+use super::{Moment, Nearest, minimal};
+use crate::coverage::last_segment_before;
 use crate::locate::{Finder, Search, Spot};
 
 /// Every record between two moments can be recovered to.
@@ -12,7 +13,7 @@ use crate::locate::{Finder, Search, Spot};
 pub(crate) struct Reachable<'a> {
     /// The end of the first backup.
     pub from: Moment,
-    /// The end of the unbroken WAL.
+    /// The end of the unbroken WAL, or the last record before one that no recovery gets across.
     pub to: Moment,
     /// The last record of that.
     pub last: Spot,
@@ -29,24 +30,53 @@ pub(crate) async fn reachable<'a>(finder: Finder<'a>) -> Result<Vec<Reachable<'a
         if !finder.backups.iter().any(|backup| chain.contains(backup.redo.segment_number(size))) {
             continue;
         }
-        let (Some(chain_start), Some(last)) = (search.first_record().await?, search.last_record().await?)
+        let (Some(mut begin), Some(last)) = (search.first_record().await?, search.last_record().await?)
         else {
             continue;
         };
-        let need = Need {
-            chain_start,
-            last_record: last.lsn,
-            last_record_end: last.end,
-            time: None,
-            last_included: None,
-        };
-        let serving = finder.backups.iter().filter(|backup| fit(backup, &need) == Fit::Serves);
-        let Some(backup) = serving.min_by_key(|backup| (backup.stop.lsn, &backup.id)) else { continue };
-        let from = Moment { lsn: backup.stop.lsn, time: Some(backup.stop.time) };
-        let to = Moment { lsn: last.end, time: finder.known_time(search, last).await? };
-        ranges.push(Reachable { from, to, last, backup });
+        for minimal in minimal::records(search).await? {
+            ranges.extend(range_before(finder, search, begin, minimal).await?);
+            begin = minimal.end;
+        }
+        if let Some(backup) = first_serving(finder, begin, last) {
+            let to = Moment { lsn: last.end, time: finder.known_time(search, last).await? };
+            ranges.push(Reachable { from: end_of(backup), to, last, backup });
+        }
     }
     Ok(ranges)
+}
+
+/// What can be reached from `begin` on before a record that no recovery gets across.
+async fn range_before<'a>(
+    finder: Finder<'a>,
+    search: Search<'a>,
+    begin: Lsn,
+    minimal: Spot,
+) -> Result<Option<Reachable<'a>>, ArchiveError> {
+    let Some(last) = search.record_at(minimal.prev).await? else { return Ok(None) };
+    let Some(backup) = first_serving(finder, begin, last) else { return Ok(None) };
+    let commit = search.last_commit_until(last.lsn, last_segment_before(last.end, finder.wal.size())).await?;
+    let time = commit.map(|commit| commit.time).max(Some(backup.stop.time));
+    // Its end as a target would mean the record that is in the way.
+    let (from, to) = (end_of(backup), Moment { lsn: last.lsn, time });
+    Ok((from.lsn <= to.lsn).then_some(Reachable { from, to, last, backup }))
+}
+
+/// The backup that reaches furthest back in the WAL from `begin` to `last`.
+fn first_serving<'a>(finder: Finder<'a>, begin: Lsn, last: Spot) -> Option<&'a BackupSummary> {
+    let need = Need {
+        chain_start: begin,
+        last_record: last.lsn,
+        last_record_end: last.end,
+        time: None,
+        last_included: None,
+    };
+    let serving = finder.backups.iter().copied().filter(|backup| fit(backup, &need) == Fit::Serves);
+    serving.min_by_key(|backup| (backup.stop.lsn, &backup.id))
+}
+
+fn end_of(backup: &BackupSummary) -> Moment {
+    Moment { lsn: backup.stop.lsn, time: Some(backup.stop.time) }
 }
 
 /// The same as far as metadata prove it: an end may lie up to a segment too early.

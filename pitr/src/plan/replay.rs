@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 
 use walpoint_archive::summary::Settings;
-use walpoint_archive::{ArchiveError, BackupSummary, RunFacts, WalFacts};
+use walpoint_archive::{ArchiveError, BackupSummary};
 use walpoint_wal::{Event, Lsn, ParameterChange};
 
-use crate::locate::{Finder, Prepared, Scan, Search};
+use super::minimal;
+use super::rising::rising;
+use crate::locate::{Finder, Prepared, Scan, Search, Spot};
 
 /// Most plain bytes of WAL that are read for this. What it finds is advice, and reading
 /// all of a long recovery's WAL to plan it would take as long as the recovery.
@@ -16,7 +18,7 @@ const MOST_BYTES: u64 = 64 << 20;
 const MOST_BYTES_WITH_PREPARED: u64 = 256 << 20;
 /// Most segments with changed settings that are read one by one. A server writes one when
 /// it is started with others.
-const MOST_CHANGES: usize = 64;
+pub(super) const MOST_CHANGES: usize = 64;
 
 /// What replaying does.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -25,8 +27,8 @@ pub(crate) struct Replay {
     pub prepared_open: Vec<Prepared>,
     /// Settings in the WAL that was read that are above the backup's.
     pub raised: Vec<Raised>,
-    /// `wal_level = minimal` was in force from here on.
-    pub minimal_at: Option<Lsn>,
+    /// The first record that no recovery gets across ([`minimal`]).
+    pub minimal: Option<Spot>,
     /// Where reading began, when that is behind the backup's beginning.
     pub read_from: Option<Lsn>,
 }
@@ -56,22 +58,21 @@ pub(crate) async fn replay(
         Some(chain) => Counted::between(Search { wal: finder.wal, chain }, first, last).await?,
         None => None,
     };
-    let wanted = match (chain, counted) {
-        (Some(chain), Some(Counted { prepared, changes })) => {
-            let search = Search { wal: finder.wal, chain };
-            let apart = changes.into_iter().filter(|it| prepared.is_none_or(|from| *it < from));
-            for number in apart {
-                let events = search.scanned(number).await?;
-                let inside = |at: Lsn| at >= backup.redo && at <= last_record;
-                let events = events.events.iter().filter(|event| inside(event.spot.lsn));
-                events.for_each(|it| state.take_change(it.spot.lsn, &it.event));
-            }
-            prepared
-        }
-        _ => Some(first),
+    let (wanted, changes) = match counted {
+        Some(Counted { prepared, changes }) => (prepared, changes),
+        None => (Some(first), Vec::new()),
     };
-    let Some(wanted) = wanted else { return Ok(state.into_replay(None)) };
-    let from = wanted.max(affordable);
+    let from = wanted.map(|wanted| wanted.max(affordable));
+    if let Some(chain) = chain {
+        let search = Search { wal: finder.wal, chain };
+        for number in changes.into_iter().filter(|it| from.is_none_or(|from| *it < from)) {
+            let events = search.scanned(number).await?;
+            let inside = |at: Lsn| at >= backup.redo && at <= last_record;
+            let events = events.events.iter().filter(|event| inside(event.spot.lsn));
+            events.for_each(|it| state.take_change(it.spot, &it.event));
+        }
+    }
+    let (Some(wanted), Some(from)) = (wanted, from) else { return Ok(state.into_replay(None)) };
     // The first record to end there may begin before.
     let spanning = match chain.filter(|_| from > first) {
         Some(chain) => Search { wal: finder.wal, chain }.last_start_before(from).await?,
@@ -84,7 +85,7 @@ pub(crate) async fn replay(
     };
     while let Some(record) = scan.next().await?.filter(|record| record.lsn <= last_record) {
         if let Some(event) = scan.event(&record)? {
-            state.take(record.lsn, event);
+            state.take(Spot { lsn: record.lsn, end: record.end, prev: record.prev }, event);
         }
     }
     let read_from = (from > wanted).then(|| finder.wal.start_of(from));
@@ -111,73 +112,38 @@ impl Counted {
     }
 }
 
-/// The first `most` segments in which a count along a run rises, or may.
-async fn rising(
-    search: Search<'_>,
-    first: u64,
-    last: u64,
-    most: usize,
-    count: impl Fn(&RunFacts) -> Option<u64> + Copy,
-) -> Result<Option<Vec<u64>>, ArchiveError> {
-    let until = |facts: &WalFacts| facts.run.as_ref().and_then(count).unwrap_or_default();
-    let mut found = Vec::new();
-    for run in search.chain.runs.iter().filter(|run| run.last >= first && run.first <= last) {
-        if count(&run.totals).is_none() {
-            return Ok(None);
-        }
-        let begin = run.first.max(first);
-        let before = match begin {
-            // Counted since before the archive's WAL begins, or not counted at all.
-            _ if run.is_cut || (begin == run.first && (run.began_before || run.spanning.is_some())) => None,
-            _ if begin == run.first => Some(0),
-            _ => Some(until(&*search.wal.facts(begin - 1).await?)),
-        };
-        let here = until(&*search.wal.facts(begin).await?);
-        found.extend(Some(begin).filter(|_| before.is_none_or(|before| here > before)));
-        let mut at = begin;
-        while let Some(next) = search.next_in_run(at, until).await?.filter(|next| *next <= last) {
-            found.push(next);
-            if found.len() >= most {
-                return Ok(Some(found));
-            }
-            at = next;
-        }
-    }
-    Ok(Some(found))
-}
-
 struct State {
     at_backup: Settings,
     highest: Settings,
     prepared: BTreeMap<u32, Prepared>,
-    minimal_at: Option<Lsn>,
+    minimal: Option<Spot>,
 }
 
 impl State {
     fn new(at_backup: Settings) -> State {
-        State { at_backup, highest: at_backup, prepared: BTreeMap::new(), minimal_at: None }
+        State { at_backup, highest: at_backup, prepared: BTreeMap::new(), minimal: None }
     }
 
-    fn take(&mut self, lsn: Lsn, event: Event) {
+    fn take(&mut self, spot: Spot, event: Event) {
         match event {
             Event::Prepare { xid, gid, .. } => {
-                self.prepared.insert(xid, Prepared { xid, gid, lsn });
+                self.prepared.insert(xid, Prepared { xid, gid, lsn: spot.lsn });
             }
             Event::Commit { xid, prepared: true, .. } | Event::Abort { xid, prepared: true, .. } => {
                 self.prepared.remove(&xid);
             }
-            Event::ParameterChange(change) => self.change(lsn, change),
+            Event::ParameterChange(change) => self.change(spot, change),
             _ => {}
         }
     }
 
-    fn take_change(&mut self, lsn: Lsn, event: &Event) {
+    fn take_change(&mut self, spot: Spot, event: &Event) {
         if let Event::ParameterChange(change) = event {
-            self.change(lsn, *change);
+            self.change(spot, *change);
         }
     }
 
-    fn change(&mut self, lsn: Lsn, change: ParameterChange) {
+    fn change(&mut self, spot: Spot, change: ParameterChange) {
         let highest = &mut self.highest;
         let pairs = [
             (&mut highest.max_connections, change.max_connections),
@@ -189,8 +155,8 @@ impl State {
         for (highest, value) in pairs {
             *highest = value.max(*highest);
         }
-        if change.wal_level == 0 {
-            self.minimal_at = self.minimal_at.or(Some(lsn));
+        if minimal::says_so(&change) {
+            self.minimal = self.minimal.or(Some(spot));
         }
     }
 
@@ -198,7 +164,7 @@ impl State {
         Replay {
             raised: raised(&self.at_backup, &self.highest),
             prepared_open: self.prepared.into_values().collect(),
-            minimal_at: self.minimal_at,
+            minimal: self.minimal,
             read_from,
         }
     }

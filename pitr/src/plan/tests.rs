@@ -9,6 +9,7 @@ mod copies;
 mod edges;
 mod failover;
 mod illegible;
+mod minimal;
 mod oracle;
 mod replay;
 mod requests;

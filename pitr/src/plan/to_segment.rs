@@ -8,7 +8,9 @@ use walpoint_archive::{Archive, ArchiveError, BackupSummary, Catalog};
 use super::backup::{Fit, fit, newest_serving};
 use super::build::Builder;
 use super::unreadable::Unreadable;
-use super::{PlanError, SegmentOutcome, Unreachable, Way, nearest, reachable_by_metadata, way, words};
+use super::{
+    PlanError, SegmentOutcome, Unreachable, Way, minimal, nearest, reachable_by_metadata, way, words,
+};
 use crate::coverage::{Coverage, Illegible};
 use crate::locate::{
     Bounds, ChainEnd, Content, Finder, Missing, PathWal, Search, Shown, WalSource, chains, show,
@@ -76,7 +78,8 @@ async fn plan_with(
 async fn build(builder: Builder<'_>, bounds: Bounds) -> Result<Answer, ArchiveError> {
     let finder = builder.finder;
     let Some(chain) = finder.chains.get(bounds.chain) else { return Ok(Err(words::no_wal())) };
-    let start = Search { wal: finder.wal, chain }.first_record().await?;
+    let search = Search { wal: finder.wal, chain };
+    let start = search.first_record().await?;
     let undecided = || Ok(Err(words::near_backup_or_fork()));
     let [low, high] = [bounds.low, bounds.high].map(|it| builder.located_between(it.start, it.end));
     let [low_need, high_need] = [&low, &high].map(|it| Builder::need_of(start, it));
@@ -102,7 +105,11 @@ async fn build(builder: Builder<'_>, bounds: Bounds) -> Result<Answer, ArchiveEr
     if handed.path.timeline != other.path.timeline || low.timeline != high.timeline {
         return undecided();
     }
-    let plan = builder.without_record(&high, backup, count, handed);
+    let mut plan = builder.without_record(&high, backup, count, handed);
+    let [from, to] = [backup.redo, high.last_record].map(|lsn| lsn.segment_number(finder.wal.size()));
+    if minimal::may_be_between(search, from, to).await? {
+        plan.bounds_mut().warnings.push(words::settings_unseen());
+    }
     Ok(Ok(SegmentOutcome::Reachable(Box::new(plan))))
 }
 

@@ -206,6 +206,12 @@ pub(crate) fn near_backup_or_fork() -> String {
         .to_owned()
 }
 
+pub(crate) fn settings_unseen() -> String {
+    "settings were changed on the way, and without the key it is not seen to what: where wal_level was minimal, \
+     recovery does not get past"
+        .to_owned()
+}
+
 pub(crate) fn to_the_segment() -> String {
     "planned without the key: to the segment, not to the record; restore needs the identity".to_owned()
 }
@@ -283,7 +289,10 @@ pub(crate) fn raised_setting(raised: &Raised) -> String {
 }
 
 pub(crate) fn minimal_wal(at: Lsn) -> String {
-    format!("the primary went to wal_level = minimal at {at}: PostgreSQL does not replay WAL from there on")
+    format!(
+        "the server ran with wal_level = minimal from {at} on, and PostgreSQL does not recover past that; only a \
+         backup taken since can be recovered"
+    )
 }
 
 pub(crate) fn left_out(chosen: TimelineId, rival: Rival) -> String {

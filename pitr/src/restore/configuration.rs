@@ -1,6 +1,7 @@
 //! The configuration that came with a backup: which file is which, what it sets, and
 //! what the server needs besides to start with it in its new place.
 
+use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
 use walpoint_archive::{Archive, BackupSummary};
@@ -27,6 +28,9 @@ const ARCHIVE_MODE: &str = "archive_mode";
 /// Larger than any configuration file, and small enough to be held.
 const LARGEST: u64 = 16 * 1024 * 1024;
 
+/// The server refuses deeper nesting (`CONF_FILE_MAX_DEPTH`, conffiles.h).
+const DEEPEST: usize = 10;
+
 /// As much as is held of all of them, whatever a manifest says.
 const LARGEST_TOGETHER: u64 = 64 * 1024 * 1024;
 
@@ -52,18 +56,34 @@ impl Configuration {
         inventory: &Inventory,
     ) -> Result<Configuration, RestoreError> {
         let outside = inventory.configuration.clone();
-        let inside = [AUTO, MAIN].map(PathBuf::from);
-        let paths: Vec<&PathBuf> = inside.iter().chain(outside.iter().map(|(place, _)| place)).collect();
-        let found = within_bounds(&inventory.files, paths);
-        let wanted = found.iter().map(|(_, index)| *index).collect();
-        let mut contents = packs::read_files(archive, &inventory.packs, &inventory.files, &wanted).await?;
-        let text = |(path, index)| Some(Text { path, content: contents.remove(&index)? });
-        Ok(Configuration { texts: found.into_iter().filter_map(text).collect(), outside })
+        let inside = [AUTO, MAIN].map(PathBuf::from).into_iter();
+        let mut wanted: Vec<PathBuf> = inside.chain(outside.iter().map(|(place, _)| place.clone())).collect();
+        let (mut room, mut texts) = (LARGEST_TOGETHER, Vec::<Text>::new());
+        for _ in 0..=DEEPEST {
+            let found = within_bounds(&inventory.files, wanted, &mut room);
+            let read = read(archive, inventory, found).await?;
+            let known = |path: &PathBuf| texts.iter().chain(&read).any(|text| text.path == *path);
+            let included = read.iter().flat_map(|text| included(text, &inventory.files));
+            let included: BTreeSet<_> = included.filter(|path| !known(path)).collect();
+            // Of a directory the last one counts, and a file mostly includes others at its end.
+            wanted = included.into_iter().rev().collect();
+            let behind_auto = usize::from(texts.first().is_some_and(|text| text.path == Path::new(AUTO)));
+            texts.splice(behind_auto..behind_auto, read);
+            if wanted.is_empty() {
+                break;
+            }
+        }
+        Ok(Configuration { texts, outside })
     }
 
     /// The content of a file in the data directory.
     pub(super) fn text_of(&self, name: &str) -> Option<&[u8]> {
         self.texts.iter().find(|text| text.path == Path::new(name)).map(|text| text.content.as_slice())
+    }
+
+    /// What the files say of a setting, each by itself.
+    pub(super) fn values(&self, name: &str) -> impl Iterator<Item = String> {
+        self.texts.iter().filter_map(move |text| value_of(&without_block(&text.content), name))
     }
 
     /// The value that the backup's configuration gives to a setting, and the file. What
@@ -155,15 +175,58 @@ impl Configuration {
 }
 
 /// Those of the paths that are files of the backup and can be held, each with its index.
-fn within_bounds(files: &[NewFile], paths: Vec<&PathBuf>) -> Vec<(PathBuf, usize)> {
-    let mut room = LARGEST_TOGETHER;
-    let fits = |path: &PathBuf| {
-        let place = Place::in_data_directory(path);
+fn within_bounds(files: &[NewFile], paths: Vec<PathBuf>, room: &mut u64) -> Vec<(PathBuf, usize)> {
+    let fits = |path: PathBuf| {
+        let place = Place::in_data_directory(&path);
         let (index, file) = files.iter().enumerate().find(|(_, file)| file.place == place)?;
-        room = room.checked_sub(file.size).filter(|_| file.size <= LARGEST)?;
-        Some((path.clone(), index))
+        *room = room.checked_sub(file.size).filter(|_| file.size <= LARGEST)?;
+        Some((path, index))
     };
     paths.into_iter().filter_map(fits).collect()
+}
+
+async fn read(
+    archive: &Archive,
+    inventory: &Inventory,
+    found: Vec<(PathBuf, usize)>,
+) -> Result<Vec<Text>, RestoreError> {
+    let wanted = found.iter().map(|(_, index)| *index).collect();
+    let mut contents = packs::read_files(archive, &inventory.packs, &inventory.files, &wanted).await?;
+    let text = |(path, index)| Some(Text { path, content: contents.remove(&index)? });
+    Ok(found.into_iter().filter_map(text).collect())
+}
+
+/// Files in the data directory that a file includes by paths of its own place.
+fn included(text: &Text, files: &[NewFile]) -> Vec<PathBuf> {
+    let beside = text.path.parent().unwrap_or(Path::new(""));
+    let below = |directory: &Path| {
+        let inside = files.iter().filter(|file| file.place.tree == 0).map(|file| file.place.path.clone());
+        let is_conf = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            path.parent() == Some(directory) && name.ends_with(".conf") && !name.starts_with('.')
+        };
+        inside.filter(is_conf).collect::<Vec<_>>()
+    };
+    let found = inclusions(&text.content).into_iter().flat_map(|inclusion| match inclusion {
+        Inclusion::File(named) | Inclusion::FileIfExists(named) => vec![plain(&beside.join(named))],
+        Inclusion::Directory(named) => below(&plain(&beside.join(named))),
+    });
+    found.collect()
+}
+
+/// Without `.` and `..`, as text: nothing is there yet to follow.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for step in path.components() {
+        match step {
+            Component::ParentDir => {
+                plain.pop();
+            }
+            Component::CurDir => {}
+            step => plain.push(step),
+        }
+    }
+    plain
 }
 
 /// Places for files that lay at these absolute paths, within the data directory: below
@@ -217,9 +280,12 @@ mod tests {
             size,
         };
         let files: Vec<NewFile> = paths.iter().zip(sizes).map(file).collect();
-        let indexes = |found: Vec<(PathBuf, usize)>| found.into_iter().map(|it| it.1).collect::<Vec<_>>();
-        assert_eq!(indexes(within_bounds(&files, paths.iter().collect())), [0, 2, 3, 4]);
-        assert_eq!(indexes(within_bounds(&files[..3], paths.iter().rev().collect())), [2, 0]);
+        let indexes = |files: &[NewFile], paths: Vec<PathBuf>| {
+            let found = within_bounds(files, paths, &mut LARGEST_TOGETHER.clone());
+            found.into_iter().map(|it| it.1).collect::<Vec<_>>()
+        };
+        assert_eq!(indexes(&files, paths.clone()), [0, 2, 3, 4]);
+        assert_eq!(indexes(&files[..3], paths.into_iter().rev().collect()), [2, 0]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use walpoint_archive::WriterId;
+use walpoint_archive::{BackupSummary, WriterId};
 use walpoint_wal::{
     BackupLabel, ControlFile, ControlFileError, Major, SystemIdentifier, Timestamp, tablespace_map,
 };
@@ -120,7 +120,7 @@ fn write_settings(
     let settings = RecoverySettings {
         purpose: purpose(plan, request),
         restore_command: &request.restore_command,
-        archiving: archiving(configuration, request),
+        archiving: archiving(configuration, &plan.backup, request),
         major: Major::from_number(plan.backup.server.major),
     };
     let block = settings.block()?;
@@ -139,11 +139,15 @@ fn purpose<'a>(plan: &RecoveryPlan, request: &'a RestoreRequest) -> Purpose<'a> 
     }
 }
 
-fn archiving(configuration: &Configuration, request: &RestoreRequest) -> Archiving {
-    match configuration.setting("archive_mode") {
+/// What the server ran with may have come from its command line, and what a file says may
+/// have waited for a restart: either is enough.
+fn archiving(configuration: &Configuration, backup: &BackupSummary, request: &RestoreRequest) -> Archiving {
+    let ran_with = backup.archive_mode.as_deref();
+    let is_always = |value: &str| value.eq_ignore_ascii_case("always");
+    match ran_with.is_some_and(is_always) || configuration.values("archive_mode").any(|it| is_always(&it)) {
         _ if !request.take_over => Archiving::Off,
-        Some((value, _)) if value.eq_ignore_ascii_case("always") => Archiving::NotAlways,
-        _ => Archiving::AsInBackup,
+        true => Archiving::NotAlways,
+        false => Archiving::AsInBackup,
     }
 }
 

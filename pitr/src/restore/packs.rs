@@ -3,16 +3,21 @@
 //! Memory is bounded: a worker holds one pack (16 MiB), its frames when it is
 //! encrypted, and one piece. Every pack is compared with the hash that the backup's
 //! summary has of it, every piece with the one in the manifest.
+//!
+//! A restore wants nearly every piece of nearly every pack, so it fetches packs whole:
+//! one request each, and the stored hash is checked along with the rest. What wants a few
+//! small files alone fetches their pieces by range ([`read_files`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use walpoint_archive::fault_point::panic_for_a_test;
-use walpoint_archive::pack::{PiecePlace, open_pack, read_piece};
+use walpoint_archive::pack::{PiecePlace, open_pack, read_frame, read_piece};
 use walpoint_archive::summary::StoredObject;
 use walpoint_archive::{Archive, ArchiveError, KeyRing, StoredHash};
 
@@ -101,7 +106,11 @@ pub(super) async fn write_all(
     restored
 }
 
-/// The content of a few small files, by their index.
+/// Most pieces of one pack that are fetched one by one: more would take longer than all of it.
+const FEW_PIECES: usize = 4;
+
+/// The content of a few small files, by their index. Of an encrypted pack the whole is
+/// fetched: what a piece is in it shows only when it is decrypted from its beginning.
 pub(super) async fn read_files(
     archive: &Archive,
     packs: &[PackWork],
@@ -117,11 +126,16 @@ pub(super) async fn read_files(
         if pieces.is_empty() {
             continue;
         }
-        let stored = fetch(archive, &pack.object).await?;
-        let frames = open(archive.keys(), pack, stored)?;
+        let whole = match pack.encrypted || pieces.len() > FEW_PIECES {
+            true => Some(open(archive.keys(), pack, fetch(archive, &pack.object).await?)?),
+            false => None,
+        };
         for piece in pieces {
-            let plain =
-                read_piece(&frames, &piece.place).map_err(|error| unopened(&pack.object.key, error))?;
+            let read = match &whole {
+                Some(frames) => read_piece(frames, &piece.place),
+                None => read_frame(&fetch_frame(archive, &pack.object, &piece.place).await?, &piece.place),
+            };
+            let plain = read.map_err(|error| unopened(&pack.object.key, error))?;
             let from = usize::try_from(piece.offset).unwrap_or(usize::MAX);
             let place = contents
                 .get_mut(&piece.file)
@@ -155,17 +169,39 @@ async fn restore_pack(
 
 /// The stored bytes, no more than the summary says there are.
 async fn fetch(archive: &Archive, object: &StoredObject) -> Result<Vec<u8>, RestoreError> {
+    fetch_bytes(archive, object, None, object.size).await
+}
+
+/// The frame of one piece, by range; what it must be the piece's own hash says.
+async fn fetch_frame(
+    archive: &Archive,
+    object: &StoredObject,
+    place: &PiecePlace,
+) -> Result<Vec<u8>, RestoreError> {
+    let length = u64::from(place.stored_length);
+    let end = place.offset.checked_add(length).filter(|end| *end <= object.size);
+    let outside = || RestoreError::damaged(&object.key, "a piece lies outside of its pack");
+    fetch_bytes(archive, object, Some(place.offset..end.ok_or_else(outside)?), length).await
+}
+
+/// At most `most` bytes of an object that has the size it should.
+async fn fetch_bytes(
+    archive: &Archive,
+    object: &StoredObject,
+    range: Option<Range<u64>>,
+    most: u64,
+) -> Result<Vec<u8>, RestoreError> {
     let damaged = |what: String| RestoreError::damaged(&object.key, what);
-    let found = archive.store().get(&object.key, None).await.map_err(ArchiveError::from)?;
+    let found = archive.store().get(&object.key, range).await.map_err(ArchiveError::from)?;
     if found.size != object.size {
         return Err(damaged(format!("it has {} bytes and should have {}", found.size, object.size)));
     }
     let mut body = found.body;
-    let mut stored = Vec::with_capacity(usize::try_from(object.size).unwrap_or_default());
+    let mut stored = Vec::with_capacity(usize::try_from(most).unwrap_or_default());
     while let Some(bytes) = body.next().await {
         stored.extend_from_slice(&bytes.map_err(ArchiveError::from)?);
-        if stored.len() as u64 > object.size {
-            return Err(damaged(format!("it has more than {} bytes", object.size)));
+        if stored.len() as u64 > most {
+            return Err(damaged(format!("it has more than the {most} bytes that were asked for")));
         }
     }
     Ok(stored)

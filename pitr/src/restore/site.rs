@@ -12,12 +12,16 @@ use std::path::{Path, PathBuf};
 use walpoint_archive::fault_point::step;
 
 use super::error::RestoreError;
+use super::inventory::BACKUP_LABEL;
 use super::sync;
 use super::tree::{Owner, Tree};
 use crate::data_dir::{self, CONTROL_FILE, UNFINISHED_MARKER};
 
 /// Where `pg_control` waits until everything else is durable.
 const HIDDEN_CONTROL_FILE: &str = "global/.walpoint.pg_control";
+
+/// Without the one no server starts, and without the other it starts from the wrong place.
+const NEEDED_TO_START: [&str; 2] = ["PG_VERSION", BACKUP_LABEL];
 
 /// What the marker says to whoever finds it.
 const MARKER_TEXT: &[u8] =
@@ -171,8 +175,27 @@ impl Site {
         let data = &self.data;
         data.remove(Path::new(UNFINISHED_MARKER))?;
         data.sync_root()?;
+        self.must_be_whole()?;
         data.rename(Path::new(HIDDEN_CONTROL_FILE), "pg_control")?;
+        if let Err(error) = self.must_be_whole() {
+            data.remove(Path::new(CONTROL_FILE))?;
+            return Err(error);
+        }
         sync::directory(data, Path::new("global"))
+    }
+
+    /// Somebody may be removing the directory meanwhile, and has not come to the new name of
+    /// `pg_control`, which then is all that stays. Who removes later than this finds a
+    /// restored cluster, and leaves of it what they leave.
+    fn must_be_whole(&self) -> Result<(), RestoreError> {
+        for name in NEEDED_TO_START {
+            if !self.data.has_file(Path::new(name))? {
+                let root = self.data.path().display();
+                let what = format!("\"{name}\" was removed from \"{root}\" meanwhile");
+                return Err(RestoreError::Interrupted(what));
+            }
+        }
+        Ok(())
     }
 
     fn tree(&self, place: &Place) -> Result<&Tree, RestoreError> {
@@ -215,7 +238,8 @@ mod tests {
         let site = Site::claim(&root, &[], GroupAccess::Denied, None).unwrap();
         assert!(root.join(UNFINISHED_MARKER).exists());
         let control = file(CONTROL_FILE, 4);
-        site.build(&[directory("global")], &[control.clone(), file("PG_VERSION", 0)]).unwrap();
+        let files = [control.clone(), file("PG_VERSION", 0), file(BACKUP_LABEL, 0)];
+        site.build(&[directory("global")], &files).unwrap();
         let open = site.open(&control.place).unwrap();
         site.write(&control.place, &open, 0, b"1234").unwrap();
         assert!(!root.join(CONTROL_FILE).exists());
@@ -224,6 +248,20 @@ mod tests {
         assert_eq!(std::fs::read(root.join(CONTROL_FILE)).unwrap(), b"1234");
         assert!(!root.join(UNFINISHED_MARKER).exists());
         assert!(!root.join(HIDDEN_CONTROL_FILE).exists());
+    }
+
+    #[test]
+    fn of_a_directory_that_is_being_removed_no_control_file_stays() {
+        for removed in [UNFINISHED_MARKER, "PG_VERSION", BACKUP_LABEL] {
+            let scratch = tempfile::tempdir().unwrap();
+            let root = scratch.path().join("data");
+            let site = Site::claim(&root, &[], GroupAccess::Denied, None).unwrap();
+            let files = [file(CONTROL_FILE, 4), file("PG_VERSION", 0), file(BACKUP_LABEL, 0)];
+            site.build(&[directory("global")], &files).unwrap();
+            std::fs::remove_file(root.join(removed)).unwrap();
+            assert!(site.finish().is_err(), "{removed}");
+            assert!(!root.join(CONTROL_FILE).exists(), "{removed}");
+        }
     }
 
     #[test]

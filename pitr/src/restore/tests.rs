@@ -177,6 +177,33 @@ async fn taking_over_archives_but_never_always() {
 }
 
 #[tokio::test]
+async fn taking_over_never_archives_always_whatever_says_so() {
+    let always = b"archive_mode = always\n";
+    let (of_main, of_included): (&[u8], &[u8]) = (b"include 'conf.d/one.conf'\n", b"include '../two.conf'\n");
+    let files: [&[(&str, &[u8])]; 4] = [
+        &[],
+        &[("postgresql.conf", b"include_dir 'conf.d'\n"), ("conf.d/some.conf", always)],
+        &[("postgresql.conf", b"include_if_exists = 'some.conf'\n"), ("some.conf", always)],
+        &[("postgresql.conf", of_main), ("conf.d/one.conf", of_included), ("two.conf", always)],
+    ];
+    for (number, files) in files.into_iter().enumerate() {
+        let stage = Stage::new().await;
+        let mut contents = Contents::cluster();
+        contents.directory("conf.d");
+        for (path, content) in files {
+            contents.file(path, content);
+        }
+        let mut backup = contents.store(&stage.archive).await;
+        // It may have been the command line.
+        backup.archive_mode = Some(if files.is_empty() { "always" } else { "on" }.to_owned());
+        let request = RestoreRequest { take_over: true, ..fixture::request(stage.target()) };
+        restore(&stage.archive, &fixture::plan(backup), &request, &Progress::new()).await.unwrap();
+        let settings = stage.read("postgresql.auto.conf");
+        assert_eq!(value_of(&settings, "archive_mode").as_deref(), Some("on"), "case {number}");
+    }
+}
+
+#[tokio::test]
 async fn a_standby_gets_its_signal_and_neither_target_nor_contract() {
     let stage = Stage::new().await;
     let conninfo = "host=primary".to_owned();
@@ -367,4 +394,24 @@ async fn an_encrypted_backup_comes_back_with_the_key_and_not_without() {
     assert!(!stage.target().exists());
     restore(&archive, &plan, &request, &Progress::new()).await.unwrap();
     assert_eq!(stage.read("base/5/16384"), noise(2_500_000));
+}
+
+/// By what is noticed of damage beside the configuration, in the pack that holds it.
+#[tokio::test]
+async fn configuration_is_read_by_range_and_what_is_restored_as_a_whole() {
+    let stage = Stage::new().await;
+    let mut contents = Contents::cluster();
+    contents.file("postgresql.conf.old", &noise(1000));
+    let plan = fixture::plan(contents.store(&stage.archive).await);
+    let pack = plan.backup.packs.last().unwrap().key.clone();
+    let file = stage.scratch.path().join("archive").join(pack.as_str());
+    let mut bytes = std::fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let request = fixture::request(stage.target());
+    let prepared = prepare(&stage.archive, &plan, &request.destination()).await.unwrap();
+    assert!(prepared.ground.refusals.is_empty());
+    let error = restore(&stage.archive, &plan, &request, &Progress::new()).await.unwrap_err();
+    assert!(matches!(&error, RestoreError::Damaged { object, .. } if object == pack.as_str()), "{error}");
+    assert!(!stage.target().join(CONTROL_FILE).exists());
 }

@@ -278,7 +278,16 @@ impl WalWriter {
 
     /// Settings that a standby must match.
     pub fn parameter_change(&mut self, max_connections: i32, max_prepared_xacts: i32) -> Placed {
-        let values = [max_connections, 8, 10, max_prepared_xacts, 64, 1];
+        self.settings(max_connections, max_prepared_xacts, 1)
+    }
+
+    /// A server that was started with `wal_level = minimal`.
+    pub fn minimal(&mut self) -> Placed {
+        self.settings(100, 0, 0)
+    }
+
+    fn settings(&mut self, max_connections: i32, max_prepared_xacts: i32, wal_level: i32) -> Placed {
+        let values = [max_connections, 8, 10, max_prepared_xacts, 64, wal_level];
         let mut main: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         main.extend([0; 4]);
         self.record(XLOG, 0x60, 0, &main)

@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::{Request, Response};
 
-use super::forward::{Body, Dropped, collect, pass};
+use super::forward::{Body, Dropped, collect, pass, tear};
 
 #[derive(Debug, Clone)]
 pub enum Fault {
@@ -30,6 +30,9 @@ pub enum Fault {
     DropBefore,
     /// The store does it; the reply is lost.
     DropAfter,
+    /// Half of what the client uploads reaches the store, which was told the whole length; then both
+    /// connections break. Before the store has seen anything, where nothing is uploaded.
+    HalfOfRequest,
     /// So many bytes of the body, then the connection breaks.
     Truncate(usize),
     /// Half of the body, then the connection breaks.
@@ -69,6 +72,7 @@ impl Fault {
                 collect(request, upstream).await?;
                 Err(Dropped)
             }
+            Fault::HalfOfRequest => Err(tear(request, upstream).await),
             Fault::Truncate(length) => with_body(request, upstream, |bytes| truncated(bytes, length)).await,
             Fault::Half => {
                 let half = |bytes: Bytes| {
@@ -120,7 +124,8 @@ async fn with_body(
     Ok(response.map(change))
 }
 
-fn truncated(bytes: Bytes, length: usize) -> Body {
+/// The first bytes, and then the connection breaks.
+pub(super) fn truncated(bytes: Bytes, length: usize) -> Body {
     let kept = bytes.slice(..length.min(bytes.len()));
     // The pause lets the bytes out before the break overtakes them.
     let broken = stream::once(async {

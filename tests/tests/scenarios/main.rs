@@ -59,4 +59,5 @@ mod tampered_recovery;
 mod target_actions;
 mod torn_records;
 mod wal_decoding;
+mod wal_level_minimal;
 mod without_the_key;

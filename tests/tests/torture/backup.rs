@@ -113,6 +113,22 @@ fn a_backup() -> Result<()> {
 }
 
 #[test]
+fn a_backup_over_s3_in_steps() -> Result<()> {
+    let Some(garage) = Garage::shared()? else { return Ok(()) };
+    let Some(scene) = stage::small_scene(Some(garage))? else { return Ok(()) };
+    let Some(breaks) = InSteps::of(Workplace::new()?, scene.walpoint.clone())? else { return Ok(()) };
+    Backup::on(scene, breaks)?.every_point("backup over S3, in steps", 1)
+}
+
+#[test]
+fn a_backup_over_s3_whose_store_goes_away() -> Result<()> {
+    let Some(garage) = Garage::shared()? else { return Ok(()) };
+    let Some(scene) = stage::small_scene(Some(garage))? else { return Ok(()) };
+    let Some(breaks) = OverS3::gone(garage, scene.walpoint.clone())? else { return Ok(()) };
+    Backup::on(scene, breaks)?.every_point("backup and S3 goes away", 1)
+}
+
+#[test]
 fn a_backup_over_s3_with_one_request_broken() -> Result<()> {
     let Some(garage) = Garage::shared()? else { return Ok(()) };
     let Some(scene) = stage::small_scene(Some(garage))? else { return Ok(()) };

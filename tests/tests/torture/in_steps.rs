@@ -1,4 +1,4 @@
-//! Breaks the program's own steps. The archive is a directory.
+//! Breaks the program's own steps. The archive is a directory, or lies in a bucket.
 
 use std::fs::File;
 use std::path::Path;
@@ -6,17 +6,21 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use walpoint_tests::archive_files;
+use walpoint_tests::garage::Garage;
 use walpoint_tests::process::Outcome;
 use walpoint_tests::torture::{KINDS, Reached, StepFault, Steps};
 use walpoint_tests::walpoint::{ArchivePlace, Walpoint};
 
 use crate::breaks::{Breaks, Endings};
+use crate::bucket::name_archive;
 use crate::workplace::Workplace;
 
 pub struct InSteps {
     workplace: Workplace,
     plain: Walpoint,
     faulty: Steps,
+    /// How many archives there have been in the bucket; none where the archive is a directory.
+    in_bucket: Option<u32>,
 }
 
 impl InSteps {
@@ -32,6 +36,13 @@ impl InSteps {
         InSteps::configured(Workplace::new()?, &ArchivePlace::Directory(archive.to_owned()))
     }
 
+    /// With an archive in a bucket of its own. `None`, said aloud, also where there is no Garage.
+    pub fn in_bucket() -> Result<Option<InSteps>> {
+        let Some(garage) = Garage::shared()? else { return Ok(None) };
+        let breaks = InSteps::configured(Workplace::new()?, &garage.archive()?)?;
+        Ok(breaks.map(|breaks| InSteps { in_bucket: Some(0), ..breaks }))
+    }
+
     fn configured(workplace: Workplace, place: &ArchivePlace) -> Result<Option<InSteps>> {
         let plain = Walpoint::new(&workplace.scratch, place, None)?;
         InSteps::of(workplace, plain)
@@ -40,7 +51,7 @@ impl InSteps {
     /// With a configuration that is there.
     pub fn of(workplace: Workplace, plain: Walpoint) -> Result<Option<InSteps>> {
         let faulty = Steps::of(&plain, workplace.path("steps"))?;
-        Ok(faulty.map(|faulty| InSteps { workplace, plain, faulty }))
+        Ok(faulty.map(|faulty| InSteps { workplace, plain, faulty, in_bucket: None }))
     }
 }
 
@@ -64,7 +75,14 @@ impl Breaks for InSteps {
     }
 
     fn empty_archive(&mut self) -> Result<()> {
-        self.workplace.empty("archive").map(drop)
+        match &mut self.in_bucket {
+            Some(number) => {
+                *number += 1;
+                // The build with fault points reads the same file.
+                name_archive(*number, &[&self.plain])
+            }
+            None => self.workplace.empty("archive").map(drop),
+        }
     }
 
     fn age_archive(&self) -> Result<()> {

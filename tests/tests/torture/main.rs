@@ -8,8 +8,10 @@
 
 mod backup;
 mod breaks;
+mod bucket;
 mod get;
 mod in_steps;
+mod large;
 mod over_s3;
 mod push;
 mod requests;

@@ -3,22 +3,25 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use walpoint_tests::garage::Garage;
 use walpoint_tests::process::Outcome;
+use walpoint_tests::programs;
 use walpoint_tests::proxy::{Proxy, Rule};
-use walpoint_tests::scratch::write_private;
 use walpoint_tests::torture::Reached;
 use walpoint_tests::walpoint::Walpoint;
 
 use crate::breaks::{Breaks, Endings};
-use crate::requests::{KINDS, RequestFault};
+use crate::bucket::name_archive;
+use crate::requests::{KINDS, KINDS_OF_OUTAGE, RequestFault};
 use crate::workplace::Workplace;
 
 /// How long a reply may take: nobody waits half a minute at every point.
 const REQUEST_TIMEOUT: &str = "[archive]\nrequest_timeout = \"700ms\"\n";
 /// How long the hooks try when the store does not come back.
 const SHORT: &str = "[archive_push]\ndeadline = \"2s\"\n[archive_get]\nretry_for = \"2s\"\n";
+/// How long the commands do. They have no setting for it, and the build with fault points has this.
+const SHORT_OF_COMMANDS: (&str, &str) = ("WALPOINT_TEST_FAULT_PATIENCE_MS", "2000");
 
 /// How many requests are broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +35,7 @@ pub struct OverS3 {
     workplace: Workplace,
     proxy: Proxy,
     broken: Broken,
+    kinds: &'static [RequestFault],
     direct: Walpoint,
     through_proxy: Walpoint,
     archives: u32,
@@ -43,7 +47,11 @@ impl OverS3 {
         let Some(garage) = Garage::shared()? else { return Ok(None) };
         let workplace = Workplace::new()?;
         let direct = Walpoint::new(&workplace.scratch, &garage.archive()?, None)?;
-        OverS3::of(garage, workplace, direct, broken).map(Some)
+        let breaks = OverS3::of(garage, workplace, direct, broken)?;
+        if broken == Broken::FromThereOn {
+            breaks.through_proxy.configure(SHORT)?;
+        }
+        Ok(Some(breaks))
     }
 
     /// With a configuration that is there.
@@ -52,10 +60,18 @@ impl OverS3 {
         let through_proxy = direct.with_config(|text| {
             text.replace(&garage.endpoint(), &proxy.endpoint()).replace("[archive]\n", REQUEST_TIMEOUT)
         })?;
-        if broken == Broken::FromThereOn {
-            through_proxy.configure(SHORT)?;
-        }
-        Ok(OverS3 { workplace, proxy, broken, direct, through_proxy, archives: 0 })
+        Ok(OverS3 { workplace, proxy, broken, kinds: &KINDS, direct, through_proxy, archives: 0 })
+    }
+
+    /// A command whose store goes away, and does not come back for as long as it waits. `None`, said
+    /// aloud, where there is no build with fault points.
+    pub fn gone(garage: &Garage, direct: Walpoint) -> Result<Option<OverS3>> {
+        let Some(binary) = programs::walpoint_faults()? else { return Ok(None) };
+        let mut breaks = OverS3::of(garage, Workplace::new()?, direct, Broken::FromThereOn)?;
+        let (name, value) = SHORT_OF_COMMANDS;
+        breaks.through_proxy = breaks.through_proxy.with_binary(binary).with_environment(name, value);
+        breaks.kinds = &KINDS_OF_OUTAGE;
+        Ok(Some(breaks))
     }
 }
 
@@ -63,7 +79,7 @@ impl Breaks for OverS3 {
     type Kind = RequestFault;
 
     fn kinds(&self) -> &'static [RequestFault] {
-        &KINDS
+        self.kinds
     }
 
     fn points(&self) -> &'static str {
@@ -80,15 +96,8 @@ impl Breaks for OverS3 {
 
     /// Another prefix in the bucket.
     fn empty_archive(&mut self) -> Result<()> {
-        let (old, new) = (self.archives, self.archives + 1);
-        for walpoint in [&self.direct, &self.through_proxy] {
-            let text = std::fs::read_to_string(&walpoint.config)?;
-            let (before, rest) = text.split_once("/archive").context("no url of an archive")?;
-            let (_, after) = rest.split_once('"').with_context(|| format!("archive {old} is not there"))?;
-            write_private(&walpoint.config, &format!("{before}/archive/{new}\"{after}"))?;
-        }
-        self.archives = new;
-        Ok(())
+        self.archives += 1;
+        name_archive(self.archives, &[&self.direct, &self.through_proxy])
     }
 
     /// The store keeps its own time.

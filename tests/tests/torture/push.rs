@@ -13,17 +13,18 @@ use crate::over_s3::{Broken, OverS3};
 use crate::stage::{self, Stage};
 
 /// A file to push, and what was pushed before.
-struct Push<'a, B> {
-    breaks: B,
-    stage: &'a Stage,
-    before: Vec<&'a str>,
-    name: &'a str,
+pub struct Push<'a, B> {
+    pub breaks: B,
+    /// The part of a data directory that archive-push looks at, with the files in it.
+    pub skeleton: &'a Path,
+    pub before: Vec<&'a str>,
+    pub name: &'a str,
     /// Whether it is another content than the one that was pushed under this name.
-    differs: bool,
+    pub differs: bool,
 }
 
 impl<B: Breaks> Push<'_, B> {
-    fn every_point(mut self, operation: &str, sample: usize) -> Result<()> {
+    pub fn every_point(mut self, operation: &str, sample: usize) -> Result<()> {
         let (kinds, points) = (self.breaks.kinds(), self.breaks.points());
         Torture { operation, points, kinds, sample }.run(|number, kind| self.trial(number, kind))
     }
@@ -63,7 +64,7 @@ impl<B: Breaks> Push<'_, B> {
     /// unless something was pushed before.
     fn prepare(&mut self) -> Result<PathBuf> {
         self.breaks.empty_archive()?;
-        let data = self.breaks.workplace().copy(&self.stage.skeleton, "data")?;
+        let data = self.breaks.workplace().copy(self.skeleton, "data")?;
         for name in &self.before {
             self.breaks.plain().run_in(&data, &["archive-push", &format!("pg_wal/{name}")])?.success()?;
         }
@@ -77,7 +78,8 @@ impl<B: Breaks> Push<'_, B> {
 
     fn expect_acknowledged(&self, data: &Path) -> Result<()> {
         let mut before = self.before.iter();
-        before.try_for_each(|name| expect_in_archive(self.breaks.plain(), data, name, &self.stage.wal(name)))
+        let wal = self.skeleton.join("pg_wal");
+        before.try_for_each(|name| expect_in_archive(self.breaks.plain(), data, name, &wal.join(name)))
     }
 }
 
@@ -88,14 +90,19 @@ fn in_steps<'a>(
     let Some(stage) = stage::shared()? else { return Ok(None) };
     let Some(breaks) = InSteps::new()? else { return Ok(None) };
     let before = before.iter().map(|&index| stage.waiting[index].as_str()).collect();
-    Ok(Some(Push { breaks, stage, before, name: name(stage), differs: false }))
+    Ok(Some(Push { breaks, skeleton: &stage.skeleton, before, name: name(stage), differs: false }))
+}
+
+/// A segment behind another.
+fn behind<B>(stage: &Stage, breaks: B) -> Push<'_, B> {
+    let before = vec![stage.waiting[0].as_str()];
+    Push { breaks, skeleton: &stage.skeleton, before, name: &stage.waiting[1], differs: false }
 }
 
 fn over_s3<'a>(broken: Broken) -> Result<Option<Push<'a, OverS3>>> {
     let Some(stage) = stage::shared()? else { return Ok(None) };
     let Some(breaks) = OverS3::new(broken)? else { return Ok(None) };
-    let before = vec![stage.waiting[0].as_str()];
-    Ok(Some(Push { breaks, stage, before, name: &stage.waiting[1], differs: false }))
+    Ok(Some(behind(stage, breaks)))
 }
 
 #[test]
@@ -130,6 +137,13 @@ fn the_push_of_another_content_under_a_name_that_is_taken() -> Result<()> {
 }
 
 #[test]
+fn a_push_over_s3_in_steps() -> Result<()> {
+    let Some(stage) = stage::shared()? else { return Ok(()) };
+    let Some(breaks) = InSteps::in_bucket()? else { return Ok(()) };
+    behind(stage, breaks).every_point("push over S3, in steps", 2)
+}
+
+#[test]
 fn a_push_over_s3_with_one_request_broken() -> Result<()> {
     over_s3(Broken::One)?.map_or(Ok(()), |push| push.every_point("push over S3", 1))
 }
@@ -142,7 +156,7 @@ fn a_push_over_s3_whose_store_goes_away() -> Result<()> {
 #[test]
 fn the_first_push_over_s3() -> Result<()> {
     let Some(mut push) = over_s3(Broken::One)? else { return Ok(()) };
-    (push.before, push.name) = (Vec::new(), &push.stage.waiting[0]);
+    (push.name, push.before) = (push.before[0], Vec::new());
     push.every_point("first push over S3", 2)
 }
 

@@ -16,6 +16,8 @@ pub enum RequestFault {
     Trickle,
     /// Half of the reply comes, and nothing more.
     Stall,
+    /// Half of what is uploaded reaches the store, and nothing more.
+    HalfOfRequest,
     /// The connection breaks before the store has seen the request.
     ResetBefore,
     /// The store does it, and the connection breaks before the reply.
@@ -33,13 +35,14 @@ pub enum RequestFault {
     CaptivePortal,
 }
 
-pub const KINDS: [RequestFault; 14] = [
+pub const KINDS: [RequestFault; 15] = [
     RequestFault::InternalError,
     RequestFault::SlowDown,
     RequestFault::AccessDenied,
     RequestFault::NoAnswer,
     RequestFault::Trickle,
     RequestFault::Stall,
+    RequestFault::HalfOfRequest,
     RequestFault::ResetBefore,
     RequestFault::ResetAfter,
     RequestFault::Half,
@@ -50,6 +53,10 @@ pub const KINDS: [RequestFault; 14] = [
     RequestFault::CaptivePortal,
 ];
 
+/// One of each sort, for a store that has gone and every request that it would take to notice.
+pub const KINDS_OF_OUTAGE: [RequestFault; 4] =
+    [RequestFault::SlowDown, RequestFault::NoAnswer, RequestFault::ResetAfter, RequestFault::CaptivePortal];
+
 impl RequestFault {
     pub fn fault(self) -> Fault {
         match self {
@@ -59,6 +66,7 @@ impl RequestFault {
             RequestFault::NoAnswer => Fault::Blackhole,
             RequestFault::Trickle => Fault::Pieces(4),
             RequestFault::Stall => Fault::Stall,
+            RequestFault::HalfOfRequest => Fault::HalfOfRequest,
             RequestFault::ResetBefore => Fault::DropBefore,
             RequestFault::ResetAfter => Fault::DropAfter,
             RequestFault::Half => Fault::Half,
@@ -81,6 +89,7 @@ impl fmt::Display for RequestFault {
             RequestFault::NoAnswer => "no-answer",
             RequestFault::Trickle => "trickle",
             RequestFault::Stall => "stall",
+            RequestFault::HalfOfRequest => "half-of-request",
             RequestFault::ResetBefore => "reset-before",
             RequestFault::ResetAfter => "reset-after",
             RequestFault::Half => "half",

@@ -11,8 +11,7 @@ use walpoint_tests::torture::{Reached, StepFault, Torture, Tree};
 use crate::breaks::{Breaks, expect_ending};
 use crate::in_steps::InSteps;
 use crate::over_s3::{Broken, OverS3};
-use crate::requests::KINDS;
-use crate::stage;
+use crate::stage::{self, StageOverS3};
 use crate::workplace::{Workplace, remove, text};
 
 /// How often PostgreSQL itself is asked whether a directory starts; every other time only
@@ -176,13 +175,32 @@ fn a_restore_that_is_killed() -> Result<()> {
     restore_in_steps("killed restore", &[StepFault::KillBefore, StepFault::KillAfter], 4)
 }
 
-#[test]
-fn a_restore_over_s3_with_one_request_broken() -> Result<()> {
+fn restore_over_s3(
+    breaks: impl FnOnce(&StageOverS3) -> Result<Option<OverS3>>,
+    operation: &str,
+    sample: usize,
+) -> Result<()> {
     let Some(stage) = stage::over_s3()? else { return Ok(()) };
-    let breaks = OverS3::of(stage.garage, Workplace::new()?, stage.scene.walpoint.clone(), Broken::One)?;
+    let Some(breaks) = breaks(&stage)? else { return Ok(()) };
+    let kinds = breaks.kinds();
     let target = ["--target-immediate", "--backup", &stage.backup].map(str::to_owned).to_vec();
     let args = RestoreArgs { scene: &stage.scene, target };
     let mut restore = Restore::prepared(breaks, args, None)?;
     restore.rows = stage.rows.clone();
-    restore.every_point("restore over S3", &KINDS, 3)
+    restore.every_point(operation, kinds, sample)
+}
+
+#[test]
+fn a_restore_over_s3_with_one_request_broken() -> Result<()> {
+    let one = |stage: &StageOverS3| {
+        let direct = stage.scene.walpoint.clone();
+        OverS3::of(stage.garage, Workplace::new()?, direct, Broken::One).map(Some)
+    };
+    restore_over_s3(one, "restore over S3", 3)
+}
+
+#[test]
+fn a_restore_over_s3_whose_store_goes_away() -> Result<()> {
+    let gone = |stage: &StageOverS3| OverS3::gone(stage.garage, stage.scene.walpoint.clone());
+    restore_over_s3(gone, "restore and S3 goes away", 1)
 }

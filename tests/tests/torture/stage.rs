@@ -5,7 +5,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use walpoint_tests::cluster::{ClusterOptions, Stop};
+use walpoint_tests::cluster::{Cluster, ClusterOptions, Stop};
 use walpoint_tests::garage::Garage;
 use walpoint_tests::programs;
 use walpoint_tests::scene::Scene;
@@ -89,7 +89,7 @@ fn make() -> Result<Option<Stage>> {
     let rows = scene.cluster.value(ROWS)?;
     let waiting = hold_back(&scene)?;
     scene.cluster.stop(Stop::Immediate)?;
-    let skeleton = skeleton(&scene, &waiting)?;
+    let skeleton = skeleton(&scene.cluster, &waiting)?;
     Ok(Some(Stage { scene, rows, archived, waiting, skeleton }))
 }
 
@@ -111,9 +111,9 @@ fn hold_back(scene: &Scene) -> Result<Vec<String>> {
 
 /// The control file, the version, and the WAL that waits; and a history as a promotion would
 /// leave it.
-fn skeleton(scene: &Scene, waiting: &[String]) -> Result<PathBuf> {
-    let data = scene.cluster.data();
-    let skeleton = scene.cluster.scratch().make_dir("skeleton")?;
+pub fn skeleton(cluster: &Cluster, waiting: &[String]) -> Result<PathBuf> {
+    let data = cluster.data();
+    let skeleton = cluster.scratch().make_dir("skeleton")?;
     for directory in ["global", "pg_wal"] {
         make_private_dir(&skeleton.join(directory))?;
     }

@@ -3,18 +3,21 @@
 //! `WALPOINT_TEST_FAULT="<n>:<kind>"` fails the n-th step of this process, counted
 //! from 1 over all its threads. `WALPOINT_TEST_FAULT_STEPS` names a file that gets
 //! a line for every step begun, so that whoever set the fault knows whether it
-//! came to it, and which step that was.
+//! came to it, and which step that was. `WALPOINT_TEST_FAULT_PATIENCE_MS` bounds the
+//! time for which a store that has gone is waited for.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::{Signal, getpid, kill_process};
 
 const FAULT: &str = "WALPOINT_TEST_FAULT";
 const STEPS: &str = "WALPOINT_TEST_FAULT_STEPS";
+const PATIENCE: &str = "WALPOINT_TEST_FAULT_PATIENCE_MS";
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
@@ -84,11 +87,23 @@ impl FaultPoint {
 
 /// Does one step, or what befalls it.
 pub fn step<T, E: From<Errno>>(name: &'static str, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    #[cfg(test)]
+    super::scripted::next(name)?;
     let point = FaultPoint::reached(name);
     point.before()?;
     let done = work();
     point.after()?;
     done
+}
+
+/// How long a store that has gone is waited for: not ten minutes at every point of a torture.
+pub fn patience(of_program: Duration) -> Duration {
+    match std::env::var(PATIENCE) {
+        Ok(text) => {
+            of_program.min(Duration::from_millis(text.parse().unwrap_or_else(|_| unusable(PATIENCE))))
+        }
+        Err(_) => of_program,
+    }
 }
 
 impl Script {

@@ -50,6 +50,7 @@ pub(crate) fn summary() -> BackupSummary {
         bytes: BackupBytes { data: 23_000_000, stored: 3_000_000 },
         damaged_pages: 0,
         subscriptions: None,
+        archive_mode: None,
         manifest: ManifestObject {
             key: layout.manifest(&id, manifest.id(), true),
             size: 20_000,

@@ -2,11 +2,11 @@
 //! that is not there: files, directories, settings as high as the original's. Advice,
 //! said before anything is written; what libraries the server loads is not looked at.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 use walpoint_archive::summary::Settings;
 
-use super::{Configuration, MAIN};
+use super::{Configuration, MAIN, plain};
 use crate::postgresql_conf::{Inclusion, inclusions};
 use crate::restore::inventory::Inventory;
 use crate::restore::site::Place;
@@ -75,6 +75,8 @@ impl Configuration {
                 let named = match inclusion {
                     // These are made.
                     Inclusion::Directory(named) if outside && Path::new(&named).is_relative() => continue,
+                    // This one cannot keep a server from starting.
+                    Inclusion::FileIfExists(_) => continue,
                     Inclusion::File(named) | Inclusion::Directory(named) => named,
                 };
                 if !there.has(beside, &named) {
@@ -113,8 +115,8 @@ impl Configuration {
     }
 
     /// Recovery stops where a setting is below the original's (`CheckRequiredParameterValues`,
-    /// access/transam/xlogrecovery.c). What no file says is the default, or in a file
-    /// that one of them includes, and is not judged.
+    /// access/transam/xlogrecovery.c). What no file says is the default, and is not
+    /// judged.
     pub(in crate::restore) fn low_settings(&self, of_original: &Settings) -> Vec<String> {
         let needed = [
             ("max_connections", of_original.max_connections),
@@ -137,19 +139,4 @@ impl Configuration {
 /// PostgreSQL's words for true, as far as people write them.
 fn is_on(value: &str) -> bool {
     matches!(value.to_ascii_lowercase().as_str(), "on" | "true" | "yes" | "1")
-}
-
-/// Without `.` and `..`, as text: nothing is there yet to follow.
-fn plain(path: &Path) -> PathBuf {
-    let mut plain = PathBuf::new();
-    for step in path.components() {
-        match step {
-            Component::ParentDir => {
-                plain.pop();
-            }
-            Component::CurDir => {}
-            step => plain.push(step),
-        }
-    }
-    plain
 }

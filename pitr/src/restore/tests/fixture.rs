@@ -83,6 +83,7 @@ pub(in crate::restore) fn summary(layout: &Layout) -> BackupSummary {
         bytes: BackupBytes { data: 0, stored: 0 },
         damaged_pages: 0,
         subscriptions: None,
+        archive_mode: None,
         manifest: ManifestObject {
             key: layout.manifest(&id, manifest.id(), false),
             size: 0,

@@ -28,6 +28,7 @@ async fn what_the_configuration_names_and_the_machine_lacks_is_said_before_anyth
     assert_eq!(
         ground.warnings,
         [
+            "more/there.conf includes \"gone.conf\", which is not here",
             "postgresql.conf includes \"conf.d\", which is not here",
             "postgresql.conf sets ssl_cert_file to \"/nowhere/server.crt\", which is not here",
             "postgresql.conf sets ssl_ca_file to \"root.crt\", which is not here",

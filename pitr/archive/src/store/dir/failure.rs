@@ -58,7 +58,7 @@ fn meaning(error: &io::Error) -> (StoreErrorKind, Option<&'static str>) {
             (Denied, Some("the archive's directory must belong to the user who runs PostgreSQL"))
         }
         Some(Errno::NOSPC) => {
-            (Transient, Some("the archive's disk is full: make room, or expire old backups"))
+            (Transient, Some("the archive's disk is full: make room"))
         }
         Some(Errno::DQUOT) => (Transient, Some("the quota on the archive's disk is used up")),
         Some(Errno::ROFS) => {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use futures::TryStreamExt;
 
 use super::*;
+use crate::fault_point::scripted;
 use crate::store::contract::run_contract;
 
 struct Place {
@@ -328,4 +329,53 @@ async fn an_upload_that_could_not_get_its_name_is_not_said_to_be_there() {
         assert_eq!(upload.finish().await.unwrap(), PutOutcome::Created);
         assert_eq!(place.read("f/a").await.unwrap(), b"whole");
     }
+}
+
+/// What the kernel does with bytes that it could not write: the file has its length, and on the disk is
+/// nothing of them.
+fn lose_what_was_written(temporary: &Path) {
+    let length = fs::metadata(temporary).unwrap().len();
+    fs::write(temporary, vec![0; usize::try_from(length).unwrap()]).unwrap();
+}
+
+/// Tries, and once more when that fails. What the first try left is gone by then.
+fn again_without_what_was_written<T>(folder: &Path, mut attempt: impl FnMut() -> Result<T, StoreError>) -> T {
+    attempt().unwrap_or_else(|_| {
+        lose_what_was_written(&temporary_file(folder));
+        attempt().unwrap()
+    })
+}
+
+#[tokio::test]
+async fn what_an_fsync_failed_to_write_is_written_anew_before_it_counts() {
+    for parts in [&[&b"all of it"[..]][..], &[b""], &[]] {
+        let place = Place::new().await;
+        let attempt = Attempt::on("put", "f/a");
+        let (root, mode) = (place.dir.path(), PutMode::CreateOnly);
+        let begun = write::Pending::begin(root, &key("f/a"), Metadata::new(), mode, &attempt);
+        let mut pending = begun.unwrap();
+        let folder = place.path("f");
+        scripted::fail_next("fsync a file");
+        for part in parts {
+            again_without_what_was_written(&folder, || pending.write(part, &attempt));
+        }
+        let outcome = again_without_what_was_written(&folder, || pending.commit(&attempt));
+        assert_eq!(outcome, PutOutcome::Created);
+        assert_eq!(place.read("f/a").await.unwrap(), parts.concat());
+    }
+}
+
+#[tokio::test]
+async fn a_part_whose_fsync_failed_takes_none_of_those_before_it_along() {
+    let place = Place::new().await;
+    let attempt = Attempt::on("put", "f/a");
+    let begun =
+        write::Pending::begin(place.dir.path(), &key("f/a"), Metadata::new(), PutMode::CreateOnly, &attempt);
+    let mut pending = begun.unwrap();
+    pending.write(b"durable, ", &attempt).unwrap();
+    scripted::fail_next("fsync a file");
+    pending.write(b"lost ", &attempt).unwrap_err();
+    pending.write(b"written anew", &attempt).unwrap();
+    assert_eq!(pending.commit(&attempt).unwrap(), PutOutcome::Created);
+    assert_eq!(place.read("f/a").await.unwrap(), b"durable, written anew");
 }

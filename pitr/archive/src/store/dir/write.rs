@@ -94,19 +94,23 @@ impl Pending {
         }
     }
 
-    /// Appends bytes; after an error, the same bytes may be given again.
+    /// Appends bytes, durable; after an error, the same bytes may be given again.
+    ///
+    /// Linux reports what it could not write to the disk once, to the fsync that follows, and takes it for
+    /// written from then on: a second fsync would succeed with the bytes lost. So every part is made durable
+    /// before it counts, and one that was not is cut off and written anew.
     pub(super) fn write(&mut self, bytes: &[u8], attempt: &Attempt) -> Result<(), StoreError> {
         if self.placed.is_some() {
             return Err(attempt.error(StoreErrorKind::Other, "the upload has ended before"));
         }
-        let file = self.temp.file();
-        // A try before may have left a part of them.
+        let (written, file) = (self.written, self.temp.file());
         let appended = step("write", || {
-            std::io::Seek::seek(file, std::io::SeekFrom::Start(self.written))
-                .and_then(|_| file.set_len(self.written))
+            std::io::Seek::seek(file, std::io::SeekFrom::Start(written))
+                .and_then(|_| file.set_len(written))
                 .and_then(|()| file.write_all(bytes))
         });
         appended.map_err(|error| attempt.io("write its file", &error))?;
+        self.temp.sync().map_err(|error| attempt.io("make its file durable", &error))?;
         self.written += bytes.len() as u64;
         Ok(())
     }
@@ -114,10 +118,14 @@ impl Pending {
     /// Makes the object appear. After an error it may be called again.
     pub(super) fn commit(&mut self, attempt: &Attempt) -> Result<PutOutcome, StoreError> {
         let placed = match self.placed {
-            // By the call before, which failed to make that durable.
+            // By the call before, which failed to make that durable. A folder's entries are in the file
+            // system's journal: where that fails once it fails for good, so asking again is no risk.
             Some(placed) => placed,
             None => {
-                self.temp.sync().map_err(|error| attempt.io("make its file durable", &error))?;
+                if self.written == 0 {
+                    // Nothing was, not even that it is empty.
+                    self.write(b"", attempt)?;
+                }
                 let placed = self.place_both(attempt)?;
                 *self.placed.insert(placed)
             }

@@ -22,6 +22,8 @@ async fn a_put_is_sent_with_its_sha256_signed_and_without_trailers() {
     assert_eq!(request.header("content-type").unwrap(), "application/octet-stream");
     assert_eq!(request.header("if-none-match"), None);
     assert_eq!(request.header("x-amz-trailer"), None);
+    // So no 100-continue is waited for that may never come.
+    assert_eq!(request.header("expect"), None);
     assert_eq!(request.header("content-encoding"), None);
     assert_eq!(request.header("x-amz-storage-class"), None);
     assert_eq!(request.header("x-amz-server-side-encryption"), None);

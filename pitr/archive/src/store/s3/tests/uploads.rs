@@ -43,6 +43,7 @@ async fn every_part_is_sent_with_its_sha256_and_named_at_the_end() {
     for (number, length) in [(1, PART_BYTES), (2, 3)] {
         let part = server.only("PUT", &format!("partNumber={number}&"));
         assert_eq!(part.body.len(), length);
+        assert_eq!(part.header("expect"), None);
         let sha256 = part.header("x-amz-checksum-sha256").unwrap().to_owned();
         let hash = StoredHash::of(&part.body);
         assert_eq!(sha256, hash.base64());
