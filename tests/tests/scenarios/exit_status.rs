@@ -129,9 +129,10 @@ fn a_panic_in_a_task_is_a_failure_of_what_was_asked_for() -> Result<()> {
     let restore = fresh.display().to_string();
     let restore: &[&str] = &["restore", "--target-immediate", "--data-directory", &restore];
     let row = |about, walpoint, args, status| Row { about, walpoint, args, status };
-    check(&scene, &[row("sealing", &sealing, &["archive-push", &path], 1)])?;
+    let push = ["archive-push", path.as_str()];
+    check(&scene, &[row("sealing", &sealing, &push, 1)])?;
     assert!(archive_files::named(scene.archive_directory()?, &segment).is_empty(), "it was not pushed");
-    scene.walpoint.run_in(scene.cluster.data(), &["archive-push", &path])?.expect(0)?;
+    scene.walpoint.run_in(scene.cluster.data(), &push)?.expect(0)?;
     check(
         &scene,
         &[

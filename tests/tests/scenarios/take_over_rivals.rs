@@ -102,7 +102,9 @@ fn of_two_copies_that_take_over_at_one_point_exactly_one_is_acknowledged() -> Re
     scene.cluster.stop(Stop::Fast)?;
     let mut copies =
         [scene.restore(&["--latest", "--take-over"])?, scene.restore(&["--latest", "--take-over"])?];
+    // Neither has archived its history when the other chooses its timeline.
     for copy in &mut copies {
+        copy.override_settings("archive_command = 'false'")?;
         copy.launch()?;
     }
     for copy in &mut copies {
@@ -117,6 +119,11 @@ fn of_two_copies_that_take_over_at_one_point_exactly_one_is_acknowledged() -> Re
         segments.push(copy.value("select pg_walfile_name(pg_switch_wal())")?);
     }
     assert_eq!(segments[0], segments[1], "the copies parted elsewhere");
+    let push = format!("{} archive-push %p", scene.walpoint.hook_prefix());
+    for copy in &copies {
+        copy.execute(&format!("alter system set archive_command = '{push}'"))?;
+        copy.execute("select pg_reload_conf()")?;
+    }
     let acknowledged = |copy: &Cluster| -> Result<bool> {
         let last = copy.value("select coalesce(last_archived_wal, '') from pg_stat_archiver")?;
         Ok(last.as_str() >= segments[0].as_str())
