@@ -108,7 +108,8 @@ impl<'a> Pages<'a> {
         let token = page.next_continuation_token().map(str::to_owned);
         // Pages without a line show no order, and would come for ever.
         if !self.is_over && token == self.token {
-            return Err(self.attempt.not_s3("it goes on where it was already"));
+            let detail = "the store lists the same page again and again";
+            return Err(self.attempt.error(StoreErrorKind::Other, detail));
         }
         self.token = token;
         Ok(Some(page))

@@ -152,10 +152,23 @@ async fn a_listing_that_is_out_of_order_or_repeats_itself_is_an_error() {
     let foreign = "<IsTruncated>false</IsTruncated><Contents><Key>elsewhere</Key><Size>1</Size></Contents>";
     let endless = "<IsTruncated>true</IsTruncated><NextContinuationToken>again</NextContinuationToken>\
                    <Contents><Key>pre/fix/b</Key><Size>1</Size></Contents>";
-    for inside in [unordered, foreign, endless] {
+    let endless_and_empty =
+        "<IsTruncated>true</IsTruncated><NextContinuationToken>again</NextContinuationToken>";
+    for inside in [unordered, foreign, endless, endless_and_empty] {
         let server = Server::start(move |_| listing(inside));
         assert_eq!(kind(store(&server).await.list(&Prefix::all(), None, None).await), Other, "{inside}");
     }
+}
+
+#[tokio::test]
+async fn a_listing_is_no_longer_and_begins_no_earlier_than_was_asked_for() {
+    let server = Server::start(|_| {
+        let line = |name| format!("<Contents><Key>pre/fix/{name}</Key><Size>1</Size></Contents>");
+        listing(&format!("<IsTruncated>false</IsTruncated>{}", ["a", "b", "c", "d"].map(line).concat()))
+    });
+    let listed = store(&server).await.list(&Prefix::all(), Some(&key("a")), Some(2)).await.unwrap();
+    let names: Vec<&str> = listed.iter().map(|listed| listed.key.as_str()).collect();
+    assert_eq!(names, ["b", "c"]);
 }
 
 #[tokio::test]
