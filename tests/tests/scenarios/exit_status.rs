@@ -133,13 +133,8 @@ fn a_panic_in_a_task_is_a_failure_of_what_was_asked_for() -> Result<()> {
     check(&scene, &[row("sealing", &sealing, &push, 1)])?;
     assert!(archive_files::named(scene.archive_directory()?, &segment).is_empty(), "it was not pushed");
     scene.walpoint.run_in(scene.cluster.data(), &push)?.expect(0)?;
-    check(
-        &scene,
-        &[
-            row("opening", &opening, &["archive-get", &segment, "pg_wal/GOT"], 255),
-            row("opening the manifest", &opening, restore, 1),
-        ],
-    )?;
+    let get = ["archive-get", segment.as_str(), "pg_wal/GOT"];
+    check(&scene, &[row("opening", &opening, &get, 255), row("opening the manifest", &opening, restore, 1)])?;
     assert!(!scene.cluster.data().join("pg_wal/GOT").exists() && !fresh.exists());
     for stderr in EVERY_STDERR {
         let outcome = writing.run_with_stderr(scene.cluster.data(), stderr, restore)?;

@@ -41,7 +41,7 @@ fn a_standby_that_archives_always_goes_on_behind_a_failover() -> Result<()> {
     scene.backup()?;
     let primary = scene.cluster.socket_directory().to_owned();
     let mut heir = standby_of(&mut scene, &primary, "on")?;
-    let mut follower = standby_of(&mut scene, &heir.socket_directory().to_owned(), "always")?;
+    let mut follower = standby_of(&mut scene, heir.socket_directory(), "always")?;
     scene.cluster.execute("insert into t values ('common', 1)")?;
     scene.archive_everything()?;
     scene.cluster.execute("insert into t values ('common', 2)")?;

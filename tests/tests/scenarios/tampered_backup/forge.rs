@@ -67,7 +67,7 @@ impl Backup {
         runtime::block_on(async {
             let store: Arc<dyn ObjectStore> = Arc::new(DirStore::open(directory).await?);
             let clusters = Archive::clusters(store.as_ref()).await?;
-            let cluster = clusters.first().context("no cluster")?.system_identifier;
+            let cluster = clusters.sound.first().context("no cluster")?.system_identifier;
             let sealer = Sealer::new(CompressionLevel::default(), Arc::new(KeyRing::default()));
             let archive = Archive::new(store, cluster, sealer);
             let summary = archive.backups().await?.sound.pop().context("no backup")?;

@@ -57,9 +57,7 @@ fn meaning(error: &io::Error) -> (StoreErrorKind, Option<&'static str>) {
         Some(Errno::ACCESS | Errno::PERM) => {
             (Denied, Some("the archive's directory must belong to the user who runs PostgreSQL"))
         }
-        Some(Errno::NOSPC) => {
-            (Transient, Some("the archive's disk is full: make room"))
-        }
+        Some(Errno::NOSPC) => (Transient, Some("the archive's disk is full: make room")),
         Some(Errno::DQUOT) => (Transient, Some("the quota on the archive's disk is used up")),
         Some(Errno::ROFS) => {
             (Other, Some("the archive's disk is mounted read-only; the kernel log may say why"))
