@@ -17,12 +17,14 @@ use crate::contract::{Contract, Need};
 mod deliver;
 mod error;
 mod header;
+mod own_history;
 mod temporary;
 #[cfg(test)]
 mod tests;
 mod witness;
 
 pub use error::GetError;
+pub use own_history::deliver_own_history;
 
 /// How long a file may be looked for that recovery can do without. PostgreSQL waits
 /// meanwhile, at its target.

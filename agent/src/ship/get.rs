@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use walpoint_archive::store::StoreErrorKind;
 use walpoint_archive::{Archive, ArchiveError};
 use walpoint_pitr::contract::Contract;
-use walpoint_pitr::get::{GetError, GetOutcome, GetRequest, can_do_without, get};
+use walpoint_pitr::get::{GetError, GetOutcome, GetRequest, can_do_without, deliver_own_history, get};
 use walpoint_pitr::recovery_settings::STANDBY_SIGNAL;
 use walpoint_wal::{SegmentSize, SystemIdentifier, WalFileName};
 
@@ -35,6 +35,9 @@ pub async fn run(settings: &Settings, args: &GetArgs, started: Instant) -> Resul
         true => settings.archive_get.standby_retry_for,
         false => settings.archive_get.retry_for,
     };
+    if question.is_answered_by_pg_wal()? {
+        return Ok(Ending::DONE);
+    }
     let outcome = match question.dispensable() {
         Some(why) => ask_in_passing(settings, &question, why).await,
         None => {
@@ -108,6 +111,14 @@ impl Question {
             segment_size: cluster.segment_size().or(promised),
             contract,
         })
+    }
+
+    /// Whether the file could be handed over without the archive: recovery has it already.
+    fn is_answered_by_pg_wal(&self) -> Result<bool, Failure> {
+        match self.segment_size {
+            Some(size) => Ok(deliver_own_history(&self.with(size))?),
+            None => Ok(false),
+        }
     }
 
     /// Why recovery can do without the file, whatever the archive has, when it can.

@@ -15,7 +15,7 @@ use super::temporary::Temporary;
 use super::{GetError, GetRequest};
 
 /// History files are a few lines; whatever is larger is none.
-const SMALL_FILE: u64 = 1024 * 1024;
+pub(super) const SMALL_FILE: u64 = 1024 * 1024;
 
 /// Bytes zeroed at a time.
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];

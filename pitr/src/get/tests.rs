@@ -574,3 +574,28 @@ impl Drop for Mounted<'_> {
         let _ = std::process::Command::new("umount").arg(self.0).status();
     }
 }
+
+#[tokio::test]
+async fn the_history_that_recovery_has_already_needs_no_archive_and_another_does() {
+    let stage = Stage::new().await.with(contract());
+    let text = b"1\t0/800098\tno recovery target specified\n";
+    let (request, at_hand) =
+        (stage.request("00000002.history"), stage.scratch.path().join("pg_wal/00000002.history"));
+    assert!(!deliver_own_history(&request).unwrap(), "it is not there");
+    std::fs::write(&at_hand, text).unwrap();
+    assert!(deliver_own_history(&request).unwrap());
+    assert_eq!(std::fs::read(stage.destination()).unwrap(), text);
+    std::fs::remove_file(stage.destination()).unwrap();
+
+    std::fs::write(&at_hand, "1\t0/800000\tanother fork\n").unwrap();
+    assert!(!deliver_own_history(&request).unwrap(), "not what the contract says");
+    std::fs::write(&at_hand, text).unwrap();
+    let other = GetRequest { system_identifier: SystemIdentifier(8), ..request.clone() };
+    let by_hand = GetRequest { contract: None, ..request };
+    let next = stage.request("00000003.history");
+    std::fs::write(stage.scratch.path().join("pg_wal/00000003.history"), text).unwrap();
+    for request in [other, by_hand, next] {
+        assert!(!deliver_own_history(&request).unwrap(), "{request:?}");
+    }
+    assert!(!stage.destination().exists());
+}
