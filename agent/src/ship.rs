@@ -1,11 +1,20 @@
 //! WAL files on their way: into the archive and back, as PostgreSQL asks for it.
 
-pub mod get;
-pub mod push;
-
+pub mod ask;
 pub mod before;
-mod cluster;
+pub mod cluster;
+pub mod get;
+pub mod ground;
+pub mod histories;
+pub mod hook;
+pub mod look_ahead;
+pub mod pace;
+pub mod protocol;
+pub mod push;
+pub mod shipped;
+pub mod socket;
+
 mod end_of_timeline;
 mod examine;
-pub mod histories;
+mod recent;
 mod source;

@@ -10,6 +10,7 @@
 //! `CI=true` or `WALPOINT_TEST_STRICT` set it fails the test instead.
 
 pub mod age;
+pub mod agent;
 pub mod archive_files;
 pub mod cluster;
 pub mod garage;
