@@ -80,7 +80,7 @@ fn under_load_the_agent_ships_and_the_hook_is_told_and_all_rows_come_back() -> R
     assert_eq!(scene.cluster.value("select failed_count::text from pg_stat_archiver")?, "0");
     let log = scene.cluster.log();
     let by_agent = log.matches("the agent archived \"").count();
-    assert!(by_agent >= 12 && log.contains(&format!("the agent archived \"{last}\"")), "{by_agent}\n{log}");
+    assert!(by_agent >= 8 && log.contains(&format!("the agent archived \"{last}\"")), "{by_agent}\n{log}");
 
     // Many at once, and still one unbroken run of WAL: each knows how the one before leads to it.
     let (status, listing) = scene.walpoint.json(&["list", "--wal"])?;
@@ -159,7 +159,9 @@ fn the_hook_archives_by_itself_whatever_is_wrong_with_the_agent() -> Result<()> 
     // Something that speaks otherwise, of another version, listens there; it says yes to everything.
     std::fs::remove_file(&path)?;
     liar(&path, "{\"walpoint\":2,\"version\":\"9.9.9\"}\n{\"status\":0}\n")?;
-    alone("another protocol", "protocol 2", 5)?;
+    // Listening as root, it is another user's beside.
+    let why = if User::current()?.dropped { "belongs to uid 0" } else { "protocol 2" };
+    alone("another protocol", why, 5)?;
 
     // A directory that others can write to: whoever listens there is not asked.
     let sockets = path.parent().context("a directory")?;
