@@ -434,7 +434,7 @@ async fn open_archive(
     let patience = open::Patience::Agent { request: deadline(settings, largest) };
     let gauge = gauge.clone();
     let measured = |store| Arc::new(Measured::new(store, gauge)) as Arc<_>;
-    Ok(Shipper::new(open::archive_to_write_through(settings, cluster, patience, measured).await?))
+    Ok(Shipper::several_at_once(open::archive_to_write_through(settings, cluster, patience, measured).await?))
 }
 
 fn segment_bytes(data_directory: &Path) -> Option<u64> {

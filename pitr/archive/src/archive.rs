@@ -34,7 +34,7 @@ mod wal;
 
 pub use cluster::ClusterListing;
 pub use listing::BackupListing;
-pub use send::PutSource;
+pub use send::{PutSource, SEALED_IN_MEMORY};
 pub use wal::{FileFacts, Neighbours, PutWal, PutWalOutcome};
 
 /// Requests that are under way at once where many are needed.
