@@ -347,7 +347,7 @@ impl Work {
             return Err(replaced(&self.base.data_directory));
         }
         self.sweep_took = sweep.took;
-        self.ahead.swept(&sweep.ready);
+        self.ahead.swept(sweep.ready);
         for seen in std::mem::take(&mut self.seen_meanwhile) {
             self.see(seen);
         }
