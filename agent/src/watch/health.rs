@@ -74,8 +74,9 @@ impl Limits {
     }
 }
 
-/// Fewer files than these wait now and then, and tell no rate.
-const GROWING: u64 = 4;
+/// An archiver that keeps up has files waiting now and then: only what has waited for so long tells that they grow
+/// more, and how fast.
+const GROWING: Duration = Duration::from_secs(300);
 
 /// With so little time left until `pg_wal` is full somebody is to be told, and to be woken up. PostgreSQL stops
 /// when it is.
@@ -253,13 +254,17 @@ impl Snapshot {
         }
     }
 
-    /// When the disk of `pg_wal` is full if what waits for the archiver grows on as it did since the oldest of it
-    /// was ready. `None` while nothing grows.
+    /// When the disk of `pg_wal` is full if WAL comes on as it did since the oldest of what waits was ready, and
+    /// none of it leaves. `None` while the archiver keeps up.
     pub fn full_in(&self) -> Option<Duration> {
         let server = self.server.as_ref().ok()?;
-        let (_, since) = server.waiting.oldest.as_ref().filter(|_| server.waiting.count >= GROWING)?;
+        let (_, since) = server.waiting.oldest.as_ref()?;
+        let waited = age(self.now, *since);
         let waits = server.waiting.count.saturating_mul(server.segment_bytes);
-        let per_byte = age(self.now, *since).as_secs_f64() / waits as f64;
+        if waited < GROWING || waits == 0 {
+            return None;
+        }
+        let per_byte = waited.as_secs_f64() / waits as f64;
         Duration::try_from_secs_f64(server.free_bytes? as f64 * per_byte).ok()
     }
 

@@ -213,7 +213,7 @@ fn judge_disk(snapshot: &Snapshot) -> Option<Finding> {
         _ => return None,
     };
     let text = format!(
-        "the disk of pg_wal is full in {} if WAL waits on at this rate, and then PostgreSQL stops",
+        "the disk of pg_wal is full in {} if WAL comes on at this rate and none is archived: then PostgreSQL stops",
         spoken(left)
     );
     Some(Finding::new(level, text))

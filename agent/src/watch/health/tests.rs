@@ -132,7 +132,17 @@ fn a_disk_that_will_be_full_is_told_of_in_time() {
         assert_eq!(judged(&snapshot), expected, "{left} minutes left");
     }
     assert_eq!(free(None, 60).full_in(), None, "nobody can see the disk");
-    assert_eq!(free(minutes(1), 3).full_in(), None, "files that wait now and then");
+    // A queue that is emptied as fast as it fills tells nothing, however fast that is.
+    for seconds in [0, 1, 5 * MINUTE - SECOND] {
+        let busy = server(|it| {
+            it.waiting = Waiting { count: 60, oldest: Some(("F".into(), ago(seconds))) };
+            it.free_bytes = minutes(1);
+        });
+        assert_eq!((busy.full_in(), judged(&busy)), (None, Level::Ok), "{seconds}");
+    }
+    let ahead =
+        server(|it| it.waiting = Waiting { count: 60, oldest: Some(("F".into(), Timestamp(NOW.0 + 9))) });
+    assert_eq!(ahead.full_in(), None, "a clock that differs");
 }
 
 #[test]
