@@ -1,8 +1,11 @@
 """A backlog of WAL, taken the way PostgreSQL does it: one shell for each file, in order."""
 
+import filecmp
+import glob
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from dataclasses import dataclass
@@ -29,10 +32,19 @@ class Stage:
         for name in segments:
             os.link(f"{cluster.data}/pg_wal/{name}", f"{self.wal}/{name}")
 
-    def offer(self):
-        """Every segment waits for the archiver."""
+    def empty(self):
+        """Nothing waits, and what a program left here is gone."""
         for entry in os.listdir(self.status):
             os.remove(f"{self.status}/{entry}")
+        for entry in set(os.listdir(self.wal)) - {"archive_status", *self.segments}:
+            path = f"{self.wal}/{entry}"
+            if os.path.isdir(path):
+                shutil.rmtree(path)
+            else:
+                os.remove(path)
+
+    def offer(self):
+        """Every segment waits for the archiver."""
         for name in self.segments:
             with open(f"{self.status}/{name}.ready", "w", encoding="ascii"):
                 pass
@@ -52,6 +64,8 @@ class Way:
     get: str
     environment: dict
     beside: list
+    # Where the process beside listens, as a pattern.
+    listens: str = ""
     prepare: object = None
 
 
@@ -78,7 +92,8 @@ def _walpoint(home, stage, garage, run, agent):
     program = f"{home}/bin/walpoint --config {config}"
     beside = [f"{home}/bin/walpoint", "--config", config, "--log-level", "warn", "agent"] if agent else []
     name = "walpoint, agent" if agent else "walpoint, hook alone"
-    return Way(name, f"{program} archive-push %p", f"{program} archive-get %f %p", s3.environment(), beside)
+    listens = f"{sockets}/*.sock" if agent else ""
+    return Way(name, f"{program} archive-push %p", f"{program} archive-get %f %p", s3.environment(), beside, listens)
 
 
 def _pgbackrest(home, stage, garage, run, several):
@@ -101,7 +116,7 @@ def _pgbackrest(home, stage, garage, run, several):
     def prepare():
         subprocess.run(f"{program} --no-online stanza-create".split(), check=True, capture_output=True)
 
-    return Way(name, f"{program} archive-push %p", f"{program} archive-get %f %p", {}, [], prepare)
+    return Way(name, f"{program} archive-push %p", f"{program} archive-get %f %p", {}, [], prepare=prepare)
 
 
 def _wal_rus(home, stage, garage, run, daemon):
@@ -119,7 +134,7 @@ def _wal_rus(home, stage, garage, run, daemon):
     program, path = f"{home}/bin/wal-rus", f"{home}/{label}.sock"
     if daemon:
         client = f"{program} daemon-client --socket {path}"
-        return Way("wal-rus, daemon", f"{client} wal-push %p", f"{client} wal-fetch %f %p", environment, [program, "daemon", path])
+        return Way("wal-rus, daemon", f"{client} wal-push %p", f"{client} wal-fetch %f %p", environment, [program, "daemon", path], path)
     return Way("wal-rus, alone", f"{program} wal-push %p", f"{program} wal-fetch %f %p", environment, [])
 
 
@@ -152,10 +167,11 @@ def _take(home, stage, garage, way, taken):
     log = f"{home}/programs.log"
     if way.prepare:
         way.prepare()
-    stage.offer()
-    settle()
+    stage.empty()
     beside = _start(way, stage, log)
     try:
+        settle()
+        stage.offer()
         taken.pushed.append(_each(way, way.push, stage, stage.segments, log, garage, stage.archived))
         if beside:
             taken.resident = max(taken.resident, _peak_of(beside.pid))
@@ -163,21 +179,43 @@ def _take(home, stage, garage, way, taken):
         taken.fetched.append(_each(way, way.get, stage, stage.segments[:FETCHED], log, garage, None))
     finally:
         if beside:
-            beside.send_signal(signal.SIGTERM)
-            beside.wait()
-        # What a program left running works no more beside the next one.
-        subprocess.run(["pkill", "-f", f"{way.get.split()[0]}.*(prefetch|archive-get:async|archive-push:async)"], check=False)
-        _wait_until_quiet(home)
+            _end(beside)
+        _end_left_behind(home)
+        stage.empty()
 
 
 def _start(way, stage, log):
     if not way.beside:
         return None
+    words = [*s3.LEASH, *way.beside]
     with open(log, "ab") as out:
         process = subprocess.Popen(
-            way.beside, cwd=stage.data, env={**os.environ, **way.environment}, stdin=subprocess.DEVNULL, stdout=out, stderr=out
+            words, cwd=stage.data, env={**os.environ, **way.environment}, stdin=subprocess.DEVNULL, stdout=out, stderr=out
         )
-    return process
+    for _ in range(200):
+        if any(_listens(path) for path in glob.glob(way.listens)):
+            return process
+        time.sleep(0.05)
+    _end(process)
+    raise Failed(f"{way.name} does not listen\n{tail(log)}")
+
+
+def _listens(path):
+    try:
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.connect(path)
+            return True
+    except OSError:
+        return False
+
+
+def _end(process):
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(timeout=30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _each(way, command, stage, segments, log, garage, done):
@@ -185,7 +223,7 @@ def _each(way, command, stage, segments, log, garage, done):
     servers = list(garage.pids)
     before, busy = cpu_of(servers), _busy()
     start = time.perf_counter_ns()
-    for name in segments:
+    for number, name in enumerate(segments):
         place = f"pg_wal/{name}" if done else "pg_wal/RECOVERYXLOG"
         line = command.replace("%p", place).replace("%f", name)
         with open(log, "ab") as out:
@@ -196,8 +234,10 @@ def _each(way, command, stage, segments, log, garage, done):
             raise Failed(f"status {status} of: {line}\n{tail(log)}")
         if done:
             done(name)
-        else:
-            os.remove(f"{stage.data}/{place}")
+            continue
+        if number % 16 == 0 and not filecmp.cmp(f"{stage.data}/{place}", f"{stage.wal}/{name}", shallow=False):
+            raise Failed(f"{way.name} gave other bytes for {name}")
+        os.remove(f"{stage.data}/{place}")
     wall = (time.perf_counter_ns() - start) / SECOND
     server_cpu = cpu_of(servers) - before
     return Sample(wall, _busy() - busy - server_cpu, server_cpu)
@@ -216,9 +256,12 @@ def _peak_of(pid):
     return int(line.split()[1]) / 1024
 
 
-def _wait_until_quiet(home):
-    """Processes that end by themselves have ended when this returns, or are ended."""
+def _end_left_behind(home):
+    """What a program of this run left running works no more beside the next one."""
+    pattern = f"{home}/.*(prefetch|archive-(push|get):async)"
+    subprocess.run(["pkill", "-f", pattern], check=False)
     for _ in range(100):
-        if subprocess.run(["pgrep", "-f", "archive-(push|get):async"], capture_output=True, check=False).returncode != 0:
+        if subprocess.run(["pgrep", "-f", pattern], capture_output=True, check=False).returncode != 0:
             return
         time.sleep(0.1)
+    subprocess.run(["pkill", "-KILL", "-f", pattern], check=False)

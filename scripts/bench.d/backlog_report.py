@@ -23,6 +23,9 @@ def table(taken):
     """One line for each program."""
     lines = [
         f"### a backlog of {WAITING} segments drained and {FETCHED} fetched in order, Garage (median of {len(taken[0].pushed)})\n\n",
+        "Every run counts. CPU is that of the whole machine but for Garage and the TLS, for what a program leaves running "
+        "is no child of anybody; the shells are in it. walpoint's agent and wal-rus ship 4 files at once, pgBackRest 2 "
+        "(`process-max=2`) and through TLS.\n\n",
         "| | drained, segments/s | CPU each | fetched, segments/s | CPU each | resident beside |\n",
         "|---|---:|---:|---:|---:|---:|\n",
     ]

@@ -75,6 +75,8 @@ def measure(asked, cluster, garage):
 
 def main():
     asked = arguments()
+    if (asked.only, asked.store) == ("backlog", "directory"):
+        sys.exit("bench: the backlog is drained to Garage")
     # An end by a signal is an end like any other: the servers go too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     load_before = _load()
@@ -86,9 +88,12 @@ def main():
             garage.start()
         rows, versions = measure(asked, cluster, garage)
         table = report.table(rows)
+        print(table)
         if garage and asked.only in (None, "backlog"):
             taken = backlog.measure(asked.home, cluster, garage, asked.backlog_runs)
-            table += backlog_report.table(taken)
+            drained = backlog_report.table(taken)
+            print(drained)
+            table += drained
             with open(f"{asked.home}/backlog.svg", "w", encoding="utf-8") as file:
                 file.write(backlog_report.picture(taken))
         stage = {
@@ -105,7 +110,6 @@ def main():
         }
         with open(f"{asked.home}/result.md", "w", encoding="utf-8") as file:
             file.write(report.document(table, stage))
-        print(table)
     except Failed as failed:
         sys.exit(f"bench: {failed}")
     finally:
