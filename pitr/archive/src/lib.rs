@@ -15,6 +15,7 @@ pub mod error;
 pub mod facts;
 pub mod fault_point;
 mod hex;
+pub mod idle;
 pub mod layout;
 pub mod manifest;
 pub mod object_key;
@@ -23,10 +24,13 @@ pub mod relative_path;
 pub mod run_facts;
 pub mod store;
 pub mod summary;
+pub mod tail;
 pub mod wal_facts;
 pub mod writer_id;
 
-pub use archive::{Archive, BackupListing, FileFacts, Neighbours, PutSource, PutWal, PutWalOutcome};
+pub use archive::{
+    Archive, BackupListing, FileFacts, Neighbours, PutChunk, PutSource, PutWal, PutWalOutcome, TailRemoval,
+};
 pub use backup_id::{BackupId, BackupKind};
 pub use catalog::{Catalog, CatalogScope, DamagedObject, SegmentState, Usable, Variant};
 pub use cluster::Cluster;
@@ -35,6 +39,7 @@ pub use encrypt::KeyRing;
 pub use envelope::Sealer;
 pub use error::ArchiveError;
 pub use facts::Common;
+pub use idle::IdleProof;
 pub use layout::{Entry, Layout};
 pub use manifest::{EntryKind, ManifestEntry, ManifestHeader, ManifestReader, ManifestWriter, Piece};
 pub use object_key::{ObjectKey, Prefix};
@@ -42,5 +47,6 @@ pub use pack::{PackWriter, PiecePlace};
 pub use relative_path::RelativePath;
 pub use run_facts::RunFacts;
 pub use summary::BackupSummary;
+pub use tail::{Chunk, ChunkName, Tail, TailFacts};
 pub use wal_facts::{WalEnding, WalFacts};
 pub use writer_id::WriterId;
