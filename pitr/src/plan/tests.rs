@@ -11,6 +11,7 @@ mod illegible;
 mod oracle;
 mod replay;
 mod requests;
+mod tails;
 mod to_segment;
 mod unreadable;
 

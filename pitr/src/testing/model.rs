@@ -1,7 +1,7 @@
 //! Random clusters: what happened is kept as a plain list beside the WAL it was written to,
 //! so that every question can also be answered by looking at all of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use walpoint_archive::BackupSummary;
@@ -66,6 +66,9 @@ pub(crate) struct Story {
     pub damage: Option<(prop::sample::Index, prop::sample::Index)>,
     /// How many of the oldest segments were expired after all was pushed.
     pub expired: usize,
+    /// Segments of which only the beginning was shipped (the newest where none is named), each
+    /// up to one of the places where that can end.
+    pub tails: Vec<(Option<prop::sample::Index>, prop::sample::Index)>,
 }
 
 pub(crate) fn story() -> impl Strategy<Value = Story> {
@@ -75,14 +78,17 @@ pub(crate) fn story() -> impl Strategy<Value = Story> {
     let missing = prop::collection::vec(any::<prop::sample::Index>(), 0..3);
     let damage = prop::option::of(any::<(prop::sample::Index, prop::sample::Index)>());
     let expired = prop_oneof![3 => Just(0), 1 => 1_usize..4];
-    (ops(30), fork, missing, prop::collection::vec(knows, 1..8), damage, expired).prop_map(
-        |(shared, fork, missing, knows, damage, expired)| Story {
+    let index = any::<prop::sample::Index>;
+    let tails = prop::collection::vec((prop::option::of(index()), index()), 0..3);
+    (ops(30), fork, missing, prop::collection::vec(knows, 1..8), damage, expired, tails).prop_map(
+        |(shared, fork, missing, knows, damage, expired, tails)| Story {
             shared,
             fork,
             missing,
             knows,
             damage,
             expired,
+            tails,
         },
     )
 }
@@ -128,6 +134,7 @@ struct Life {
     prepared: Vec<u32>,
     written: Vec<Written>,
     backups: Vec<BackupSummary>,
+    switches: BTreeSet<Lsn>,
 }
 
 /// What there is to plan on.
@@ -144,6 +151,8 @@ pub(crate) struct World {
     pub damaged: Option<(u32, u64, Lsn)>,
     /// Segments were expired: totals in metadata count WAL that is not there.
     pub expired: bool,
+    /// Where what was shipped of a segment ends, by `(timeline, number)`.
+    pub tails: BTreeMap<(u32, u64), Lsn>,
 }
 
 impl Life {
@@ -201,6 +210,7 @@ impl Life {
             }
             Op::Switch => {
                 let placed = self.wal.switch();
+                self.switches.insert(placed.lsn);
                 self.note(placed, None, Says::Other);
             }
             Op::Point(number) => {
@@ -237,6 +247,33 @@ impl Life {
         self.backups.push(summary);
     }
 
+    /// Where a flush can end in a segment: behind a record, or at the border of a page in one.
+    fn ends_in(&self, number: u64) -> Vec<Lsn> {
+        let inside = |lsn: &Lsn| lsn.0 > number * MIB && lsn.0 <= (number + 1) * MIB;
+        let mut ends: Vec<Lsn> = self.written.iter().map(|record| record.end).filter(inside).collect();
+        let pages = (1..MIB / 8192).map(|page| Lsn(number * MIB + page * 8192));
+        // Not between a switch and the segment's end: that is flushed at once.
+        let in_record = |lsn: &Lsn| {
+            let holds = |record: &&Written| record.lsn < *lsn && *lsn < record.end;
+            self.written.iter().find(holds).is_none_or(|it| it.end.0 - it.lsn.0 > 40 && !self.is_switch(it))
+        };
+        let written_to = self.written.last().map_or(Lsn::ZERO, |last| last.end);
+        ends.extend(pages.filter(|lsn| *lsn <= written_to && in_record(lsn)));
+        ends.sort_unstable();
+        ends.dedup();
+        ends
+    }
+
+    /// A switch takes the rest of its segment; nothing else ends there by chance and is as short.
+    fn is_switch(&self, record: &Written) -> bool {
+        self.switches.contains(&record.lsn)
+    }
+
+    /// Whether records follow the one at `lsn` before `end`.
+    fn goes_on(&self, lsn: Lsn, end: Lsn) -> bool {
+        self.written.iter().any(|record| record.lsn > lsn && record.end <= end)
+    }
+
     fn renote_fillers(&mut self) {
         for placed in self.wal.take_fillers() {
             self.note(placed, None, Says::Other);
@@ -247,8 +284,8 @@ impl Life {
 impl World {
     pub async fn of(story: &Story) -> World {
         let wal = WalWriter::new(size(), SYSTEM, 3);
-        let (written, backups, prepared) = Default::default();
-        let mut old = Life { wal, clock: 0, next_xid: 1000, prepared, written, backups };
+        let (written, backups, prepared, switches) = Default::default();
+        let mut old = Life { wal, clock: 0, next_xid: 1000, prepared, written, backups, switches };
         // A cluster has a backup before it has a story.
         old.live(&Op::Backup);
         story.shared.iter().for_each(|op| old.live(op));
@@ -280,7 +317,14 @@ impl World {
             test.history(2, &[(1, fork.0)]).await;
             lives.push((2, new));
         }
+        let tails = pick_tails(&lives, &all, &story.tails);
         let damaged = story.damage.and_then(|damage| pick_damage(&lives, &there, damage));
+        // What is broken and followed by zeros is the end of WAL, no damage.
+        let damaged = damaged.filter(|(timeline, number, lsn)| {
+            let behind =
+                |end: &Lsn| lives.iter().any(|(it, life)| it == timeline && life.goes_on(*lsn, *end));
+            tails.get(&(*timeline, *number)).is_none_or(behind)
+        });
         for (timeline, life) in &lives {
             for (name, mut bytes) in
                 life.wal.segments().map(|(name, bytes)| (name, bytes.to_vec())).collect::<Vec<_>>()
@@ -291,7 +335,10 @@ impl World {
                     bytes[(lsn.0 % MIB) as usize + 25] ^= 1;
                 }
                 if there.contains(&(*timeline, number)) {
-                    test.push(name, bytes, knows).await;
+                    match tails.get(&(*timeline, number)) {
+                        Some(end) => test.ship(name, &bytes, knows, &pieces_to(*end, number)).await,
+                        None => test.push(name, bytes, knows).await,
+                    }
                 }
             }
         }
@@ -313,8 +360,33 @@ impl World {
             }
         }
         let fork = forked.map(|(fork, _)| fork);
-        World { test, records, fork, there, backups, damaged, expired: story.expired > 0 }
+        let tails = tails.into_iter().filter(|(it, _)| there.contains(it)).collect();
+        World { test, records, fork, there, backups, damaged, expired: story.expired > 0, tails }
     }
+}
+
+/// Chooses where what is shipped of segments ends: with a record, or with a page.
+fn pick_tails(
+    lives: &[(u32, &Life)],
+    all: &[(u32, u64)],
+    wanted: &[(Option<prop::sample::Index>, prop::sample::Index)],
+) -> BTreeMap<(u32, u64), Lsn> {
+    let pick = |(segment, end): &(Option<prop::sample::Index>, prop::sample::Index)| {
+        let (timeline, number) = segment.map_or(all.last().copied(), |it| Some(*it.get(all)))?;
+        let (_, life) = lives.iter().find(|(it, _)| *it == timeline)?;
+        let ends = life.ends_in(number);
+        (!ends.is_empty()).then(|| ((timeline, number), *end.get(&ends)))
+    };
+    wanted.iter().filter_map(pick).collect()
+}
+
+/// A beginning of a segment in pieces, cut anywhere.
+fn pieces_to(end: Lsn, number: u64) -> Vec<usize> {
+    let length = (end.0 - number * MIB) as usize;
+    let mut ends = vec![length / 3, length / 3 * 2 + 1, length];
+    ends.retain(|it| *it > 0 && *it <= length);
+    ends.dedup();
+    ends
 }
 
 /// Chooses a record that lies in one segment, and whose 26th byte is on the page it starts
