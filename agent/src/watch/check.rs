@@ -104,10 +104,14 @@ impl Asked {
             Ok(archive) => archive,
             Err(why) => return Ok(Err(why.clone())),
         };
-        let View { mut state, unarchived } = match archive_view::look(archive, wanted).await {
+        let view = match archive_view::look(archive, wanted).await {
             Ok(view) => view,
             Err(error) => return Ok(Err(error.to_string())),
         };
+        if let (Ok(server), Ok(session)) = (&mut *server, &self.session) {
+            self.leave_out_what_is_shipped(session, server, &view);
+        }
+        let View { mut state, unarchived, .. } = view;
         if let (Ok(server), Ok(session), false) = (server, &self.session, unarchived.is_empty()) {
             let fates = self.fates(session, &unarchived).await?;
             match still_missing(archive, wanted, fates).await {
@@ -117,11 +121,27 @@ impl Asked {
             let oldest = state.missing.iter().find(|it| it.missing != Missing::Gone);
             let size = SegmentSize::new(session.server.wal_segment_size).ok();
             if let (Some(oldest), Some(size)) = (oldest, size) {
-                let event = self.first_event(session, oldest.name, size);
+                let event = self.first_event(session, oldest.name, size, Lsn::ZERO);
                 server.unarchived_since = server.unarchived_since.into_iter().chain(event).min();
             }
         }
         Ok(Ok(state))
+    }
+
+    /// What was shipped of a segment before it was complete is in the archive, too.
+    fn leave_out_what_is_shipped(&self, session: &Session, server: &mut ServerState, view: &View) {
+        let size = SegmentSize::new(session.server.wal_segment_size).ok();
+        let (Some(size), Some(position)) = (size, server.position) else { return };
+        let oldest = oldest_unarchived(&server.waiting, server.timeline, position, size);
+        let number = oldest.and_then(|name| name.number(size).ok());
+        let Some(end) = number.and_then(|number| view.covered_from(number)) else { return };
+        server.unarchived_since = match end < position {
+            true => {
+                let name = SegmentName::containing(server.timeline, end, size);
+                self.first_event(session, name, size, end)
+            }
+            false => None,
+        };
     }
 
     async fn fates(&self, session: &Session, names: &[SegmentName]) -> Result<Vec<MissingSegment>, Failure> {
@@ -152,7 +172,7 @@ impl Asked {
             timeline,
             position,
             waiting,
-            unarchived_since: unarchived.and_then(|name| self.first_event(session, name, size)),
+            unarchived_since: unarchived.and_then(|name| self.first_event(session, name, size, Lsn::ZERO)),
             archiver: session.archiver_statistics().await?,
         })
     }
@@ -165,12 +185,19 @@ impl Asked {
     }
 
     /// `None` also where the data directory is not ours to read.
-    fn first_event(&self, session: &Session, name: SegmentName, size: SegmentSize) -> Option<Timestamp> {
+    fn first_event(
+        &self,
+        session: &Session,
+        name: SegmentName,
+        size: SegmentSize,
+        from: Lsn,
+    ) -> Option<Timestamp> {
         let segment = UnarchivedSegment {
             data_directory: self.data_directory.as_deref().unwrap_or(&session.server.data_directory),
             system_identifier: session.server.system_identifier,
             name,
             size,
+            from,
         };
         segment.first_event().unwrap_or_else(|error| {
             tracing::warn!("could not look into segment {name}: {error}");

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use walpoint_wal::lsn::Lsn;
 use walpoint_wal::reader::{Reader, ReaderStart, Start, Step};
 use walpoint_wal::segment::{SegmentName, SegmentSize};
 use walpoint_wal::system_identifier::SystemIdentifier;
@@ -16,11 +17,13 @@ pub struct UnarchivedSegment<'a> {
     pub system_identifier: SystemIdentifier,
     pub name: SegmentName,
     pub size: SegmentSize,
+    /// What ends before here, the archive has.
+    pub from: Lsn,
 }
 
 impl UnarchivedSegment<'_> {
     /// The time of the first commit, abort, prepare or restore point that
-    /// starts in the segment; `None` when there is none yet. A segment that
+    /// starts in the segment, of those that the archive does not have; `None` when there is none yet. A segment that
     /// does not exist, because nothing was written past the border or it was
     /// archived meanwhile, holds none.
     pub fn first_event(&self) -> io::Result<Option<Timestamp>> {
@@ -43,6 +46,9 @@ impl UnarchivedSegment<'_> {
         });
         reader.feed_open(self.name, bytes).ok()?;
         while let Ok(Step::Record(record)) = reader.next() {
+            if record.end <= self.from {
+                continue;
+            }
             let event = record.event().ok().flatten();
             let time = event.and_then(|event| loses(&event).then(|| event.time()).flatten());
             if time.is_some() {
