@@ -132,6 +132,10 @@ impl ObjectStore for Measured {
         self.timed(0, self.inner.settle(key)).await
     }
 
+    async fn age(&self, key: &ObjectKey) -> Result<Option<Duration>, StoreError> {
+        self.timed(0, self.inner.age(key)).await
+    }
+
     async fn try_checksum(&self, key: &ObjectKey) -> Result<ChecksumCheck, StoreError> {
         self.timed(0, self.inner.try_checksum(key)).await
     }

@@ -50,8 +50,10 @@ impl Archive {
     /// undecided, both are here: each is evidence of what was.
     pub async fn histories(&self) -> Result<Vec<TimelineHistory>, ArchiveError> {
         let listing = self.list_histories().await?;
-        let standing: Vec<_> = listing.states.values().flat_map(SegmentState::standing).collect();
-        stream::iter(standing.into_iter().map(|variant| self.history(variant)))
+        let standing = listing.states.values().flat_map(SegmentState::standing);
+        let standing: Vec<Variant> = standing.cloned().collect();
+        stream::iter(standing)
+            .map(|variant| async move { self.history(&variant).await })
             .buffered(PARALLEL)
             .try_collect()
             .await

@@ -21,6 +21,7 @@ impl Place {
         let faulty = Faulty::new(Arc::new(DirStore::open(dir.path()).await.unwrap()));
         let policy = RetryPolicy {
             give_up_after,
+            try_again_for: give_up_after,
             first_pause: Duration::from_millis(2),
             longest_pause: Duration::from_millis(10),
         };
