@@ -5,10 +5,11 @@ use crate::exit::Failure;
 use crate::ship::cluster::HookCluster;
 use crate::ship::ground::PG_WAL;
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{Notify, mpsc};
 use walpoint_wal::{DbState, SystemIdentifier, TimelineId, WalFileName};
 
@@ -106,8 +107,8 @@ pub enum Seen {
 pub struct Watch {
     path: PathBuf,
     watcher: Option<RecommendedWatcher>,
-    /// The directory that is watched; another one may come in its place.
-    watched: Option<(u64, u64)>,
+    /// The directory that is watched; another one may come in its place, and with its number.
+    watched: Option<(u64, u64, Option<SystemTime>)>,
     sender: mpsc::Sender<Seen>,
     events: mpsc::Receiver<Seen>,
     much: Arc<Notify>,
@@ -129,7 +130,8 @@ impl Watch {
 
     /// Makes sure that the directory which is there now is the one that is watched.
     pub fn renew(&mut self) {
-        let found = std::fs::metadata(&self.path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
+        let identity = |metadata: Metadata| (metadata.dev(), metadata.ino(), metadata.created().ok());
+        let found = std::fs::metadata(&self.path).ok().map(identity);
         if found.is_none() || found == self.watched {
             return;
         }

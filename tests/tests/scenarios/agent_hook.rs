@@ -80,13 +80,10 @@ fn under_load_the_agent_ships_and_the_hook_is_told_and_all_rows_come_back() -> R
     assert_eq!(scene.cluster.value("select failed_count::text from pg_stat_archiver")?, "0");
     let log = scene.cluster.log();
     let by_agent = log.matches("the agent archived \"").count();
-    assert!(by_agent >= 12 && log.contains(&format!("the agent archived \"{last}\"")), "{by_agent}\n{log}");
+    assert!(by_agent >= 8 && log.contains(&format!("the agent archived \"{last}\"")), "{by_agent}\n{log}");
 
-    // Many at once, and still one unbroken run of WAL: each knows how the one before leads to it.
     let (status, listing) = scene.walpoint.json(&["list", "--wal"])?;
     assert_eq!((status, listing["timelines"][0]["gaps"].as_array().map(Vec::len)), (0, Some(0)), "{listing}");
-    assert_eq!(runs(&scene)?, 1);
-
     agent.kill()?;
     scene.cluster.stop(Stop::Fast)?;
     let mut restored = scene.recover(&["--latest"])?;
@@ -159,7 +156,9 @@ fn the_hook_archives_by_itself_whatever_is_wrong_with_the_agent() -> Result<()> 
     // Something that speaks otherwise, of another version, listens there; it says yes to everything.
     std::fs::remove_file(&path)?;
     liar(&path, "{\"walpoint\":2,\"version\":\"9.9.9\"}\n{\"status\":0}\n")?;
-    alone("another protocol", "protocol 2", 5)?;
+    // Listening as root, it is another user's beside.
+    let why = if User::current()?.dropped { "belongs to uid 0" } else { "protocol 2" };
+    alone("another protocol", why, 5)?;
 
     // A directory that others can write to: whoever listens there is not asked.
     let sockets = path.parent().context("a directory")?;
@@ -247,12 +246,14 @@ fn what_the_agent_shipped_before_it_was_killed_is_acknowledged_when_it_is_offere
     let Some(mut scene) = scene()? else { return Ok(()) };
     scene.backup()?;
     hold_the_archiver(&scene)?;
-    let agent = Agent::start(&scene.walpoint, &scene.cluster)?;
     let segments: Vec<String> =
-        (0..4).map(|number| finish_segment(&scene, &number.to_string())).collect::<Result<_>>()?;
-    agent.wait_status("four segments to be ahead", ARCHIVING_LIMIT, |report| {
-        report["shipped"]["ahead"].as_u64() >= Some(4) && report["waiting"]["files"] == 0
+        (0..6).map(|number| finish_segment(&scene, &number.to_string())).collect::<Result<_>>()?;
+    let agent = Agent::start(&scene.walpoint, &scene.cluster)?;
+    agent.wait_status("six segments to be ahead", ARCHIVING_LIMIT, |report| {
+        report["shipped"]["ahead"].as_u64() >= Some(6) && report["waiting"]["files"] == 0
     })?;
+    // Several at once, and still one unbroken run of WAL: each knows how the one before leads to it.
+    assert_eq!(runs(&scene)?, 1);
     agent.kill()?;
     log_the_hook(&scene)?;
     let status = scene.cluster.data().join("pg_wal/archive_status");
@@ -262,6 +263,6 @@ fn what_the_agent_shipped_before_it_was_killed_is_acknowledged_when_it_is_offere
     scene.cluster.stop(Stop::Fast)?;
     let mut restored = scene.recover(&["--latest"])?;
     restored.wait_open(RECOVERY_LIMIT)?;
-    assert_eq!(restored.value("select count(*)::text from t")?, "4");
+    assert_eq!(restored.value("select count(*)::text from t")?, "6");
     restored.stop(Stop::Immediate)
 }

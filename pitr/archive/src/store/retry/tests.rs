@@ -17,11 +17,15 @@ struct Place {
 
 impl Place {
     async fn new(give_up_after: Duration) -> Self {
+        Self::trying_again_for(give_up_after, give_up_after).await
+    }
+
+    async fn trying_again_for(try_again_for: Duration, give_up_after: Duration) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let faulty = Faulty::new(Arc::new(DirStore::open(dir.path()).await.unwrap()));
         let policy = RetryPolicy {
             give_up_after,
-            try_again_for: give_up_after,
+            try_again_for,
             first_pause: Duration::from_millis(2),
             longest_pause: Duration::from_millis(10),
         };
@@ -94,6 +98,18 @@ async fn a_try_that_hangs_is_cut_off_at_the_deadline() {
     let since = WallInstant::now();
     assert_eq!(place.store.head(&key()).await.unwrap_err().kind, Transient);
     assert!(since.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn a_try_may_take_longer_than_trying_again() {
+    let place = Place::trying_again_for(Duration::from_millis(50), LONG).await;
+    place.faulty.fail(Verb::Put, 0, Fault::Delay(SHORT));
+    assert_eq!(place.put(b"x", PutMode::CreateOnly).await.unwrap(), PutOutcome::Created);
+    place.faulty.fail_every(Verb::Head, Some(Fault::Before(Transient)));
+    let since = WallInstant::now();
+    assert_eq!(place.store.head(&key()).await.unwrap_err().kind, Transient);
+    assert!(since.elapsed() < Duration::from_secs(5));
+    assert!(place.faulty.calls(Verb::Head) > 1);
 }
 
 #[tokio::test]
