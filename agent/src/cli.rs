@@ -3,6 +3,7 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
+mod agent;
 mod argv;
 mod backup;
 mod check;
@@ -15,6 +16,7 @@ mod restore;
 mod take_over;
 mod target;
 
+pub use agent::{AgentArgs, StatusArgs};
 pub use argv::{Called, is_only_help};
 pub use backup::BackupArgs;
 pub use check::CheckArgs;
@@ -107,6 +109,10 @@ pub enum Command {
     TakeOver(TakeOverArgs),
     /// Say whether the cluster is protected, as a monitoring plugin
     Check(CheckArgs),
+    /// Stay beside PostgreSQL: ship WAL ahead of archive_command, and answer it
+    Agent(AgentArgs),
+    /// Say how the agent is
+    Status(StatusArgs),
     /// Decide which of several contents of a WAL file recovery uses
     Resolve(ResolveArgs),
 }
@@ -116,7 +122,7 @@ mod tests {
     use super::*;
 
     /// A sound line of every command.
-    const LINES: [&[&str]; 11] = [
+    const LINES: [&[&str]; 13] = [
         &["init"],
         &["archive-push", "pg_wal/x"],
         &["archive-get", "x", "pg_wal/y"],
@@ -127,6 +133,8 @@ mod tests {
         &["restore"],
         &["take-over"],
         &["check"],
+        &["agent"],
+        &["status"],
         &["resolve", "00000002.history"],
     ];
 

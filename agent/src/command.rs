@@ -7,5 +7,6 @@ pub mod list;
 pub mod plan;
 pub mod resolve;
 pub mod restore;
+pub mod status;
 pub mod take_over;
 pub mod window;

@@ -151,7 +151,7 @@ pub struct AgentSettings {
     /// How much fetched WAL may wait for recovery, in bytes.
     pub spool: Option<u64>,
     /// How long the agent may finish its work when it is told to leave.
-    pub drain: Option<Duration>,
+    pub drain: Duration,
 }
 
 /// `[retention]`: what is kept.

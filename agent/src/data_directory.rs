@@ -93,10 +93,7 @@ pub fn refuse_root(path: &Path) -> Result<(), Failure> {
 /// Status 2 when it is not configured, holds no cluster, or is another user's and this is root; status 1 when
 /// it cannot be read.
 pub fn configured(settings: &Settings) -> Result<DataDirectory, Failure> {
-    let path = settings.postgres.data_directory.as_deref().ok_or_else(|| {
-        Failure::usage("the data directory is not configured")
-            .with_hint("set data_directory in section [postgres], or WALPOINT_POSTGRES_DATA_DIRECTORY")
-    })?;
+    let path = settings.postgres.data_directory.as_deref().ok_or_else(not_configured)?;
     refuse_root(path)?;
     open(path)?.ok_or_else(|| {
         Failure::usage(format!(
@@ -104,6 +101,12 @@ pub fn configured(settings: &Settings) -> Result<DataDirectory, Failure> {
             path.display()
         ))
     })
+}
+
+/// That nobody said where the cluster is.
+pub fn not_configured() -> Failure {
+    Failure::usage("the data directory is not configured")
+        .with_hint("set data_directory in section [postgres], or WALPOINT_POSTGRES_DATA_DIRECTORY")
 }
 
 /// Opens a data directory; none when there is no cluster in it.

@@ -3,7 +3,7 @@
 use crate::cli::{Cli, Command, GlobalArgs, InitArgs};
 use crate::config::Settings;
 use crate::exit::{Ending, Failure, Role};
-use crate::{command, ship};
+use crate::{command, daemon, ship};
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 
@@ -27,7 +27,7 @@ async fn carry_out(settings: &Settings, cli: &Cli, started: Instant) -> Result<E
     let json = cli.global.json;
     match &cli.command {
         Command::Init(args) => command::init::run(&cli.global, args).await,
-        Command::ArchivePush(args) => ship::push::run(settings, args, started).await,
+        Command::ArchivePush(args) => ship::hook::run(settings, args, started).await,
         Command::ArchiveGet(args) => ship::get::run(settings, args, started).await,
         Command::List(args) => command::list::run(settings, args, json).await,
         Command::Window(args) => command::window::run(settings, args, json).await,
@@ -36,6 +36,8 @@ async fn carry_out(settings: &Settings, cli: &Cli, started: Instant) -> Result<E
         Command::Resolve(args) => command::resolve::run(settings, args, json).await,
         Command::Backup(args) => command::backup::run(settings, args, json).await,
         Command::TakeOver(args) => command::take_over::run(settings, args, json).await,
+        Command::Agent(_) => daemon::run(settings, cli.global.config.clone()).await,
+        Command::Status(args) => command::status::run(settings, args, json).await,
         Command::Check(args) => command::check::run(settings, args, json).await,
     }
 }

@@ -5,6 +5,7 @@ mod cli;
 mod cluster_choice;
 mod command;
 mod config;
+mod daemon;
 mod data_directory;
 mod dispatch;
 mod edge;

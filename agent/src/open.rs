@@ -16,6 +16,8 @@ const QUESTION_PATIENCE: Duration = Duration::from_secs(20);
 const COMMAND_PATIENCE: Duration = Duration::from_secs(60);
 /// How long work of hours waits for the store to come back rather than be lost.
 const WORK_PATIENCE: Duration = Duration::from_secs(600);
+/// How long the agent tries a request again before it calls that an outage and says so.
+const AGENT_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How long a request is tried again while the store is away.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +30,11 @@ pub enum Patience {
     Work,
     /// This long.
     For(Duration),
+    /// For a request of this length; one that fails sooner is left to whoever comes back to it.
+    Agent {
+        /// How long one request may take.
+        request: Duration,
+    },
 }
 
 impl Patience {
@@ -37,6 +44,9 @@ impl Patience {
             Self::Command => RetryPolicy::for_at_most(COMMAND_PATIENCE),
             Self::Work => RetryPolicy::for_at_most(WORK_PATIENCE),
             Self::For(time) => RetryPolicy::for_at_most(time),
+            Self::Agent { request } => {
+                RetryPolicy { try_again_for: AGENT_PATIENCE, ..RetryPolicy::for_at_most(request) }
+            }
         }
     }
 }
@@ -79,9 +89,22 @@ pub async fn archive_to_write(
     cluster: SystemIdentifier,
     patience: Patience,
 ) -> Result<Archive, Failure> {
+    archive_to_write_through(settings, cluster, patience, |store| store).await
+}
+
+/// The same with something between the archive and its store.
+///
+/// # Errors
+/// As [`archive`].
+pub async fn archive_to_write_through(
+    settings: &Settings,
+    cluster: SystemIdentifier,
+    patience: Patience,
+    between: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>,
+) -> Result<Archive, Failure> {
     let public = EncryptionConfig { identity_file: None, ..settings.encryption.clone() };
     let keys = KeyRing::from_config(&public)?;
-    let store = store(settings, patience).await?;
+    let store = between(store(settings, patience).await?);
     within(settings, store, cluster, keys)
 }
 

@@ -24,6 +24,15 @@ pub fn result(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// Writes one of many results to standard output.
+///
+/// # Errors
+/// Status 1 when it could not be written, also when nobody reads any more: then there is no sense in going on.
+pub fn result_until_closed(text: &str) -> Result<(), Failure> {
+    write_all(std::io::stdout().as_fd(), text.as_bytes())
+        .map_err(|errno| Failure::failed(format!("could not write to standard output: {errno}")))
+}
+
 /// Writes to standard output after work that must not be called failed because nobody could be told.
 pub fn result_of_work(text: &str) {
     if let Err(failure) = result(text) {

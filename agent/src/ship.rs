@@ -1,12 +1,20 @@
 //! WAL files on their way: into the archive and back, as PostgreSQL asks for it.
 
-pub mod get;
-#[expect(dead_code, reason = "the agent begins it")]
-pub mod live_tail;
-pub mod push;
-
+pub mod ask;
 pub mod before;
-mod cluster;
+pub mod cluster;
+pub mod get;
+pub mod ground;
+pub mod hook;
+pub mod live_tail;
+pub mod look_ahead;
+pub mod pace;
+pub mod protocol;
+pub mod push;
+pub mod shipped;
+pub mod socket;
+
 mod examine;
 mod histories;
+mod recent;
 mod source;

@@ -9,6 +9,7 @@
 //! A program that is not installed skips a test out loud ("skipped: …"); with
 //! `CI=true` or `WALPOINT_TEST_STRICT` set it fails the test instead.
 
+pub mod agent;
 pub mod archive_files;
 pub mod cluster;
 pub mod garage;

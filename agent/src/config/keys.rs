@@ -207,7 +207,7 @@ pub const KEYS: &[Key] = &[
         "agent",
         "drain",
         Kind::Duration,
-        "30s",
+        "10s",
         "How long the agent may finish its work when it is told to leave.",
     ),
     key("retention", "last", Kind::Number, "3", "Keep this many of the newest backups."),

@@ -164,7 +164,7 @@ fn agent(raw: &mut RawSettings) -> Result<AgentSettings, Failure> {
         live_tail: raw.switch("agent", "live_tail").unwrap_or(true),
         live_tail_interval: raw.duration("agent", "live_tail_interval").unwrap_or(Duration::from_secs(1)),
         spool: raw.size("agent", "spool"),
-        drain: raw.duration("agent", "drain"),
+        drain: raw.duration("agent", "drain").unwrap_or(Duration::from_secs(10)),
     })
 }
 

@@ -41,6 +41,17 @@ impl HookCluster {
         .with_hint("set data_directory in section [postgres], or run the command in the data directory"))
     }
 
+    /// The cluster in a data directory.
+    ///
+    /// # Errors
+    /// Status 1 when there is none or it cannot be read: it may be on its way. Status 5 when its `pg_control` is
+    /// damaged.
+    pub fn in_directory(path: &Path) -> Result<Self, Failure> {
+        let found = data_directory::look(path)?
+            .ok_or_else(|| Failure::failed(format!("there is no cluster in \"{}\" now", path.display())))?;
+        Ok(Self::found(path, found))
+    }
+
     pub(super) fn found(path: &Path, found: Found) -> Self {
         let (path, system_identifier) = (path.to_owned(), found.system_identifier());
         let known = match found {

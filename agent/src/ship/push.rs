@@ -1,23 +1,23 @@
-//! `archive-push`: one finished WAL file into the archive, durable before the status is 0.
+//! One WAL file into the archive, durable when this returns: the one way there is, for the hook and for the agent.
 //!
 //! The requests of the usual case: one listing for this segment and the one before, one for the facts of the
-//! one before, one to put, one to see that nobody else put another content at the same time.
+//! one before where this process does not know them, one to put, one to see that nobody else put another
+//! content at the same time.
 
 use super::before::{history_in, segment_before};
 use super::cluster::HookCluster;
 use super::examine::{Examined, Looked, look, size_of_segment};
+use super::ground::Ground;
 use super::histories;
+use super::recent::{Announcement, Recent};
 use super::source::Source;
-use crate::cli::PushArgs;
 use crate::config::{Settings, durations};
-use crate::exit::{Ending, Failure};
-use crate::open::{self, Patience};
-use crate::writer_id;
-use std::path::{Path, PathBuf};
+use crate::exit::{Failure, Status};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use walpoint_archive::{
-    Archive, ArchiveError, Cluster, Common, ContentHash, FileFacts, PutSource, PutWal, RunFacts,
+    Archive, ArchiveError, Cluster, Common, ContentHash, ContentId, FileFacts, PutSource, PutWal, RunFacts,
     SegmentState, Usable, WalFacts, WriterId,
 };
 use walpoint_wal::{Ending as WalEnding, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName};
@@ -25,37 +25,16 @@ use walpoint_wal::{Ending as WalEnding, SegmentName, SegmentSize, TimelineHistor
 /// Bytes a second that the slowest line is given time for, beside the configured deadline.
 const SLOWEST_BYTES_PER_SECOND: u64 = 1 << 20;
 
-/// Carries out `archive-push`, from the process's start to the deadline.
+/// How long a push of so many bytes may take: a store that only trickles is away, too.
+pub fn deadline(settings: &Settings, bytes: u64) -> Duration {
+    settings.archive_push.deadline + Duration::from_secs(bytes / SLOWEST_BYTES_PER_SECOND)
+}
+
+/// Does a push's work until so long after `started`, and no longer.
 ///
 /// # Errors
-/// Status 1 to 4. Whatever it is, the file stays where it is and PostgreSQL offers it again.
-pub async fn run(settings: &Settings, args: &PushArgs, started: Instant) -> Result<Ending, Failure> {
-    let name = file_name(&args.path)?;
-    push_within(settings, args, name, started).await.map_err(|failure| about(name, failure))
-}
-
-async fn push_within(
-    settings: &Settings,
-    args: &PushArgs,
-    name: WalFileName,
-    started: Instant,
-) -> Result<Ending, Failure> {
-    let base = settings.archive_push.deadline;
-    let ground = within(name, base, started, look_at_the_ground(settings, &args.path)).await?;
-    let deadline = base + Duration::from_secs(ground.source.size() / SLOWEST_BYTES_PER_SECOND);
-    let left = deadline.saturating_sub(started.elapsed());
-    within(name, deadline, started, push(settings, name, ground, left)).await
-}
-
-/// The server's log has only this one line of it: it names the file.
-fn about(name: WalFileName, failure: Failure) -> Failure {
-    if failure.error.contains(&name.to_string()) {
-        return failure;
-    }
-    failure.while_doing(format_args!("archive \"{name}\""))
-}
-
-async fn within<T>(
+/// Of the work; status 1 when the time is over.
+pub async fn within<T>(
     name: WalFileName,
     deadline: Duration,
     started: Instant,
@@ -68,87 +47,123 @@ async fn within<T>(
     })
 }
 
-fn file_name(path: &Path) -> Result<WalFileName, Failure> {
-    let text = path.file_name().unwrap_or_default().to_string_lossy();
-    text.parse().map_err(|error| {
-        Failure::usage(format!("could not archive \"{}\": {error}", path.display()))
-            .with_hint("archive-push takes finished WAL files from pg_wal, as %p in archive_command")
-    })
-}
-
-/// What a push finds on this host.
-struct Ground {
-    source: Source,
-    cluster: HookCluster,
-    writer: WriterId,
-}
-
-/// Reads what a push needs to know of its host, on a thread of its own: a disk that hangs must not outlast
-/// the deadline.
-async fn look_at_the_ground(settings: &Settings, path: &Path) -> Result<Ground, Failure> {
-    let (settings, path) = (settings.clone(), path.to_owned());
-    let looking = tokio::task::spawn_blocking(move || {
-        let source = Source::open(&path)?;
-        let cluster = HookCluster::of(&path, &settings)?;
-        let writer = writer_id::of(&cluster.path);
-        Ok(Ground { source, cluster, writer })
-    });
-    looking.await.unwrap_or_else(|error| Err(Failure::failed(format!("could not look at the file: {error}"))))
-}
-
-async fn push(
-    settings: &Settings,
-    name: WalFileName,
-    ground: Ground,
-    left: Duration,
-) -> Result<Ending, Failure> {
-    let Ground { source, cluster, writer } = ground;
-    let identifier = cluster.system_identifier;
-    let archive = open::archive_to_write(settings, identifier, Patience::For(left)).await?;
-    let pg_wal = source.path().parent().unwrap_or(Path::new("")).to_owned();
-    let push = Push { name, source: Arc::new(source), cluster, pg_wal, archive, writer };
-    match name {
-        WalFileName::Segment(segment) => push.segment(segment, false).await?,
-        WalFileName::Partial(segment) => push.segment(segment, true).await?,
-        WalFileName::History(timeline) => push.history(timeline).await?,
-        WalFileName::BackupHistory { .. } => push.small_file().await?,
+/// Says which file a failure is about: the server's log has only this one line of it.
+pub fn about(name: WalFileName, failure: Failure) -> Failure {
+    if failure.error.contains(&name.to_string()) {
+        return failure;
     }
-    Ok(Ending::DONE)
+    failure.while_doing(format_args!("archive \"{name}\""))
+}
+
+/// A segment that was announced; none for other files, which no segment waits for.
+pub type Announced = Option<Announcement>;
+
+/// What all pushes of a process share.
+#[derive(Debug)]
+pub struct Shipper {
+    archive: Archive,
+    recent: Recent,
+}
+
+impl Shipper {
+    /// To this archive, which is opened once.
+    pub fn new(archive: Archive) -> Self {
+        Self { archive, recent: Recent::default() }
+    }
+
+    /// Where to.
+    pub fn archive(&self) -> &Archive {
+        &self.archive
+    }
+
+    /// Says that this file comes now, so that a segment which begins after it can wait for what it tells.
+    pub fn announce(&self, name: WalFileName) -> Announced {
+        match name {
+            WalFileName::Segment(segment) => Some(self.recent.announce(segment)),
+            _ => None,
+        }
+    }
+
+    /// Archives a file. When this returns `Ok` it is durable in the archive.
+    ///
+    /// # Errors
+    /// Status 1 to 4. Whatever it is, the file stays where it is.
+    pub async fn ship(
+        &self,
+        name: WalFileName,
+        ground: Ground,
+        announcement: Announced,
+    ) -> Result<(), Failure> {
+        let Ground { source, cluster, pg_wal, writer } = ground;
+        if cluster.system_identifier != self.archive.system_identifier() {
+            return Err(Failure::new(
+                Status::WrongCluster,
+                format!("\"{}\" holds another cluster now", cluster.path.display()),
+            ));
+        }
+        let push = Push { name, source: Arc::new(source), cluster, pg_wal, shipper: self, writer };
+        match name {
+            WalFileName::Segment(segment) => push.segment(segment, false, announcement.as_ref()).await?,
+            WalFileName::Partial(segment) => push.segment(segment, true, None).await?,
+            WalFileName::History(timeline) => push.history(timeline).await?,
+            WalFileName::BackupHistory { .. } => push.small_file().await?,
+        }
+        if let Some(announcement) = announcement {
+            announcement.keep();
+        }
+        Ok(())
+    }
 }
 
 /// All that a push works with.
-struct Push {
+struct Push<'a> {
     name: WalFileName,
     source: Arc<Source>,
     cluster: HookCluster,
     pg_wal: PathBuf,
-    archive: Archive,
+    shipper: &'a Shipper,
     writer: WriterId,
+}
+
+/// Whether the archive has nothing under this name but, perhaps, this very content.
+fn is_free_for(state: &SegmentState, content: ContentId) -> bool {
+    !state.refused.contains(&content) && state.standing().iter().all(|variant| variant.content == content)
 }
 
 /// What the archive has of the file that is pushed, and how the segment before leads to it.
 struct Seen {
     own: SegmentState,
-    previous: Option<WalFacts>,
+    previous: Option<Arc<WalFacts>>,
 }
 
-impl Push {
-    async fn segment(&self, segment: SegmentName, partial: bool) -> Result<(), Failure> {
+impl Push<'_> {
+    async fn segment(
+        &self,
+        segment: SegmentName,
+        partial: bool,
+        announcement: Option<&Announcement>,
+    ) -> Result<(), Failure> {
         let size = size_of_segment(&self.source, self.cluster.segment_size())?;
         let history = self.history_of(segment.timeline);
         let before = segment_before(segment, size, history.as_ref());
         let (looked, seen) =
             futures::try_join!(self.look(segment, partial, before), self.see(before, segment))?;
-        let previous = seen.previous.as_ref();
+        let previous = seen.previous.as_deref();
         // The first file of its kind: what later ones count on must be there before it, and be true of it.
         if !previous.is_some_and(|facts| facts.validated && facts.common.plain_size == size.bytes()) {
             self.ensure_cluster(Some(size)).await?;
         }
         let is_first_of_timeline = previous.is_none_or(|facts| facts.timeline != segment.timeline);
         if segment.timeline != TimelineId::FIRST && is_first_of_timeline {
-            histories::ensure(&self.archive, &self.pg_wal, segment.timeline, self.writer).await?;
+            histories::ensure(&self.shipper.archive, &self.pg_wal, segment.timeline, self.writer).await?;
         }
-        let facts = FileFacts::Wal(Box::new(self.facts(segment, size, &looked, previous)?));
+        let facts = self.facts(segment, size, &looked, previous)?;
+        if let Some(announcement) = announcement
+            && is_free_for(&seen.own, facts.common.content.id())
+        {
+            announcement.tell(facts.clone());
+        }
+        let facts = FileFacts::Wal(Box::new(facts));
         let source = match looked.bytes {
             Some(bytes) => PutSource::Bytes(bytes.into()),
             None => PutSource::File(self.source.file()),
@@ -160,10 +175,10 @@ impl Push {
     /// described: what is guessed wrong would stand against what is known later.
     async fn ensure_cluster(&self, size: Option<SegmentSize>) -> Result<(), Failure> {
         if let Some(directory) = &self.cluster.known {
-            return Ok(self.archive.ensure_cluster(&directory.as_cluster()?).await?);
+            return Ok(self.shipper.archive.ensure_cluster(&directory.as_cluster()?).await?);
         }
-        if let (Some(segment_size), Some(stored)) = (size, self.archive.cluster().await?) {
-            self.archive.ensure_cluster(&Cluster { segment_size, ..stored }).await?;
+        if let (Some(segment_size), Some(stored)) = (size, self.shipper.archive.cluster().await?) {
+            self.shipper.archive.ensure_cluster(&Cluster { segment_size, ..stored }).await?;
         }
         Ok(())
     }
@@ -192,10 +207,22 @@ impl Push {
 
     async fn see(&self, before: Option<SegmentName>, segment: SegmentName) -> Result<Seen, Failure> {
         let Some(before) = before else {
-            return Ok(Seen { own: self.archive.wal_variants(&self.name).await?, previous: None });
+            return Ok(Seen { own: self.shipper.archive.wal_variants(&self.name).await?, previous: None });
         };
-        let neighbours = self.archive.wal_neighbours(before, segment, &self.name).await?;
+        let announced = self.shipper.recent.of(before);
+        if let Some(awaited) = &announced {
+            let own = self.shipper.archive.wal_variants(&self.name);
+            let (own, facts) = futures::join!(own, awaited.clone().facts());
+            if let Some(facts) = facts {
+                return Ok(Seen { own: own?, previous: Some(facts) });
+            }
+        }
+        let neighbours = self.shipper.archive.wal_neighbours(before, segment, &self.name).await?;
         let previous = self.previous_facts(before, &neighbours.before).await?;
+        if announced.is_some() && previous.is_none() {
+            // What is wrong with that one may well be wrong with all that follows.
+            return Err(Failure::failed(format!("\"{before}\" comes before it and could not be archived")));
+        }
         Ok(Seen { own: neighbours.own, previous })
     }
 
@@ -205,10 +232,10 @@ impl Push {
         &self,
         before: SegmentName,
         state: &SegmentState,
-    ) -> Result<Option<WalFacts>, Failure> {
+    ) -> Result<Option<Arc<WalFacts>>, Failure> {
         let Usable::One(variant) = state.usable() else { return Ok(None) };
-        match self.archive.wal_facts(variant).await {
-            Ok(facts) => Ok(Some(facts)),
+        match self.shipper.archive.wal_facts(variant).await {
+            Ok(facts) => Ok(Some(Arc::new(facts))),
             Err(error @ ArchiveError::Store(_)) if !error.is_not_found() => Err(error.into()),
             Err(error) => {
                 tracing::warn!("could not tell how \"{before}\" leads to \"{}\": {error}", self.name);
@@ -252,7 +279,7 @@ impl Push {
         TimelineHistory::parse(timeline, &bytes)
             .map_err(|error| Failure::usage(format!("could not archive \"{}\": {error}", self.name)))?;
         self.ensure_cluster(None).await?;
-        histories::ensure_ancestors(&self.archive, &self.pg_wal, timeline, self.writer).await?;
+        histories::ensure_ancestors(&self.shipper.archive, &self.pg_wal, timeline, self.writer).await?;
         self.small_file_of(bytes).await
     }
 
@@ -264,7 +291,7 @@ impl Push {
 
     async fn small_file_of(&self, bytes: Vec<u8>) -> Result<(), Failure> {
         let common = self.common(ContentHash::of(&bytes));
-        let seen = self.archive.wal_variants(&self.name).await?;
+        let seen = self.shipper.archive.wal_variants(&self.name).await?;
         self.put(FileFacts::Other(common), PutSource::Bytes(bytes.into()), &seen).await
     }
 
@@ -275,7 +302,8 @@ impl Push {
     async fn put(&self, facts: FileFacts, source: PutSource, seen: &SegmentState) -> Result<(), Failure> {
         // PostgreSQL recycles a segment under another name: what was read must be what the name still means.
         self.source.unchanged()?;
-        let outcome = self.archive.put_wal_seen(&PutWal { name: self.name, facts, source }, seen).await?;
+        let outcome =
+            self.shipper.archive.put_wal_seen(&PutWal { name: self.name, facts, source }, seen).await?;
         tracing::debug!("\"{}\": {outcome:?}", self.name);
         Ok(())
     }

@@ -24,20 +24,26 @@ pub struct Source {
 
 /// What tells one file, at one state, from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Identity {
+pub struct Identity {
     device: u64,
     inode: u64,
     size: u64,
-    modified: (i64, i64),
+    /// Nanoseconds since 1970.
+    modified: i64,
 }
 
 impl Identity {
+    /// Of what a path means now.
+    pub fn at(path: &Path) -> Option<Self> {
+        std::fs::metadata(path).ok().map(|metadata| Self::of(&metadata))
+    }
+
     fn of(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),
             inode: metadata.ino(),
             size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            modified: metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec()),
         }
     }
 }
@@ -69,6 +75,11 @@ impl Source {
     /// Its size in bytes when it was opened.
     pub fn size(&self) -> u64 {
         self.identity.size
+    }
+
+    /// What it was when it was opened.
+    pub fn identity(&self) -> Identity {
+        self.identity
     }
 
     /// Reads the whole file, and proves that it did not change meanwhile.

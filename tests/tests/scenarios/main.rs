@@ -4,6 +4,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod agent_backlog;
+mod agent_hook;
+mod agent_life;
+mod agent_outage;
+mod agent_promotion;
 mod archive_path;
 mod backup;
 mod backup_files;

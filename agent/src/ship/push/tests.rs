@@ -4,6 +4,7 @@
 
 use super::*;
 use std::io::Read;
+use std::path::Path;
 use walpoint_archive::compress::CompressionLevel;
 use walpoint_archive::store::dir::DirStore;
 use walpoint_archive::store::faulty::{Faulty, Verb};
@@ -39,20 +40,13 @@ impl Place {
         std::fs::write(&path, fixture(segment)).unwrap();
         let data = self.root.path().join("data");
         let found = crate::data_directory::look(&data).unwrap().unwrap();
-        let cluster = HookCluster::found(&data, found);
         let sealer = Sealer::new(CompressionLevel::default(), Arc::new(KeyRing::default()));
-        let archive = Archive::new(Arc::new(self.store.clone()), cluster.system_identifier, sealer);
-        let segment: SegmentName = segment.parse().unwrap();
-        let push = Push {
-            name: WalFileName::Segment(segment),
-            source: Arc::new(Source::open(&path).unwrap()),
-            cluster,
-            pg_wal,
-            archive,
-            writer: WriterId::random(),
-        };
+        let archive = Archive::new(Arc::new(self.store.clone()), found.system_identifier(), sealer);
+        let name: WalFileName = segment.parse().unwrap();
+        let shipper = Shipper::new(archive);
         let before = verbs.map(|verb| self.store.calls(verb));
-        push.segment(segment, false).await.unwrap();
+        let ground = Ground::of_name(&data, name).await.unwrap();
+        shipper.ship(name, ground, None).await.unwrap();
         let mut calls = verbs.map(|verb| self.store.calls(verb));
         calls.iter_mut().zip(before).for_each(|(after, before)| *after -= before);
         calls

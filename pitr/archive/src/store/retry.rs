@@ -33,6 +33,10 @@ pub struct RetryPolicy {
     /// Counted per request, and for a body from its last byte. Zero: one try,
     /// as long as the store itself lets it take.
     pub give_up_after: Duration,
+    /// A request that failed this long after its beginning is not tried again, though a
+    /// try that is under way may go on. At most `give_up_after`, which is what it is for
+    /// one who has nothing else to do.
+    pub try_again_for: Duration,
     /// Upper limit of the pause after the first failure; it doubles each time.
     pub first_pause: Duration,
     /// The pauses' limit grows no further than this.
@@ -42,7 +46,12 @@ pub struct RetryPolicy {
 impl RetryPolicy {
     /// Tries for this long, with pauses up to 100 ms, 200 ms, … 5 s.
     pub fn for_at_most(give_up_after: Duration) -> Self {
-        Self { give_up_after, first_pause: Duration::from_millis(100), longest_pause: Duration::from_secs(5) }
+        Self {
+            give_up_after,
+            try_again_for: give_up_after,
+            first_pause: Duration::from_millis(100),
+            longest_pause: Duration::from_secs(5),
+        }
     }
 
     /// One try.
@@ -120,7 +129,8 @@ impl Tries {
         }
         let pause = self.policy.pause_limit(self.failures).mul_f64(rand::random::<f64>());
         let next = Instant::now() + pause;
-        if self.deadline().is_some_and(|deadline| next >= deadline) {
+        let last = self.since.checked_add(self.policy.try_again_for.min(self.policy.give_up_after));
+        if last.is_some_and(|last| next >= last) {
             return Err(self.given_up(error));
         }
         self.say(&error);
@@ -134,7 +144,7 @@ impl Tries {
             return;
         }
         self.is_said = true;
-        let limit = self.policy.give_up_after.as_secs();
+        let limit = self.policy.try_again_for.min(self.policy.give_up_after).as_secs();
         tracing::warn!("{error}; trying again for up to {limit} s");
     }
 
