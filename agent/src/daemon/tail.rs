@@ -62,7 +62,10 @@ async fn begin_and_follow(
         match Follow::of(&settings).await {
             Ok(wanted) => return follow(wanted, state, stop).await,
             Err(failure) => {
-                tracing::warn!(hint = failure.hint.as_deref(), "could not begin with the live tail: {failure}");
+                tracing::warn!(
+                    hint = failure.hint.as_deref(),
+                    "could not begin with the live tail: {failure}"
+                );
                 state.send_modify(|state| state.error = Some(failure));
             }
         }
@@ -74,7 +77,8 @@ async fn begin_and_follow(
 
 fn told(state: &TailState, now: Instant) -> Tail {
     let error = state.alarm.clone().or(state.error.as_ref().map(ToString::to_string));
-    let standby = state.is_in_recovery.then(|| "the server is in recovery and writes no WAL of its own".to_owned());
+    let standby =
+        state.is_in_recovery.then(|| "the server is in recovery and writes no WAL of its own".to_owned());
     Tail {
         timeline: state.timeline.map(TimelineId::get),
         lsn: state.shipped.map(|lsn| lsn.to_string()),
