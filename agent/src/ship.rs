@@ -7,7 +7,6 @@ pub mod get;
 pub mod ground;
 pub mod histories;
 pub mod hook;
-#[expect(dead_code, reason = "the agent begins it")]
 pub mod live_tail;
 pub mod look_ahead;
 pub mod pace;
