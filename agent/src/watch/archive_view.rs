@@ -289,7 +289,10 @@ impl Look<'_> {
                 }
             };
             let before = run_start.unwrap_or(link.number).min(link.number);
-            unseen = links.partition_point(|link| link.number < before);
+            let begin = links.partition_point(|link| link.number < before);
+            // One that had a rival is looked at by itself: the run behind it may be of the rival.
+            let passed = links.get(begin..unseen - 1).unwrap_or_default();
+            unseen = passed.iter().rposition(|link| link.is_contested).map_or(begin, |at| begin + at + 1);
         }
         state.damaged.reverse();
         Ok(())

@@ -392,6 +392,7 @@ fn the_json_report_keeps_its_names() {
             "missing_histories",
             "status",
             "unarchived_bytes",
+            "unreadable",
             "waiting"
         ]
     );

@@ -40,7 +40,9 @@ async fn every_kind_of_file_has_its_place_and_does_not_meet_its_neighbours() {
         let mut found = Vec::new();
         archive.fetch_wal(variant, &mut found, 1000).await.unwrap();
         assert_eq!(found, content.as_bytes());
-        conflict(archive.put_wal(&file(name, b"other")).await);
+        if !matches!(name, WalFileName::Partial(_)) {
+            conflict(archive.put_wal(&file(name, b"other")).await);
+        }
     }
 }
 
