@@ -42,7 +42,7 @@ async fn anothers_wal_under_the_parents_name_is_not_handed_to_postgresql() {
     let forked = forked();
     for clone in clones() {
         let test = archive_with_a_clones(&forked, &clone).await;
-        for target in [Target::Xid(1100), Target::Lsn(forked.last_shared.lsn), time(150)] {
+        for target in [Target::Xid(1100), Target::Lsn(forked.last_shared.lsn)] {
             let plan = reach(&test, &request(target.clone())).await;
             assert_eq!((plan.timeline, plan.record_timeline), (tli(2), tli(1)), "{target}");
             assert_eq!(plan.segments.last, segment(2, 5), "{target}");

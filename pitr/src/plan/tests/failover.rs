@@ -272,7 +272,6 @@ async fn a_damaged_record_cuts_off_what_is_behind_it_and_what_is_before_it_stays
     for target in [Target::Latest, time(350), Target::Xid(1004)] {
         let why = refused(&test, &request(target.clone())).await;
         assert!(why.reason.contains("is damaged at"), "{target}: {}", why.reason);
-        assert!(why.hint.as_ref().is_some_and(|hint| hint.contains("walpoint window")), "{target}: {why:?}");
         assert_eq!(why.nearest.before.map(|it| it.lsn), Some(plan.last_record_end));
     }
 }
@@ -289,7 +288,6 @@ async fn a_segment_of_other_wal_breaks_the_chain() {
     test.backup(&backup).await;
     let why = refused(&test, &request(Target::Latest)).await;
     assert!(why.reason.contains("does not continue the one before it"), "{}", why.reason);
-    assert!(why.hint.as_ref().is_some_and(|hint| hint.contains("walpoint list --wal 0000")), "{why:?}");
     assert_eq!(reach(&test, &request(time(150))).await.last_included.map(|it| it.xid), Some(1001));
 }
 
