@@ -395,11 +395,11 @@ fn pick_tails(
     wanted.iter().filter_map(pick).collect()
 }
 
-/// A beginning of a segment in pieces, cut anywhere.
+/// A beginning of a segment in pieces, cut anywhere behind the header of its first page: a flush ends in none.
 fn pieces_to(end: Lsn, number: u64) -> Vec<usize> {
     let length = (end.0 - number * MIB) as usize;
     let mut ends = vec![length / 3, length / 3 * 2 + 1, length];
-    ends.retain(|it| *it > 0 && *it <= length);
+    ends.retain(|it| *it >= 40 && *it <= length);
     ends.dedup();
     ends
 }

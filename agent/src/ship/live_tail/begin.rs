@@ -106,6 +106,10 @@ impl Ground {
         let variant = match state.available() {
             Usable::One(variant) if variant.reaches(self.size.bytes()) => variant,
             _ if is_offered(&self.pg_wal, before) => return Ok(None),
+            // An agent that is no more shipped the beginning, and the rest is here.
+            _ if !state.chunks.is_empty() && self.pg_wal.join(before.to_string()).exists() => {
+                return Ok(None);
+            }
             _ => return Ok(Some(None)),
         };
         match self.archive.wal_facts(variant).await {

@@ -2,7 +2,7 @@
 
 use super::Ground;
 use crate::exit::Failure;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 use walpoint_archive::{TailRemoval, Usable};
 use walpoint_wal::{SegmentName, WalFileName};
@@ -19,8 +19,8 @@ const AFTER_MISSING: Duration = Duration::from_secs(30);
 /// Segments whose pieces are to go.
 #[derive(Debug, Default)]
 pub struct Sweep {
-    /// Those whose whole is not known to be there, oldest first.
-    awaited: VecDeque<SegmentName>,
+    /// Those whose whole is not known to be there.
+    awaited: BTreeSet<SegmentName>,
     /// Those whose whole was seen, and when.
     seen: VecDeque<(SegmentName, Instant)>,
     /// Folders to look for leftovers in; none before the first look.
@@ -33,7 +33,7 @@ pub struct Sweep {
 impl Sweep {
     /// A segment was shipped to its end.
     pub fn add(&mut self, name: SegmentName) {
-        self.awaited.push_back(name);
+        self.awaited.insert(name);
     }
 
     /// Does what is due. Gives an alarm when a whole segment is not what was shipped of it.
@@ -67,26 +67,30 @@ impl Sweep {
         for name in ground.archive.tails_in(&folder).await? {
             let is_known = Some(name) == open || self.awaited.contains(&name);
             if !is_known && !self.seen.iter().any(|(seen, _)| *seen == name) {
-                self.awaited.push_back(name);
+                self.awaited.insert(name);
             }
         }
         Ok(())
     }
 
-    /// PostgreSQL archives in order, so the first one that is missing ends the look.
+    /// PostgreSQL archives in order, so the first one that is missing ends the look; not for another timeline,
+    /// for one that was left may never have it.
     async fn look_for_wholes(&mut self, ground: &Ground, now: Instant) -> Result<(), Failure> {
         self.missed = None;
-        for _ in 0..self.awaited.len() {
-            let Some(name) = self.awaited.front().copied() else { break };
+        let mut missing_on = None;
+        for name in self.awaited.clone() {
+            if missing_on == Some(name.timeline) {
+                continue;
+            }
             let state = ground.archive.wal_variants(&WalFileName::Segment(name)).await?;
-            self.awaited.pop_front();
             match state.usable() {
-                Usable::One(_) => self.seen.push_back((name, now)),
-                // One of another timeline may never come; the others are not to wait for it.
+                Usable::One(_) => {
+                    self.awaited.remove(&name);
+                    self.seen.push_back((name, now));
+                }
                 Usable::Nothing | Usable::Ambiguous(_) => {
-                    self.awaited.push_back(name);
+                    missing_on = Some(name.timeline);
                     self.missed = Some(now);
-                    break;
                 }
             }
         }
@@ -102,7 +106,9 @@ impl Sweep {
                 TailRemoval::Removed(pieces) => {
                     tracing::debug!("\"{name}\" is in the archive whole; {pieces} pieces of it are gone");
                 }
-                TailRemoval::Needed => self.awaited.push_back(name),
+                TailRemoval::Needed => {
+                    self.awaited.insert(name);
+                }
                 TailRemoval::Contradicted { .. } => {
                     return Ok(Some(format!(
                         "\"{name}\" in the archive is not what was shipped of it while it was being written: a \
