@@ -34,7 +34,7 @@ async fn latest_is_the_last_record_of_the_tail() {
     assert_eq!((plan.segments.last, plan.segments.count), (segment(1, 5), 3));
     assert!(plan.notes.iter().any(|note| note.contains("while it was being written")), "{:?}", plan.notes);
     // What was not shipped is not there; what was can be reached to the record.
-    refused(&test, &request(Target::Lsn(commits[2].lsn))).await;
+    refused(&test, &request(Target::Lsn(commits[2].end))).await;
     assert_eq!(reach(&test, &request(time(250))).await.last_record, commits[0].lsn);
     let window = window(&test.archive, &test.catalog().await).await.unwrap();
     let to = window.ranges.last().unwrap().to;
