@@ -48,6 +48,8 @@ fn a_hundred_thousand_waiting_files_cost_little() -> Result<()> {
         rustix::fs::rename(status.join(format!("{segment}.ready")), aside.join(segment))?;
     }
     let agent = Agent::start(&scene.walpoint, &scene.cluster)?;
+    // The live tail, too, has begun by then.
+    std::thread::sleep(Duration::from_secs(2));
     let bare = agent.memory()?.1;
 
     // Nothing can be shipped: all of them wait.
@@ -83,7 +85,7 @@ fn a_hundred_thousand_waiting_files_cost_little() -> Result<()> {
     // Those that are real are the oldest, and go first.
     rustix::fs::rename(&gone, &archive)?;
     agent.wait_status("the real ones to be shipped", ARCHIVING_LIMIT, |report| {
-        report["shipped"]["last"] == last.as_str()
+        report["shipped"]["files"].as_u64() >= Some(segments.len() as u64)
     })?;
     for segment in &segments {
         assert!(!archive_files::named(&archive, segment).is_empty(), "{segment}");
