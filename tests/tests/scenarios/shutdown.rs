@@ -24,6 +24,8 @@ fn a_server_that_is_stopped_in_mid_push_or_while_recovery_waits_ends_at_once_and
     let mut scene = Scene::start(Cluster::init(&postgres, ClusterOptions::default())?, place)?;
     scene.cluster.execute("create table t as select 1 as n")?;
     scene.backup()?;
+    // The backup's own small file, too: it would be pushed first.
+    scene.archive_everything()?;
 
     in_mid_push(&mut scene, &proxy)?;
     scene.archive_everything()?;
