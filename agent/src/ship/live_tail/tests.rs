@@ -312,12 +312,12 @@ async fn pieces_go_a_minute_after_the_whole_segment_was_seen_and_leftovers_too()
     for shipment in [&mut shipment, &mut other] {
         shipment.sweep(at(40)).await.unwrap();
         shipment.sweep(at(90)).await.unwrap();
-        assert!(stage.state(3).await.chunks.len() > 0, "too early");
+        assert!(!stage.state(3).await.chunks.is_empty(), "too early");
     }
     for shipment in [&mut shipment, &mut other] {
         shipment.sweep(at(101)).await.unwrap();
         assert_eq!(stage.state(3).await.chunks, []);
     }
-    assert!(stage.state(4).await.chunks.len() > 0, "its whole is not there");
+    assert!(!stage.state(4).await.chunks.is_empty(), "its whole is not there");
     assert_eq!(stage.shipped_to(3).await, stage.wal.end().0);
 }
