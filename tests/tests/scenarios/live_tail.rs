@@ -130,7 +130,7 @@ fn large_segments() -> ClusterOptions {
 fn in_the_middle_of_a_segment_no_acknowledged_commit_is_lost() -> Result<()> {
     let Some(postgres) = programs::distribution_postgres()? else { return Ok(()) };
     let Some(garage) = Garage::shared()? else { return Ok(()) };
-    lose_the_machine(Scene::on_garage(&postgres, &garage, large_segments())?, |_| Ok(()))
+    lose_the_machine(Scene::on_garage(&postgres, garage, large_segments())?, |_| Ok(()))
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn right_behind_a_segments_border_no_acknowledged_commit_is_lost() -> Result<()>
 fn while_segments_are_switched_no_acknowledged_commit_is_lost() -> Result<()> {
     let Some(postgres) = programs::distribution_postgres()? else { return Ok(()) };
     let Some(garage) = Garage::shared()? else { return Ok(()) };
-    lose_the_machine(Scene::on_garage(&postgres, &garage, ClusterOptions::default())?, |cluster| {
+    lose_the_machine(Scene::on_garage(&postgres, garage, ClusterOptions::default())?, |cluster| {
         let sql = cluster.sql()?;
         for _ in 0..20 {
             sql.execute("select pg_switch_wal()")?;
