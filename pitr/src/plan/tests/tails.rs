@@ -87,3 +87,21 @@ async fn two_tails_with_different_bytes_are_a_gap_and_what_lies_before_is_reache
     assert_eq!(why.nearest.before.unwrap().lsn, Lsn(5 * MIB));
     assert_eq!(reach(&test, &request(time(100))).await.last_included.map(|it| it.xid), Some(1500));
 }
+
+/// Whoever shipped it knew only the metadata of what came before, not the record that goes on in it.
+#[tokio::test]
+async fn a_tail_that_ends_in_a_record_from_before_leaves_what_lies_before_that_record() {
+    for knows in [Knows::All, Knows::Metadata] {
+        let (mut wal, backup) = with_backup(3);
+        let commit = wal.commit(1500, at_second(100), &[]);
+        wal.filler(2_300_000);
+        let mut test = TestArchive::new().await;
+        test.push_all(&wal, |number| (number < 5).then_some(knows)).await;
+        let (name, bytes) = wal.segments().last().unwrap();
+        let bytes = bytes.to_vec();
+        test.ship(name, &bytes, knows, &[8192, 32768]).await;
+        test.backup(&backup).await;
+        let plan = reach(&test, &request(Target::Latest)).await;
+        assert_eq!((plan.last_record, plan.last_record_end), (commit.lsn, commit.end), "{knows:?}");
+    }
+}
