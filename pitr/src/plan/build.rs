@@ -258,6 +258,9 @@ impl<'b> Builder<'b> {
         notes.extend(handed.variant.tail.as_ref().map(|_| words::from_tail(handed.last)));
         notes.extend(replay.read_from.map(words::read_from));
         if backup.settings.max_prepared_xacts > 0 {
+            let replayed = backup.redo..located.last_record_end;
+            let mut forks = handed.path.steps.iter().filter_map(|step| step.end);
+            notes.extend(forks.find(|fork| replayed.contains(fork)).map(words::prepared_at_fork));
             notes.push(words::prepared_before(backup));
         }
         if backup.tablespaces > 0 {

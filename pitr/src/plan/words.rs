@@ -321,6 +321,13 @@ pub(crate) fn read_from(lsn: Lsn) -> String {
     format!("prepared transactions and changed settings were looked for from {lsn} on, not in all of the WAL")
 }
 
+pub(crate) fn prepared_at_fork(fork: Lsn) -> String {
+    format!(
+        "PostgreSQL cannot replay over the fork at {fork} when a transaction that was prepared in that segment is \
+         still open there; when it ends with \"has already been removed\", set hot_standby = off and start it again"
+    )
+}
+
 pub(crate) fn prepared_before(backup: &BackupSummary) -> String {
     format!(
         "transactions that were prepared before {} and neither committed nor rolled back by the target \

@@ -164,8 +164,9 @@ fn the_targets_history_is_asked_of_the_archive_once_and_an_outage_after_that_cha
     scene.walpoint =
         scene.walpoint.with_config(|text| text.replace("retry_for = \"20s\"", "retry_for = \"300ms\""))?;
     let mut restored = scene.restore(&["--latest"])?;
-    // At the start PostgreSQL asks twice before it keeps the file, and each get is a listing and the object.
-    proxy.add(Rule::new(Fault::status(503, "SlowDown")).target("00000002.history").after(4));
+    // At the start PostgreSQL asks twice before it keeps the file, and each get is a listing and the object. That
+    // there is no 00000003.history is told with a look into the others.
+    proxy.add(Rule::new(Fault::status(503, "SlowDown")).target("00000002.history").after(5));
     restored.start_expect_ready(RECOVERY_LIMIT)?;
     let writes = restored.value("select pg_walfile_name(pg_current_wal_lsn())")?;
     assert!(writes.starts_with("00000003"), "{writes}");

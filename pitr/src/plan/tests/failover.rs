@@ -394,3 +394,16 @@ async fn a_parent_that_went_on_archiving_is_a_warning_to_who_named_no_timeline()
     let ended = reach(&test, &request(Target::Latest)).await;
     assert!(!left_out(&ended), "{:?}", ended.warnings);
 }
+
+#[tokio::test]
+async fn that_an_open_prepared_transaction_stops_postgresql_at_a_fork_is_said_where_one_can_be() {
+    let mut forked = forked();
+    for (max_prepared_xacts, is_said) in [(0, false), (5, true)] {
+        forked.backup.settings.max_prepared_xacts = max_prepared_xacts;
+        let test = archive_of(&forked, all, all).await;
+        let across = reach(&test, &request(Target::Latest)).await;
+        let before = reach(&test, &on(1, Target::Latest)).await;
+        let says = |plan: &RecoveryPlan| plan.notes.iter().any(|note| note.contains("hot_standby = off"));
+        assert_eq!((says(&across), says(&before)), (is_said, false), "{max_prepared_xacts}");
+    }
+}
