@@ -288,7 +288,7 @@ async fn read_edge(wal: &PathWal<'_>, from: Lsn, run: &Run) -> Result<Edge, Arch
                 return Ok(Edge::Joined(event.map(|event| EventAt { spot, event })));
             }
             Advance::Record(_) => {}
-            Advance::Invalid(_) if is_rest_of_a_record(wal, run).await? => return Ok(Edge::Joined(None)),
+            Advance::Invalid(_) if is_rest_of_a_record(wal, run) => return Ok(Edge::Joined(None)),
             Advance::Invalid(error) => return Ok(unlinked(wal, run, error.reason)),
             // The record goes on behind the run: then the next edge decides.
             Advance::End => return Ok(Edge::Joined(None)),
@@ -296,13 +296,11 @@ async fn read_edge(wal: &PathWal<'_>, from: Lsn, run: &Run) -> Result<Edge, Arch
     }
 }
 
-/// Whether a run is a tail that ends in the record with which it begins. Then nothing of it counts, and the zeros
-/// behind it do not speak against it.
-async fn is_rest_of_a_record(wal: &PathWal<'_>, run: &Run) -> Result<bool, ArchiveError> {
-    let tail = wal.link(run.first).filter(|link| link.is_open && run.first == run.last);
-    let Some(tail) = tail else { return Ok(false) };
-    let first_record = wal.facts(run.first).await?.first_record;
-    Ok(first_record.is_none_or(|first| first >= tail.end(wal.size())))
+/// Whether a run ends with a tail, and in the record that goes on at its beginning. Then nothing of it counts, and
+/// the zeros behind the tail do not speak against it.
+fn is_rest_of_a_record(wal: &PathWal<'_>, run: &Run) -> bool {
+    let is_open = wal.link(run.last).is_some_and(|link| link.is_open);
+    is_open && run.totals.last_start.is_none_or(|start| start < wal.start_of(run.first))
 }
 
 fn unlinked(wal: &PathWal<'_>, run: &Run, reason: String) -> Edge {
