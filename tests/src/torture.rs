@@ -90,8 +90,11 @@ impl<K: Copy + Display> Torture<'_, K> {
         trial: &mut impl FnMut(usize, K) -> Result<Reached>,
     ) -> Result<()> {
         let mut tally = Tally::new(self.operation);
-        let chosen = extent::choose(seed, count * self.kinds.len(), self.sample);
-        for index in chosen {
+        // One more request or fewer in another run: a point that is not met is replaced by another.
+        for index in extent::order(seed, count * self.kinds.len()) {
+            if tally.tried() >= self.sample {
+                break;
+            }
             let kind = self.kinds[index % self.kinds.len()];
             let number = index / self.kinds.len() + 1;
             tally.goes_on(number, &kind, || trial(number, kind));

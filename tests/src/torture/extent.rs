@@ -49,7 +49,7 @@ impl Extent {
     }
 }
 
-/// So many different numbers below `count`, or all of them.
-pub(super) fn choose(seed: u64, count: usize, wanted: usize) -> Vec<usize> {
-    index::sample(&mut StdRng::seed_from_u64(seed), count, wanted.min(count)).into_vec()
+/// The numbers below `count`, in an order of this seed.
+pub(super) fn order(seed: u64, count: usize) -> Vec<usize> {
+    index::sample(&mut StdRng::seed_from_u64(seed), count, count).into_vec()
 }
