@@ -347,7 +347,7 @@ impl Work {
             return Err(replaced(&self.base.data_directory));
         }
         self.sweep_took = sweep.took;
-        self.ahead.swept(&sweep.ready);
+        self.ahead.swept(sweep.ready);
         for seen in std::mem::take(&mut self.seen_meanwhile) {
             self.see(seen);
         }
@@ -434,7 +434,7 @@ async fn open_archive(
     let patience = open::Patience::Agent { request: deadline(settings, largest) };
     let gauge = gauge.clone();
     let measured = |store| Arc::new(Measured::new(store, gauge)) as Arc<_>;
-    Ok(Shipper::new(open::archive_to_write_through(settings, cluster, patience, measured).await?))
+    Ok(Shipper::several_at_once(open::archive_to_write_through(settings, cluster, patience, measured).await?))
 }
 
 fn segment_bytes(data_directory: &Path) -> Option<u64> {
