@@ -203,9 +203,11 @@ impl<'a> Found<'a> {
                     self.unusable.remove(number);
                     let is_contested = is_contested(state, variant, size);
                     let link = Link { is_contested, ..Link::new(*number, name, variant, cut, size) };
-                    if link.is_open && (cut.is_some() || has_lost_pieces(variant)) {
-                        let end = WhyGap::OnlyBeginning(link.end(size));
-                        self.unusable.insert(*number, (name, end));
+                    let end = link.end(size);
+                    // A fork at a segment's border cuts no segment, and tells all the same how far this one went.
+                    let went_on = step.end.is_some_and(|fork| end < fork);
+                    if link.is_open && (went_on || has_lost_pieces(variant)) {
+                        self.unusable.insert(*number, (name, WhyGap::OnlyBeginning(end)));
                     }
                     self.links.insert(*number, link);
                 }

@@ -10,11 +10,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use walpoint_tests::cluster::{Cluster, ClusterOptions};
+use walpoint_tests::cluster::{Cluster, ClusterOptions, Stop};
 use walpoint_tests::garage::Garage;
 use walpoint_tests::programs;
 use walpoint_tests::proxy::{Fault, Proxy, Rule};
 use walpoint_tests::scene::{RECOVERY_LIMIT, Scene};
+use walpoint_tests::user::User;
 use walpoint_tests::wait;
 
 /// What may be lost with the machine.
@@ -82,12 +83,21 @@ impl Writers {
     }
 }
 
-/// Loses everything at the moment that `choose` returns, and restores elsewhere.
-fn lose_the_machine(mut scene: Scene, choose: impl FnOnce(&Cluster) -> Result<()>) -> Result<()> {
+/// Loses everything after some load, at the moment that `choose` returns, and restores elsewhere.
+fn lose_the_machine(scene: Scene, choose: impl FnOnce(&Cluster) -> Result<()>) -> Result<()> {
     scene.backup()?;
-    let mut agent = Agent::start(&scene)?;
+    let agent = Agent::start(&scene)?;
+    lose_after(LOAD, scene, agent, choose)
+}
+
+fn lose_after(
+    load: Duration,
+    mut scene: Scene,
+    mut agent: Agent,
+    choose: impl FnOnce(&Cluster) -> Result<()>,
+) -> Result<()> {
     let writers = Writers::start(&scene.cluster)?;
-    std::thread::sleep(LOAD);
+    std::thread::sleep(load);
     choose(&scene.cluster)?;
     if let Some(status) = agent.0.try_wait()? {
         bail!("the agent ended with {status}\n{}", log(&scene));
@@ -156,6 +166,26 @@ fn while_segments_are_switched_no_acknowledged_commit_is_lost() -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// A clean shutdown and a `recovery.signal` make the server begin another timeline, as a promotion does.
+#[test]
+fn right_after_a_timeline_switch_no_acknowledged_commit_is_lost() -> Result<()> {
+    let Some(postgres) = programs::distribution_postgres()? else { return Ok(()) };
+    let Some(garage) = Garage::shared()? else { return Ok(()) };
+    let mut scene = Scene::on_garage(&postgres, garage, large_segments())?;
+    scene.backup()?;
+    let agent = Agent::start(&scene)?;
+    scene.cluster.execute("create table before(n int)")?;
+    scene.cluster.stop(Stop::Fast)?;
+    scene.cluster.configure("restore_command = 'false'")?;
+    let signal = scene.cluster.data().join("recovery.signal");
+    std::fs::write(&signal, "")?;
+    User::current()?.own(&signal)?;
+    scene.cluster.start()?;
+    let timeline = scene.cluster.value("select timeline_id from pg_control_checkpoint()")?;
+    ensure!(timeline == "2", "it is on timeline {timeline}");
+    lose_after(Duration::from_secs(4), scene, agent, |_| Ok(()))
 }
 
 #[test]
