@@ -10,6 +10,7 @@ use super::replaced;
 use super::report::{AgentFacts, Disk, Report, StoreFacts, Tail, Waiting};
 use super::serve::{Order, Status};
 use crate::config::Settings;
+use crate::data_directory::free_bytes;
 use crate::exit::{Failure, Status as ExitStatus};
 use crate::open;
 use crate::ship::cluster::HookCluster;
@@ -439,9 +440,4 @@ async fn open_archive(
 
 fn segment_bytes(data_directory: &Path) -> Option<u64> {
     HookCluster::in_directory(data_directory).ok()?.segment_size().map(SegmentSize::bytes)
-}
-
-fn free_bytes(path: &Path) -> Option<u64> {
-    let found = rustix::fs::statvfs(path).ok()?;
-    Some(found.f_bavail.saturating_mul(found.f_frsize))
 }

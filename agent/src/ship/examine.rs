@@ -55,13 +55,14 @@ pub fn look(
     before: Option<(SegmentName, PathBuf)>,
     sealing: impl FnOnce(u64) -> io::Result<Sealing>,
 ) -> Result<Looked, Failure> {
-    let carry = match begins_within_a_record(source)? {
+    let fits = source.size() <= SEALED_IN_MEMORY;
+    let carry = match begins_within_a_record(source)? || !fits {
         true => carry_from(before, cluster),
         false => Carry::Unknown,
     };
     let of = SurveyOf { name, partial, file_size: source.size(), expected: Some(cluster), carry };
     let mut surveyor = Surveyor::new(of);
-    let (content, sealed) = match source.size() <= SEALED_IN_MEMORY {
+    let (content, sealed) = match fits {
         true => seal(source, &mut surveyor, sealing).map(|sealed| (sealed.content(), Some(sealed)))?,
         false => (hash(source, &mut surveyor)?, None),
     };

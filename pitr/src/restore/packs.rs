@@ -9,22 +9,22 @@
 //! small files alone fetches their pieces by range ([`read_files`]).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::{StreamExt, TryStreamExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use walpoint_archive::fault_point::panic_for_a_test;
 use walpoint_archive::pack::{PiecePlace, open_pack, read_frame, read_piece};
 use walpoint_archive::summary::StoredObject;
 use walpoint_archive::{Archive, ArchiveError, KeyRing, ObjectKey, StoredHash};
 
 use super::error::RestoreError;
-use super::site::{NewFile, Place, Site};
+use super::site::{NewFile, Site};
 use super::stopped;
+use super::to_disk::{self, ToDisk};
 use crate::progress::Progress;
 
 /// A pack and what of it goes where.
@@ -80,7 +80,7 @@ impl Remaining {
 }
 
 /// Fetches all packs and writes all their pieces. When it returns, with an error too,
-/// nothing is being written any more.
+/// no more bytes are written; the disk may still be busy with some.
 pub(super) async fn write_all(
     archive: &Archive,
     packs: Vec<PackWork>,
@@ -92,7 +92,7 @@ pub(super) async fn write_all(
     let permits = Arc::new(Semaphore::new(workers.get()));
     let remaining = Arc::new(Remaining::of(&packs, files.len()));
     progress.add_files(remaining.empty_files());
-    let (to_disk, written) = mpsc::channel(WAITING);
+    let (to_disk, written) = to_disk::channel();
     let work = Work { files, remaining, site: Arc::clone(&site), to_disk };
     let writing = async {
         // Nothing comes after it: then the sending ends, too.
@@ -105,36 +105,11 @@ pub(super) async fn write_all(
         }
         Ok(())
     };
-    let restored = futures::try_join!(writing, send_to_disk(written, &site)).map(drop);
+    let restored = futures::try_join!(writing, written.send(&site)).map(drop);
     // A write that has begun cannot be called off, and it holds its permit until it is done.
     let all = u32::try_from(workers.get()).unwrap_or(u32::MAX);
     drop(permits.acquire_many(all).await);
     restored
-}
-
-/// After so many bytes of a file the disk is told to write them.
-const MUCH: u64 = 16 << 20;
-
-/// How many files the disk writes at once, and how many wait for it.
-const SENDING: usize = 4;
-const WAITING: usize = 16;
-
-/// A file with bytes that are not on the disk yet.
-type Unwritten = (Place, File);
-
-/// Has the disk write while further packs are opened. All of it is made durable at the end, which then has little
-/// left to wait for; what the disk refuses now it may not report again, so it counts.
-async fn send_to_disk(written: mpsc::Receiver<Unwritten>, site: &Arc<Site>) -> Result<(), RestoreError> {
-    let files = futures::stream::unfold(written, |mut written| async {
-        let file = written.recv().await?;
-        Some((file, written))
-    });
-    let send = |(place, file): Unwritten| {
-        let site = Arc::clone(site);
-        let sent = tokio::task::spawn_blocking(move || site.sync_data(&place, &file));
-        async { sent.await.map_err(|_| stopped())? }
-    };
-    files.map(send).buffer_unordered(SENDING).try_for_each(|()| std::future::ready(Ok(()))).await
 }
 
 /// What all packs are written with.
@@ -143,7 +118,7 @@ struct Work {
     files: Arc<Vec<NewFile>>,
     remaining: Arc<Remaining>,
     site: Arc<Site>,
-    to_disk: mpsc::Sender<Unwritten>,
+    to_disk: ToDisk,
 }
 
 /// Most pieces of one pack that are fetched one by one: more would take longer than all of it.
@@ -278,20 +253,10 @@ impl Work {
             self.site.write(place, &open, piece.offset, &plain)?;
             written.bytes += plain.len() as u64;
             written.files += u64::from(self.remaining.one_piece_less(index));
-            unsent += plain.len() as u64;
-            if unsent >= MUCH {
-                unsent = 0;
-                self.send(place, &open);
-            }
+            self.to_disk.wrote(place, &open, plain.len(), &mut unsent);
         }
+        self.to_disk.end_of_pack(place, &open, unsent);
         Ok(())
-    }
-
-    /// Waits while the disk has enough to do. Where nobody sends any more, all is over anyway.
-    fn send(&self, place: &Place, open: &File) {
-        if let Ok(file) = open.try_clone() {
-            let _ = self.to_disk.blocking_send((place.clone(), file));
-        }
     }
 }
 

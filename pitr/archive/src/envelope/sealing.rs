@@ -42,16 +42,26 @@ impl SealedContent {
 
 impl Sealer {
     /// Begins to seal content of so many bytes. It is held in memory once it is compressed. So many `threads`
-    /// compress it beside the one that brings it; with none, that one does it.
+    /// compress it beside the one that brings it; with none, or where none can be started, that one does it.
     ///
     /// # Errors
-    /// When the compressor or its threads cannot be started.
+    /// When the compressor cannot be set up.
     pub fn begin(&self, plain_size: u64, threads: u32) -> io::Result<Sealing> {
         panic_for_a_test("sealing");
         let mut compressor = compress::compressor(Vec::new(), self.level(), Some(plain_size))?;
-        compressor.multithread(threads)?;
+        compressor.multithread(startable(threads))?;
         Ok(Sealing { sealer: self.clone(), hasher: ContentHasher::new(), size: 0, compressor })
     }
+}
+
+/// So many threads, if the host lets them be started; else none. The compressor starts its own only when it is given
+/// something, and fails then: an archiver must not stand still because the host is short of tasks.
+fn startable(threads: u32) -> u32 {
+    let tried: Vec<_> =
+        (0..threads).map(|_| std::thread::Builder::new().spawn(std::thread::yield_now)).collect();
+    let all = tried.iter().all(Result::is_ok);
+    tried.into_iter().flatten().for_each(|thread| drop(thread.join()));
+    if all { threads } else { 0 }
 }
 
 impl Sealing {
