@@ -4,6 +4,7 @@
 mod archiving;
 mod connection;
 mod error;
+mod flushed;
 mod online_backup;
 mod server;
 
@@ -17,6 +18,7 @@ use tokio_postgres::{Client, Config, NoTls, Row};
 pub use archiving::{ArchiverStatistics, WalFile};
 pub use connection::holds_password;
 pub use error::SessionError;
+pub use flushed::Flushed;
 pub use online_backup::{Position, StoppedBackup};
 pub use server::Server;
 

@@ -7,6 +7,7 @@ pub mod get;
 pub mod ground;
 pub mod histories;
 pub mod hook;
+pub mod live_tail;
 pub mod look_ahead;
 pub mod pace;
 pub mod protocol;

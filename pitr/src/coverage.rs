@@ -7,10 +7,13 @@
 //! be replayed if it were handed out. Here it is cut off at the fork: the first segment of
 //! a timeline begins with a copy of its parent's WAL, and where that file is missing the
 //! parent's own serves up to the fork and no further.
+//!
+//! A segment of which only the tail was shipped serves as far as the tail goes. WAL behind
+//! that, when there is some, does not continue it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use walpoint_archive::{Catalog, ContentId, Usable, Variant};
+use walpoint_archive::{Catalog, ContentId, SegmentState, Usable, Variant};
 use walpoint_wal::{Lsn, PathStep, SegmentName, SegmentSize, TimelineId};
 
 use crate::path::TimelinePath;
@@ -52,9 +55,12 @@ pub struct Link<'a> {
     pub variant: &'a Variant,
     /// Where the timeline that it is named for is left, when that is inside it.
     pub cut: Option<Lsn>,
-    /// Another content stands, stood or was refused under this name: what the metadata of
-    /// the segments behind it say of their run may go back to that one.
+    /// Another content stands, stood or was refused under this name, or was shipped before it
+    /// was complete: what the metadata of the segments behind it say of their run may go back
+    /// to that one.
     pub is_contested: bool,
+    /// It is a tail that reaches neither that place nor the segment's end.
+    pub is_open: bool,
 }
 
 /// Segments that are needed on the way and cannot be used.
@@ -81,6 +87,9 @@ pub enum WhyGap {
     Ambiguous(Vec<ContentId>),
     /// Its metadata cannot be read: what is wrong with them.
     Illegible(String),
+    /// It was shipped while it was being written, and what is known to have been behind this
+    /// place is not there.
+    OnlyBeginning(Lsn),
 }
 
 impl<'a> Coverage<'a> {
@@ -115,7 +124,7 @@ impl<'a> Coverage<'a> {
         let begun = steps.filter(|step| step.begin.segment_number(self.size) <= number);
         let holder = |step: &PathStep| {
             let state = catalog.wal.get(&step.timeline)?.get(&number)?;
-            match state.usable() {
+            match state.available() {
                 Usable::One(variant) if self.illegible.why(variant).is_none() => {
                     Some((step.timeline, variant))
                 }
@@ -129,6 +138,26 @@ impl<'a> Coverage<'a> {
     pub fn gap_after(&self, number: u64) -> Option<&Gap> {
         let first = |gap: &Gap| gap.first.number(self.size).ok();
         self.gaps.iter().find(|gap| first(gap).is_some_and(|first| first == number || first == number + 1))
+    }
+}
+
+impl<'a> Link<'a> {
+    fn new(
+        number: u64,
+        name: SegmentName,
+        variant: &'a Variant,
+        cut: Option<Lsn>,
+        size: SegmentSize,
+    ) -> Link<'a> {
+        let end = cut.unwrap_or(Lsn(number.saturating_add(1).saturating_mul(size.bytes())));
+        let is_open = end_of(variant, number, size) < end;
+        Link { number, name, variant, cut, is_contested: false, is_open }
+    }
+
+    /// How far it serves.
+    pub fn end(&self, size: SegmentSize) -> Lsn {
+        let end = end_of(self.variant, self.number, size);
+        self.cut.map_or(end, |cut| cut.min(end))
     }
 }
 
@@ -163,15 +192,28 @@ impl<'a> Found<'a> {
         for (number, state) in segments.range(first..=last) {
             let Some(name) = SegmentName::from_number(step.timeline, *number, size) else { continue };
             let cut = step.end.filter(|end| end.segment_number(size) == *number);
-            match state.usable() {
+            match state.available() {
+                // All that it has is the copy of its parent's WAL, and not all of that.
+                Usable::One(variant) if is_tail_to(variant, *number, step.begin, size) => {}
                 Usable::One(variant) if illegible.why(variant).is_some() => {
                     let why = illegible.why(variant).unwrap_or_default().to_owned();
                     self.unusable.insert(*number, (name, WhyGap::Illegible(why)));
                 }
                 Usable::One(variant) => {
                     self.unusable.remove(number);
-                    let is_contested = state.is_contested();
-                    self.links.insert(*number, Link { number: *number, name, variant, cut, is_contested });
+                    let is_contested = is_contested(state, variant, size);
+                    let link = Link { is_contested, ..Link::new(*number, name, variant, cut, size) };
+                    let end = link.end(size);
+                    // A fork at a segment's border cuts no segment, and tells all the same how far this one went.
+                    let went_on = step.end.is_some_and(|fork| end < fork);
+                    if link.is_open && (went_on || has_lost_pieces(variant)) {
+                        self.unusable.insert(*number, (name, WhyGap::OnlyBeginning(end)));
+                    }
+                    self.links.insert(*number, link);
+                }
+                // Pieces without the first one show that it existed.
+                Usable::Nothing if !state.chunks.is_empty() => {
+                    self.unusable.insert(*number, (name, WhyGap::Missing));
                 }
                 Usable::Nothing => {}
                 Usable::Ambiguous(variants) => {
@@ -181,6 +223,28 @@ impl<'a> Found<'a> {
             }
         }
     }
+}
+
+/// Whether its neighbours' metadata may speak of another content than `standing`: one that somebody archived,
+/// or a tail with the whole of it.
+fn is_contested(state: &SegmentState, standing: &Variant, size: SegmentSize) -> bool {
+    let whole = state.tail.as_ref().filter(|tail| tail.reaches(size.bytes()));
+    state.is_contested() || whole.is_some_and(|tail| tail.content != standing.content)
+}
+
+/// Whether it is a tail that goes no further than `lsn`, where a timeline begins.
+fn is_tail_to(variant: &Variant, number: u64, lsn: Lsn, size: SegmentSize) -> bool {
+    variant.tail.is_some() && end_of(variant, number, size) <= lsn
+}
+
+fn has_lost_pieces(variant: &Variant) -> bool {
+    variant.tail.as_ref().is_some_and(|tail| tail.lost_to.is_some())
+}
+
+/// Where the bytes of a stored segment end: its own end, or that of its tail.
+fn end_of(variant: &Variant, number: u64, size: SegmentSize) -> Lsn {
+    let bytes = variant.tail.as_ref().map_or(size.bytes(), |tail| u64::from(tail.end()).min(size.bytes()));
+    Lsn(number.saturating_mul(size.bytes()).saturating_add(bytes))
 }
 
 /// Number of the segment that holds the last byte before `end`.
@@ -193,7 +257,7 @@ fn into_stretches<'a>(links: impl Iterator<Item = Link<'a>>) -> Vec<Stretch<'a>>
     for link in links {
         let open = stretches.last_mut().filter(|stretch| {
             let last = stretch.links.last();
-            last.is_some_and(|last| last.cut.is_none() && last.number + 1 == link.number)
+            last.is_some_and(|last| last.cut.is_none() && !last.is_open && last.number + 1 == link.number)
         });
         match open {
             Some(stretch) => stretch.links.push(link),
@@ -216,11 +280,11 @@ impl Holes<'_> {
         for pair in stretches.windows(2) {
             if let [before, after] = pair {
                 let last = after.first().saturating_sub(1);
-                self.split(first_unserved(before), last.max(before.last()), &mut gaps);
+                self.split(self.first_unserved(before), last.max(before.last()), &mut gaps);
             }
         }
         if let (Some(last), Some(to)) = (stretches.last(), self.known_end()) {
-            let from = first_unserved(last);
+            let from = self.first_unserved(last);
             // Nothing of the newest timeline is there, and all that leads to it is.
             let ends_at_fork = self.reaches_newest(last) && self.unusable.range(from..).next().is_none();
             if !ends_at_fork {
@@ -230,9 +294,16 @@ impl Holes<'_> {
         gaps
     }
 
+    /// The first segment after a stretch of which something is not served by it.
+    fn first_unserved(&self, stretch: &Stretch<'_>) -> u64 {
+        let last = stretch.last();
+        let is_cut = stretch.links.last().is_some_and(|link| link.cut.is_some());
+        if is_cut || self.unusable.contains_key(&last) { last } else { last.saturating_add(1) }
+    }
+
     fn reaches_newest(&self, last: &Stretch<'_>) -> bool {
         let begin = self.path.steps.last().map_or(Lsn::ZERO, |step| step.begin);
-        let cut = last.links.last().and_then(|link| link.cut);
+        let cut = last.links.last().filter(|link| !link.is_open).and_then(|link| link.cut);
         cut.is_some_and(|cut| cut >= begin)
     }
 
@@ -278,12 +349,6 @@ impl Holes<'_> {
         let why = if self.path.steps.iter().any(on_path) { WhyGap::OnlyPartial } else { WhyGap::Missing };
         Some(Gap { timeline, first: first_name, last: last_name, why })
     }
-}
-
-/// The first segment after a stretch of which something is not served by it.
-fn first_unserved(stretch: &Stretch<'_>) -> u64 {
-    let cut = stretch.links.last().is_some_and(|link| link.cut.is_some());
-    if cut { stretch.last() } else { stretch.last().saturating_add(1) }
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod deliver;
 mod error;
 mod header;
 mod own_history;
+mod tail;
 mod temporary;
 #[cfg(test)]
 mod tests;
@@ -43,6 +44,10 @@ pub struct GetRequest {
     pub segment_size: SegmentSize,
     /// What its recovery needs, when that is known.
     pub contract: Option<Contract>,
+    /// Whether what was shipped of a segment before it was complete may stand in for it. Only in
+    /// a recovery with an end: a standby would archive it as the whole segment, or take its end
+    /// for the end of what its primary has.
+    pub may_use_tail: bool,
 }
 
 /// The answer, when it is one that recovery goes on with.
@@ -115,7 +120,7 @@ async fn get_segment(
     match contract.judge(&request.name) {
         Need::PastFork => Ok(no_such_file("its timeline was left before it begins")),
         Need::Beyond => Ok(get_beyond(archive, request, PATIENCE_BEYOND).await),
-        Need::Needed => get_needed(archive, request).await,
+        Need::Needed => get_needed(archive, request, contract, segment).await,
         Need::NotOnPath => get_plain(archive, request).await,
     }
 }
@@ -130,15 +135,29 @@ async fn get_beyond(archive: &Archive, request: &GetRequest, patience: Duration)
     }
 }
 
-async fn get_needed(archive: &Archive, request: &GetRequest) -> Result<GetOutcome, GetError> {
-    // A `.partial` of the same segment does not stand in for it: it ends where nobody
-    // says, and PostgreSQL would take it for whole.
-    match find_and_deliver(archive, request).await? {
-        true => Ok(GetOutcome::Delivered),
-        false => {
-            Err(GetError::Gap { name: request.name, proof: "the recovery contract needs it".to_owned() })
+async fn get_needed(
+    archive: &Archive,
+    request: &GetRequest,
+    contract: &Contract,
+    segment: SegmentName,
+) -> Result<GetOutcome, GetError> {
+    // Twice at most: when the whole segment has come, the pieces of its tail go.
+    for is_last in [false, true] {
+        // A `.partial` of the same segment does not stand in for it: it ends where nobody
+        // says, and PostgreSQL would take it for whole.
+        if find_and_deliver(archive, request).await? {
+            return Ok(GetOutcome::Delivered);
+        }
+        match tail::find_and_deliver(archive, request, contract, segment).await {
+            Ok(true) => return Ok(GetOutcome::Delivered),
+            Ok(false) => break,
+            Err(GetError::Archive(error)) if error.is_not_found() && !is_last => {}
+            Err(error) => return Err(error),
         }
     }
+    let followed_since = witness::followed_since(archive, segment).await?;
+    let proof = "the recovery contract needs it".to_owned();
+    Err(GetError::Gap { name: request.name, proof, followed_since })
 }
 
 /// By the rules that hold when nobody said what is needed.
@@ -152,11 +171,14 @@ async fn get_plain(archive: &Archive, request: &GetRequest) -> Result<GetOutcome
         match witness::of(archive, request).await? {
             witness::Testimony::Nothing => return Ok(no_such_file("the archive does not have it")),
             witness::Testimony::ThereNow => {}
-            witness::Testimony::Existed(proof) => return Err(GetError::Gap { name: request.name, proof }),
+            witness::Testimony::Existed(proof) => return gap(request, proof),
         }
     }
-    let proof = "it is listed and cannot be found".to_owned();
-    Err(GetError::Gap { name: request.name, proof })
+    gap(request, "it is listed and cannot be found".to_owned())
+}
+
+fn gap(request: &GetRequest, proof: String) -> Result<GetOutcome, GetError> {
+    Err(GetError::Gap { name: request.name, proof, followed_since: None })
 }
 
 /// Whether the archive has the file, which then is at its destination.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use walpoint_archive::{BackupSummary, Catalog};
+use walpoint_archive::{BackupSummary, Catalog, SegmentState};
 use walpoint_wal::{Lsn, PathStep, TimelineHistory, TimelineId};
 
 use crate::target::TargetTimeline;
@@ -83,7 +83,7 @@ pub struct Rival {
 /// The parent of the path's timeline when its server went on archiving behind the fork:
 /// it has WAL there that is newer than the child's beginning. After a deliberate step
 /// back in time the parent's WAL is the older one, and no rival.
-pub fn rival_parent(catalog: &Catalog, path: &TimelinePath) -> Option<Rival> {
+pub fn rival_parent<'c>(catalog: &'c Catalog, path: &TimelinePath) -> Option<Rival> {
     let size = catalog.cluster.segment_size;
     let parent = path.steps.iter().rev().find(|step| step.end.is_some())?;
     let fork = parent.end?;
@@ -91,7 +91,8 @@ pub fn rival_parent(catalog: &Catalog, path: &TimelinePath) -> Option<Rival> {
     let first = fork.segment_number(size);
     let stored = |timeline: TimelineId| {
         let segments = catalog.wal.get(&timeline).into_iter().flat_map(move |it| it.range(first..));
-        segments.flat_map(|(_, state)| state.standing()).map(|variant| variant.stored_at)
+        let stored = |state: &'c SegmentState| state.standing().into_iter().chain(&state.tail);
+        segments.flat_map(move |(_, state)| stored(state)).map(|variant| variant.stored_at)
     };
     let newest_of_parent = stored(parent.timeline).max()?;
     let oldest_of_child = stored(path.timeline).min();

@@ -99,7 +99,7 @@ async fn plan_with(
     backups: &[&BackupSummary],
 ) -> Result<PlanOutcome, ArchiveError> {
     let chains = chains(wal, Content::Read).await?;
-    let finder = Finder { wal, chains: &chains, backups };
+    let finder = Finder { wal, chains: &chains, backups, idle: &catalog.idle };
     match find(finder, &request.target, request.exclusive).await? {
         Sought::Found(hit) => Builder { catalog, request, chosen, finder }.build(hit).await,
         Sought::Missing(missing) => {

@@ -9,10 +9,11 @@ pub(crate) mod wal;
 use std::collections::BTreeMap;
 
 use walpoint_archive::facts::FORMAT;
+use walpoint_archive::store::Listed;
 use walpoint_archive::summary::{BackupBytes, ManifestObject, Position, ServerFacts, Settings};
 use walpoint_archive::{
-    BackupId, BackupKind, BackupSummary, Catalog, Cluster, ContentHash, Layout, SegmentState, StoredHash,
-    Variant, WriterId,
+    BackupId, BackupKind, BackupSummary, Catalog, ChunkName, Cluster, ContentHash, Layout, SegmentState,
+    StoredHash, Variant, WriterId,
 };
 use walpoint_wal::{
     Lsn, SegmentName, SegmentSize, SystemIdentifier, TimelineHistory, TimelineId, Timestamp, WalFileName,
@@ -76,9 +77,35 @@ pub(crate) fn state(name: WalFileName, contents: &[u8]) -> SegmentState {
     let variant = |content: &u8| {
         let content = ContentHash::of(&[*content]).id();
         let key = Layout::new(SYSTEM).wal(&name, content, false);
-        Variant { name, content, key, stored_size: 1000, stored_at: None, encrypted: false, refused: false }
+        Variant {
+            name,
+            content,
+            key,
+            stored_size: 1000,
+            stored_at: None,
+            encrypted: false,
+            refused: false,
+            tail: None,
+        }
     };
-    SegmentState { variants: contents.iter().map(variant).collect(), refused: Vec::new() }
+    SegmentState { variants: contents.iter().map(variant).collect(), ..SegmentState::default() }
+}
+
+/// Puts the beginning of a segment into a catalog, as pieces `(from, to)` of it.
+pub(crate) fn ship(catalog: &mut Catalog, name: SegmentName, pieces: &[(u32, u32)]) {
+    let layout = Layout::new(SYSTEM);
+    // The bytes are as good as their number.
+    let hash = |length: u32| match length {
+        0 => ContentHash::of(&[]).id(),
+        length => ContentHash::of(format!("{name} {length}").as_bytes()).id(),
+    };
+    let listed = |(from, to): &(u32, u32)| {
+        let content = ContentHash::of(&from.to_le_bytes()).id();
+        let chunk = ChunkName { from: *from, to: *to, before: hash(*from), after: hash(*to), content };
+        Listed { key: layout.chunk(&name, chunk, false), size: 100, modified: None }
+    };
+    let state = SegmentState::from_listing(&layout, &pieces.iter().map(listed).collect::<Vec<_>>());
+    catalog.wal.entry(name.timeline).or_default().insert(name.number(size()).unwrap(), state);
 }
 
 /// A backup on `timeline` from `start` to `stop`, the `number`th second of the model's time.

@@ -117,7 +117,7 @@ async fn window_of(
     let backups = on_path(&backups, &coverage.path);
     let wal = PathWal::new(source, coverage);
     let chains = chains(&wal, content).await?;
-    let finder = Finder { wal: &wal, chains: &chains, backups: &backups };
+    let finder = Finder { wal: &wal, chains: &chains, backups: &backups, idle: &catalog.idle };
     let ranges = match content {
         Content::Read => reachable(finder).await?,
         Content::Sealed => reachable_by_metadata(finder).await?,
@@ -158,7 +158,7 @@ fn own_begin(wal: &PathWal<'_>, catalog: &Catalog) -> Lsn {
     let number = begin.segment_number(wal.size());
     let Some(parent) = steps.next() else { return begin };
     let own = catalog.wal.get(&parent.timeline).and_then(|segments| segments.get(&number));
-    match own.map(SegmentState::usable) {
+    match own.map(SegmentState::available) {
         Some(Usable::One(_)) => begin,
         _ => wal.start_of(number).max(parent.begin),
     }

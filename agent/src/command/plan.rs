@@ -60,12 +60,20 @@ pub async fn make(
 }
 
 async fn planned(chosen: &Chosen, request: &TargetRequest) -> Result<PlanOutcome, PlanError> {
-    let catalog = chosen.archive.catalog(CatalogScope::All).await?;
-    let mut outcome = plan(&chosen.archive, &catalog, request).await?;
+    let mut outcome = match listed_and_planned(chosen, request).await {
+        // The pieces of a tail go when the whole segment has come, also while somebody plans.
+        Err(PlanError::Archive(error)) if error.is_not_found() => listed_and_planned(chosen, request).await?,
+        outcome => outcome?,
+    };
     if let PlanOutcome::Reachable(plan) = &mut outcome {
         plan.notes.extend(report::subscriptions(&plan.backup));
     }
     Ok(outcome)
+}
+
+async fn listed_and_planned(chosen: &Chosen, request: &TargetRequest) -> Result<PlanOutcome, PlanError> {
+    let catalog = chosen.archive.catalog(CatalogScope::All).await?;
+    plan(&chosen.archive, &catalog, request).await
 }
 
 /// Plans encrypted WAL for which there is no key: what its metadata show.

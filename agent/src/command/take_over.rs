@@ -12,7 +12,7 @@ mod settings;
 use std::path::Path;
 
 use walpoint_archive::durable::{self, Placement};
-use walpoint_archive::{Archive, ArchiveError, CatalogScope, ObjectKey, WriterId};
+use walpoint_archive::{Archive, ArchiveError, CatalogScope, ObjectKey, SegmentState, WriterId};
 use walpoint_pitr::postgresql_conf::UnwritableValue;
 use walpoint_pitr::recovery_settings::without_recovery;
 use walpoint_wal::control_file::DbState;
@@ -105,9 +105,13 @@ async fn objects_of(archive: &Archive, timeline: TimelineId) -> Result<Vec<Objec
     }
     let catalog = archive.catalog(CatalogScope::All).await?;
     let segments = catalog.wal.get(&timeline).into_iter().flat_map(|segments| segments.values());
-    let with_content: Vec<_> = segments.filter(|state| !state.standing().is_empty()).collect();
-    for state in [with_content.first(), with_content.last()].into_iter().flatten() {
-        keys.extend(state.standing().into_iter().map(|variant| variant.key.clone()));
+    let objects = |state: &SegmentState| {
+        let stored = state.standing().into_iter().chain(&state.tail);
+        stored.map(|variant| variant.key.clone()).collect::<Vec<_>>()
+    };
+    let with_content: Vec<_> = segments.map(objects).filter(|keys| !keys.is_empty()).collect();
+    for own in [with_content.first(), with_content.last()].into_iter().flatten() {
+        keys.extend(own.iter().cloned());
     }
     Ok(keys)
 }

@@ -14,8 +14,15 @@ use walpoint_wal::SystemIdentifier;
 /// Carries out `window`.
 pub async fn run(settings: &Settings, args: &WindowArgs, as_json: bool) -> Result<Ending, Failure> {
     let chosen = cluster_choice::open(settings, args.cluster).await?;
-    let catalog = chosen.archive.catalog(CatalogScope::All).await?;
-    let window = window(&chosen.archive, &catalog).await?;
+    let mut catalog = chosen.archive.catalog(CatalogScope::All).await?;
+    let window = match window(&chosen.archive, &catalog).await {
+        // The pieces of a tail go when the whole segment has come, also while somebody looks.
+        Err(error) if error.is_not_found() => {
+            catalog = chosen.archive.catalog(CatalogScope::All).await?;
+            window(&chosen.archive, &catalog).await?
+        }
+        shown => shown?,
+    };
     let cluster = chosen.cluster.system_identifier;
     let text = if as_json {
         let damaged = list::unreadable(&catalog);

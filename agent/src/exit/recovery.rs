@@ -79,7 +79,7 @@ mod tests {
             (GetError::WrongCluster { what: text(), expected, found }, Status::WrongCluster),
             (GetError::SegmentSize { expected: 1, found: 2 }, Status::WrongCluster),
             (GetError::Contradicted { name, key, what: text() }, Status::Damaged),
-            (GetError::Gap { name, proof: text() }, Status::Failed),
+            (GetError::Gap { name, proof: text(), followed_since: None }, Status::Failed),
             (
                 GetError::Io { path: "/x".into(), verb: "write", source: io::Error::other("why") },
                 Status::Failed,

@@ -154,7 +154,7 @@ impl Session {
     }
 }
 
-fn parse_timeline(doing: &str, hex: &str) -> Result<TimelineId, SessionError> {
+pub(super) fn parse_timeline(doing: &str, hex: &str) -> Result<TimelineId, SessionError> {
     let number = u32::from_str_radix(hex, 16).ok();
     number.and_then(TimelineId::new).ok_or_else(|| SessionError::Statement {
         doing: doing.to_owned(),

@@ -128,7 +128,7 @@ fn carry_from(before: Option<(SegmentName, PathBuf)>, cluster: SystemIdentifier)
     found.map_or(Carry::Unknown, Carry::Known)
 }
 
-fn carry_out(name: SegmentName, path: &Path, cluster: SystemIdentifier) -> Option<CarryOver> {
+pub(super) fn carry_out(name: SegmentName, path: &Path, cluster: SystemIdentifier) -> Option<CarryOver> {
     let source = Source::open(path).ok()?;
     let first_page = source.read_at(0, PAGE_SIZE).ok()?;
     let tail = source.read_at(source.size().saturating_sub(TAIL as u64), TAIL).ok()?;

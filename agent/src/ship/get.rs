@@ -8,13 +8,13 @@ use crate::data_directory;
 use crate::exit::{Ending, Failure, Status};
 use crate::open::{self, Patience};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use walpoint_archive::store::StoreErrorKind;
 use walpoint_archive::{Archive, ArchiveError};
 use walpoint_pitr::contract::Contract;
 use walpoint_pitr::get::{GetError, GetOutcome, GetRequest, can_do_without, deliver_own_history, get};
-use walpoint_pitr::recovery_settings::STANDBY_SIGNAL;
-use walpoint_wal::{SegmentSize, SystemIdentifier, WalFileName};
+use walpoint_pitr::recovery_settings::{RECOVERY_SIGNAL, STANDBY_SIGNAL};
+use walpoint_wal::{SegmentSize, SystemIdentifier, Timestamp, WalFileName};
 
 /// Pause before the second try; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -93,6 +93,8 @@ struct Question {
     /// None when only the archive can tell: PostgreSQL is later than this program, and there is no contract.
     segment_size: Option<SegmentSize>,
     contract: Option<Contract>,
+    /// It is asked for by a recovery that is to end, and by no standby.
+    may_use_tail: bool,
 }
 
 impl Question {
@@ -110,6 +112,7 @@ impl Question {
             system_identifier: cluster.system_identifier,
             segment_size: cluster.segment_size().or(promised),
             contract,
+            may_use_tail: beside.join(RECOVERY_SIGNAL).exists() && !beside.join(STANDBY_SIGNAL).exists(),
         })
     }
 
@@ -133,6 +136,7 @@ impl Question {
             system_identifier: self.system_identifier,
             segment_size,
             contract: self.contract.clone(),
+            may_use_tail: self.may_use_tail,
         }
     }
 
@@ -239,6 +243,7 @@ enum Again {
 
 async fn ask(settings: &Settings, question: &Question, left: Duration) -> Result<GetOutcome, Unanswered> {
     let opened = open::archive(settings, question.system_identifier, Patience::For(left)).await;
+    let in_flight = settings.check.in_flight;
     let archive = opened.map_err(|failure| {
         let again = if failure.status == Status::Failed { Again::MayPass } else { Again::No };
         Unanswered { failure, again }
@@ -246,11 +251,18 @@ async fn ask(settings: &Settings, question: &Question, left: Duration) -> Result
     question
         .put_to(&archive)
         .await
-        .map_err(|error| Unanswered { again: again_after(&error), failure: error.into() })
+        .map_err(|error| Unanswered { again: again_after(&error, in_flight, now()), failure: error.into() })
 }
 
-fn again_after(error: &GetError) -> Again {
-    let GetError::Archive(error) = error else { return Again::No };
+fn again_after(error: &GetError, in_flight: Duration, now: Timestamp) -> Again {
+    let error = match error {
+        // Segments are pushed several at a time: one before what came a moment ago may be on its way.
+        GetError::Gap { followed_since: Some(since), .. } if is_younger(*since, in_flight, now) => {
+            return Again::MayPass;
+        }
+        GetError::Archive(error) => error,
+        _ => return Again::No,
+    };
     match error {
         ArchiveError::Store(error) => match error.kind {
             StoreErrorKind::Damaged => Again::Once,
@@ -267,10 +279,24 @@ fn again_after(error: &GetError) -> Again {
     }
 }
 
+fn is_younger(since: Timestamp, age: Duration, now: Timestamp) -> bool {
+    let age = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
+    now.0.saturating_sub(since.0) < age
+}
+
+#[expect(clippy::disallowed_methods, reason = "how old an object is can be told by a clock only")]
+fn now() -> Timestamp {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let micros = i64::try_from(since_1970.as_micros()).ok();
+    micros.and_then(Timestamp::from_unix_micros).unwrap_or(Timestamp(i64::MAX))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use walpoint_archive::store::StoreError;
+
+    const MINUTE: Duration = Duration::from_secs(60);
 
     fn store(kind: StoreErrorKind) -> GetError {
         GetError::Archive(ArchiveError::Store(StoreError::new("get", "key", kind, "detail")))
@@ -284,10 +310,28 @@ mod tests {
             (StoreErrorKind::NoArchive, Again::MayPass),
             (StoreErrorKind::Damaged, Again::Once),
         ] {
-            assert_eq!(again_after(&store(kind)), again, "{kind:?}");
+            assert_eq!(again_after(&store(kind), MINUTE, Timestamp(0)), again, "{kind:?}");
         }
         let no_key = GetError::Archive(ArchiveError::NoKey { key: "k".to_owned() });
-        assert_eq!(again_after(&no_key), Again::No);
+        assert_eq!(again_after(&no_key, MINUTE, Timestamp(0)), Again::No);
+    }
+
+    #[test]
+    fn a_hole_before_what_came_a_moment_ago_is_waited_for_until_it_is_a_gap() {
+        let gap = |followed_since| GetError::Gap {
+            name: "000000010000000000000001".parse().unwrap(),
+            proof: "needed".to_owned(),
+            followed_since,
+        };
+        let second = 1_000_000;
+        for (since, again) in [
+            (None, Again::No),
+            (Some(Timestamp(41 * second)), Again::MayPass),
+            (Some(Timestamp(40 * second)), Again::No),
+            (Some(Timestamp(101 * second)), Again::MayPass),
+        ] {
+            assert_eq!(again_after(&gap(since), MINUTE, Timestamp(100 * second)), again, "{since:?}");
+        }
     }
 
     #[test]

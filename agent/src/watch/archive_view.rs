@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use walpoint_archive::{
-    Archive, ArchiveError, BackupSummary, Catalog, CatalogScope, DamagedObject, SegmentState, Variant,
+    Archive, ArchiveError, BackupSummary, Catalog, CatalogScope, DamagedObject, Usable, Variant,
 };
-use walpoint_pitr::coverage::{self, Coverage, Link, WhyGap};
+use walpoint_pitr::coverage::{self, Coverage, Link, Stretch, WhyGap};
 use walpoint_pitr::path;
 use walpoint_pitr::target::TargetTimeline;
 use walpoint_wal::file_name::WalFileName;
@@ -45,11 +45,26 @@ pub struct View {
     pub state: ArchiveState,
     /// Segments that the server has completed behind the archive's end.
     pub unarchived: Vec<SegmentName>,
+    /// Unbroken WAL of the server's way.
+    pub covered: Vec<Covered>,
+}
+
+/// Segments without a hole between them, and how far the last one is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Covered {
+    pub first: u64,
+    pub last: u64,
+    pub end: Lsn,
 }
 
 impl View {
     fn of(state: ArchiveState) -> View {
-        View { state, unarchived: Vec::new() }
+        View { state, ..View::default() }
+    }
+
+    /// How far the archive has the server's WAL from a segment on without a hole.
+    pub fn covered_from(&self, segment: u64) -> Option<Lsn> {
+        self.covered.iter().find(|it| (it.first..=it.last).contains(&segment)).map(|it| it.end)
     }
 }
 
@@ -83,8 +98,19 @@ pub async fn look(archive: &Archive, wanted: &Wanted) -> Result<View, ArchiveErr
     state.refused = look.refused(archive).await?;
     look.damage(archive, &coverage, &mut state).await?;
     // Where nobody knows the way, nobody knows the names.
-    let unarchived = if is_known { look.unarchived(&coverage, wanted) } else { Vec::new() };
-    Ok(View { state, unarchived })
+    if !is_known {
+        return Ok(View::of(state));
+    }
+    let unarchived = look.unarchived(&coverage, wanted);
+    Ok(View { state, unarchived, covered: covered_by(&coverage) })
+}
+
+fn covered_by(coverage: &Coverage<'_>) -> Vec<Covered> {
+    let of = |stretch: &Stretch<'_>| {
+        let end = stretch.links.last()?.end(coverage.size);
+        Some(Covered { first: stretch.first(), last: stretch.last(), end })
+    };
+    coverage.stretches.iter().filter_map(of).collect()
 }
 
 fn backups_and_histories(catalog: &Catalog, way: Option<&Way<'_>>, wanted: &Wanted) -> ArchiveState {
@@ -150,7 +176,7 @@ impl Look<'_> {
             match &gap.why {
                 WhyGap::Ambiguous(_) => state.ambiguous.push(gap.first.to_string()),
                 WhyGap::Illegible(why) => state.unreadable.push((gap.first.to_string(), why.clone())),
-                WhyGap::Missing | WhyGap::OnlyPartial => {
+                WhyGap::Missing | WhyGap::OnlyPartial | WhyGap::OnlyBeginning(_) => {
                     state.gaps.push(self.hole(coverage, gap, last));
                 }
             }
@@ -182,17 +208,21 @@ impl Look<'_> {
     /// End of the newest segment that the archive has of the timeline.
     fn archived_to(&self, timeline: TimelineId) -> Option<Lsn> {
         let segments = self.catalog.wal.get(&timeline)?;
-        let has_content = |state: &SegmentState| !state.standing().is_empty();
-        let (newest, _) = segments.iter().rev().find(|(_, state)| has_content(state))?;
-        newest.checked_add(1)?.checked_mul(self.size.bytes()).map(Lsn)
+        let (newest, end) = segments.iter().rev().find_map(|(number, state)| match state.available() {
+            Usable::Nothing => None,
+            Usable::One(Variant { tail: Some(tail), .. }) => Some((*number, u64::from(tail.end()))),
+            Usable::One(_) | Usable::Ambiguous(_) => Some((*number, self.size.bytes())),
+        })?;
+        newest.checked_mul(self.size.bytes())?.checked_add(end).map(Lsn)
     }
 
     /// What the server has completed behind the newest segment of its way. Holes
     /// before that are [`Look::holes`].
     fn unarchived(&self, coverage: &Coverage<'_>, wanted: &Wanted) -> Vec<SegmentName> {
         let Some(position) = wanted.position else { return Vec::new() };
-        let newest = links(coverage).map(|link| link.number).max();
-        let from = newest.map_or(0, |newest| newest + 1).max(self.first_number());
+        // Of one that is there in part the rest is as missing as those behind it.
+        let newest = links(coverage).map(|link| link.number + u64::from(!link.is_open)).max();
+        let from = newest.unwrap_or_default().max(self.first_number());
         missing::unarchived(self.catalog, &coverage.path, from, position)
     }
 

@@ -118,10 +118,14 @@ impl Asked {
             Ok(archive) => archive,
             Err(why) => return Ok(Err(why.clone())),
         };
-        let View { mut state, unarchived } = match archive_view::look(archive, wanted).await {
+        let view = match archive_view::look(archive, wanted).await {
             Ok(view) => view,
             Err(error) => return Ok(Err(error.to_string())),
         };
+        if let (Ok(server), Ok(session)) = (&mut *server, &self.session) {
+            leave_out_what_is_shipped(session, directory, server, &view);
+        }
+        let View { mut state, unarchived, .. } = view;
         if let (Ok(server), Ok(session), false) = (server, &self.session, unarchived.is_empty()) {
             let fates = self.fates(session, &unarchived).await?;
             match still_missing(archive, wanted, fates).await {
@@ -131,7 +135,7 @@ impl Asked {
             let oldest = state.missing.iter().find(|it| it.missing != Missing::Gone);
             let size = SegmentSize::new(session.server.wal_segment_size).ok();
             if let (Some(oldest), Some(size)) = (oldest, size) {
-                note(server, first_event(session, directory, oldest.name, size));
+                note(server, first_event(session, directory, oldest.name, size, Lsn::ZERO));
             }
         }
         Ok(Ok(state))
@@ -200,7 +204,7 @@ async fn server_state(
         archiver: session.archiver_statistics().await?,
     };
     if let Some(name) = unarchived {
-        note(&mut state, first_event(session, directory, name, size));
+        note(&mut state, first_event(session, directory, name, size, Lsn::ZERO));
     }
     Ok(state)
 }
@@ -216,18 +220,39 @@ async fn is_restored_copy(
     }
 }
 
-/// The first thing to lose in a segment; an error says why it cannot be looked into.
+/// What was shipped of a segment before it was complete is in the archive, too.
+fn leave_out_what_is_shipped(
+    session: &Session,
+    directory: &Result<ServerDirectory, String>,
+    server: &mut ServerState,
+    view: &View,
+) {
+    let size = SegmentSize::new(session.server.wal_segment_size).ok();
+    let (Some(size), Some(position)) = (size, server.position) else { return };
+    let oldest = oldest_unarchived(&server.waiting, server.timeline, position, size);
+    let number = oldest.and_then(|name| name.number(size).ok());
+    let Some(end) = number.and_then(|number| view.covered_from(number)) else { return };
+    (server.unarchived_since, server.unseen) = (None, None);
+    if end < position {
+        let name = SegmentName::containing(server.timeline, end, size);
+        note(server, first_event(session, directory, name, size, end));
+    }
+}
+
+/// The first thing to lose in a segment from there on; an error says why it cannot be looked into.
 fn first_event(
     session: &Session,
     directory: &Result<ServerDirectory, String>,
     name: SegmentName,
     size: SegmentSize,
+    from: Lsn,
 ) -> Result<Option<Timestamp>, String> {
     let segment = UnarchivedSegment {
         data_directory: &directory.as_ref().map_err(Clone::clone)?.path,
         system_identifier: session.server.system_identifier,
         name,
         size,
+        from,
     };
     segment.first_event().map_err(|error| format!("could not look into segment {name}: {error}"))
 }

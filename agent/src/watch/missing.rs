@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use walpoint_archive::catalog::Catalog;
+use walpoint_archive::catalog::{Catalog, Usable};
 use walpoint_pitr::path::TimelinePath;
 use walpoint_wal::lsn::Lsn;
 use walpoint_wal::segment::SegmentName;
@@ -29,7 +29,11 @@ pub fn unarchived(catalog: &Catalog, path: &TimelinePath, from: u64, position: L
     let is_there = |name: &SegmentName| {
         let number = name.number(size).unwrap_or_default();
         let state = catalog.wal.get(&name.timeline).and_then(|segments| segments.get(&number));
-        state.is_some_and(|state| !state.standing().is_empty())
+        state.is_some_and(|state| match state.available() {
+            Usable::Nothing => false,
+            Usable::One(variant) => variant.reaches(size.bytes()),
+            Usable::Ambiguous(_) => true,
+        })
     };
     (from..open.min(from.saturating_add(MOST))).filter_map(named).filter(|name| !is_there(name)).collect()
 }

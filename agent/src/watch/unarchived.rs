@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use walpoint_wal::lsn::Lsn;
 use walpoint_wal::reader::{Reader, ReaderStart, Start, Step};
 use walpoint_wal::segment::{SegmentName, SegmentSize};
 use walpoint_wal::system_identifier::SystemIdentifier;
@@ -16,13 +17,15 @@ pub struct UnarchivedSegment<'a> {
     pub system_identifier: SystemIdentifier,
     pub name: SegmentName,
     pub size: SegmentSize,
+    /// What ends before here, the archive has.
+    pub from: Lsn,
 }
 
 impl UnarchivedSegment<'_> {
     /// The time of the first commit, abort, prepare or restore point that
-    /// starts in the segment; `None` when there is none yet. A segment that
-    /// `pg_wal` does not have, because nothing was written past the border or
-    /// it was archived meanwhile, holds none; without `pg_wal` nobody knows.
+    /// starts in the segment, of those that the archive does not have; `None` when there is none yet. A
+    /// segment that `pg_wal` does not have, because nothing was written past the border or it was archived
+    /// meanwhile, holds none; without `pg_wal` nobody knows.
     pub fn first_event(&self) -> io::Result<Option<Timestamp>> {
         let pg_wal = self.data_directory.join("pg_wal");
         match fs::read(pg_wal.join(self.name.to_string())) {
@@ -43,6 +46,9 @@ impl UnarchivedSegment<'_> {
         });
         reader.feed_open(self.name, bytes).ok()?;
         while let Ok(Step::Record(record)) = reader.next() {
+            if record.end <= self.from {
+                continue;
+            }
             let event = record.event().ok().flatten();
             let time = event.and_then(|event| loses(&event).then(|| event.time()).flatten());
             if time.is_some() {
@@ -73,6 +79,7 @@ mod tests {
             system_identifier: SystemIdentifier(7),
             name: "000000010000000000000003".parse().unwrap(),
             size: SegmentSize::new(1 << 20).unwrap(),
+            from: Lsn::ZERO,
         };
         assert!(segment.first_event().is_err());
         fs::create_dir(directory.path().join("pg_wal")).unwrap();

@@ -21,6 +21,7 @@ use crate::store::{Metadata, ObjectStore};
 mod backup;
 mod cluster;
 mod history;
+mod idle;
 mod listing;
 mod pieces_of_body;
 mod push;
@@ -28,6 +29,7 @@ mod receive;
 mod refuse;
 mod resolve;
 mod send;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod wal;
@@ -35,6 +37,7 @@ mod wal;
 pub use cluster::ClusterListing;
 pub use listing::BackupListing;
 pub use send::{PutSource, SEALED_IN_MEMORY};
+pub use tail::{PutChunk, TailRemoval};
 pub use wal::{FileFacts, Neighbours, PutWal, PutWalOutcome};
 
 /// Requests that are under way at once where many are needed.

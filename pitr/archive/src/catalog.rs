@@ -9,10 +9,12 @@ use crate::backup_id::BackupId;
 use crate::cluster::Cluster;
 use crate::content::ContentId;
 use crate::error::ArchiveError;
+use crate::idle::IdleProof;
 use crate::layout::{Entry, Layout};
 use crate::object_key::ObjectKey;
 use crate::store::{Listed, StoreErrorKind};
 use crate::summary::BackupSummary;
+use crate::tail::{Chunk, Tail};
 
 /// What an archive holds of one cluster.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,6 +29,8 @@ pub struct Catalog {
     pub wal: BTreeMap<TimelineId, BTreeMap<u64, SegmentState>>,
     /// `.partial` segments.
     pub partials: BTreeMap<SegmentName, SegmentState>,
+    /// Until when nothing was written, by timeline.
+    pub idle: BTreeMap<TimelineId, IdleProof>,
     /// Backups whose summary is there and sound, oldest first.
     pub backups: Vec<BackupSummary>,
     /// Objects that should say something and cannot be read: histories, summaries.
@@ -82,16 +86,21 @@ pub struct SegmentState {
     pub variants: Vec<Variant>,
     /// Content ids that are marked refused, whether their object is there or not.
     pub refused: Vec<ContentId>,
+    /// Pieces of it from when it was being written, in the order of their keys.
+    pub chunks: Vec<Chunk>,
+    /// What these give from its beginning on.
+    pub tail: Option<Variant>,
 }
 
-/// One object that holds a WAL file's content.
+/// One object that holds a WAL file's content; or, of a segment that was being written, the
+/// pieces that hold its beginning.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Variant {
     /// The file.
     pub name: WalFileName,
-    /// Which content it is.
+    /// Which content it is; of a tail, the bytes up to its end.
     pub content: ContentId,
-    /// Where it lies.
+    /// Where it lies; of a tail, its last piece.
     pub key: ObjectKey,
     /// Number of stored bytes.
     pub stored_size: u64,
@@ -101,6 +110,8 @@ pub struct Variant {
     pub encrypted: bool,
     /// Whether it is marked refused.
     pub refused: bool,
+    /// Its pieces, when it is a tail.
+    pub tail: Option<Tail>,
 }
 
 /// What recovery may take of a name.
@@ -124,7 +135,7 @@ impl SegmentState {
                 state.add(entry, object);
             }
         }
-        state.mark_refused();
+        state.complete();
         state
     }
 
@@ -138,7 +149,7 @@ impl SegmentState {
         Self::from_listing(layout, &own)
     }
 
-    /// Takes in one object of this name. To be followed by `mark_refused`.
+    /// Takes in one object of this name. To be followed by `complete`.
     fn add(&mut self, entry: Entry, object: &Listed) {
         match entry {
             Entry::Wal { name, content, encrypted } => {
@@ -151,14 +162,18 @@ impl SegmentState {
             Entry::WalRefused { content, .. } | Entry::HistoryRefused { content, .. } => {
                 self.refused.push(content)
             }
+            Entry::LiveTail { segment, chunk, encrypted } => {
+                self.chunks.push(Chunk::listed(segment, chunk, encrypted, object));
+            }
             _ => {}
         }
     }
 
-    fn mark_refused(&mut self) {
+    fn complete(&mut self) {
         for variant in &mut self.variants {
             variant.refused = self.refused.contains(&variant.content);
         }
+        self.tail = Variant::of_chunks(&self.chunks);
     }
 
     /// The objects that are not refused: one for each content.
@@ -190,9 +205,18 @@ impl SegmentState {
         !self.refused.is_empty() || contents.any(|content| Some(content) != first)
     }
 
+    /// What recovery may take when what was shipped of a segment before it was complete counts,
+    /// too. It does where there is no whole content, nor any word of one.
+    pub fn available(&self) -> Usable<'_> {
+        match &self.tail {
+            Some(tail) if self.variants.is_empty() && self.refused.is_empty() => Usable::One(tail),
+            _ => self.usable(),
+        }
+    }
+
     /// True when there is nothing, not even a mark.
     pub fn is_empty(&self) -> bool {
-        self.variants.is_empty() && self.refused.is_empty()
+        self.variants.is_empty() && self.refused.is_empty() && self.chunks.is_empty()
     }
 }
 
@@ -206,7 +230,30 @@ impl Variant {
             stored_at: object.modified,
             encrypted,
             refused: false,
+            tail: None,
         }
+    }
+
+    /// The beginning of a segment that these pieces give.
+    fn of_chunks(chunks: &[Chunk]) -> Option<Self> {
+        let tail = Tail::of(chunks)?;
+        let last = tail.chunks.last()?;
+        Some(Self {
+            name: WalFileName::Segment(last.segment),
+            content: last.name.after,
+            key: last.key.clone(),
+            stored_size: tail.chunks.iter().map(|chunk| chunk.stored_size).sum(),
+            stored_at: last.stored_at,
+            encrypted: tail.chunks.iter().any(|chunk| chunk.encrypted),
+            refused: false,
+            tail: Some(tail),
+        })
+    }
+
+    /// Whether it gives a segment of so many bytes to its end. A tail may not: what follows it
+    /// was never stored.
+    pub fn reaches(&self, segment_bytes: u64) -> bool {
+        self.tail.as_ref().is_none_or(|tail| u64::from(tail.end()) >= segment_bytes)
     }
 }
 
@@ -219,6 +266,7 @@ impl Catalog {
             history_conflicts: Vec::new(),
             wal: BTreeMap::new(),
             partials: BTreeMap::new(),
+            idle: BTreeMap::new(),
             backups: Vec::new(),
             damaged: Vec::new(),
             unfinished: Vec::new(),
@@ -236,9 +284,9 @@ impl Catalog {
             }
         }
         for state in self.wal.values_mut().flat_map(BTreeMap::values_mut) {
-            state.mark_refused();
+            state.complete();
         }
-        self.partials.values_mut().for_each(SegmentState::mark_refused);
+        self.partials.values_mut().for_each(SegmentState::complete);
     }
 
     fn add_entry(&mut self, entry: Entry, object: &Listed) {
@@ -248,6 +296,10 @@ impl Catalog {
                 // A segment number that does not exist with this segment size.
                 None if matches!(name, WalFileName::Segment(_)) => self.unknown.push(object.key.to_string()),
                 None => {}
+            },
+            Entry::LiveTail { segment, .. } => match self.state_of(WalFileName::Segment(segment)) {
+                Some(state) => state.add(entry, object),
+                None => self.unknown.push(object.key.to_string()),
             },
             Entry::Conflict { name, content, encrypted } => {
                 let variant = Variant::listed(name, content, encrypted, object);

@@ -9,10 +9,11 @@ use walpoint_wal::{SegmentName, SystemIdentifier, TimelineId, WalFileName};
 use crate::backup_id::BackupId;
 use crate::content::ContentId;
 use crate::object_key::{ObjectKey, Prefix};
+use crate::tail::ChunkName;
 
 mod path;
 
-use path::{CLUSTER, file_path, parse_path, path_of, refused_path, segment_dir, variant_path};
+use path::{CLUSTER, file_path, parse_path, path_of, refused_path, segment_dir, tail_dir, variant_path};
 
 /// The keys of one cluster's folder in an archive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,14 +36,16 @@ pub enum Entry {
     HistoryRefused { timeline: TimelineId, content: ContentId },
     /// A refused variant of any WAL file (history files included), kept aside.
     Conflict { name: WalFileName, content: ContentId, encrypted: bool },
-    /// A piece of a segment that is still being written: what follows `.live/`.
-    LiveTail { segment: SegmentName, rest: String },
+    /// A piece of a segment that is still being written.
+    LiveTail { segment: SegmentName, chunk: ChunkName, encrypted: bool },
     /// A pack of file pieces.
     Pack { backup: BackupId, number: u32, content: ContentId, encrypted: bool },
     /// A backup's manifest.
     Manifest { backup: BackupId, content: ContentId, encrypted: bool },
     /// A backup's summary, `backup.json`.
     Summary { backup: BackupId },
+    /// The proof that nothing was written on a timeline for a while.
+    Idle(TimelineId),
     /// A proof of restore: its name without `.json`.
     Drill(String),
 }
@@ -83,6 +86,26 @@ impl Layout {
     /// One variant of a timeline history file.
     pub fn history(&self, timeline: TimelineId, content: ContentId) -> ObjectKey {
         self.wal(&WalFileName::History(timeline), content, false)
+    }
+
+    /// A piece of a segment that is still being written.
+    pub fn chunk(&self, segment: &SegmentName, chunk: ChunkName, encrypted: bool) -> ObjectKey {
+        self.key(&path_of(&Entry::LiveTail { segment: *segment, chunk, encrypted }))
+    }
+
+    /// The pieces of one segment.
+    pub fn tail_prefix(&self, segment: &SegmentName) -> Prefix {
+        self.prefix(&tail_dir(segment))
+    }
+
+    /// The proof that nothing was written on a timeline for a while.
+    pub fn idle(&self, timeline: TimelineId) -> ObjectKey {
+        self.key(&path_of(&Entry::Idle(timeline)))
+    }
+
+    /// All of these.
+    pub fn idle_prefix(&self) -> Prefix {
+        self.prefix("idle/")
     }
 
     /// A pack of a backup; packs are numbered from 0.

@@ -18,6 +18,7 @@ pub mod fault_point;
 #[doc(hidden)]
 pub mod fuzzing;
 mod hex;
+pub mod idle;
 pub mod layout;
 pub mod manifest;
 pub mod object_key;
@@ -26,12 +27,13 @@ pub mod relative_path;
 pub mod run_facts;
 pub mod store;
 pub mod summary;
+pub mod tail;
 pub mod wal_facts;
 pub mod writer_id;
 
 pub use archive::{
-    Archive, BackupListing, ClusterListing, FileFacts, Neighbours, PutSource, PutWal, PutWalOutcome,
-    SEALED_IN_MEMORY,
+    Archive, BackupListing, ClusterListing, FileFacts, Neighbours, PutChunk, PutSource, PutWal,
+    PutWalOutcome, SEALED_IN_MEMORY, TailRemoval,
 };
 pub use backup_id::{BackupId, BackupKind};
 pub use catalog::{Catalog, CatalogScope, DamagedObject, SegmentState, Usable, Variant};
@@ -41,6 +43,7 @@ pub use encrypt::KeyRing;
 pub use envelope::{SealedContent, Sealer, Sealing};
 pub use error::ArchiveError;
 pub use facts::Common;
+pub use idle::IdleProof;
 pub use layout::{Entry, Layout};
 pub use manifest::{EntryKind, ManifestEntry, ManifestHeader, ManifestReader, ManifestWriter, Piece};
 pub use object_key::{ObjectKey, Prefix};
@@ -48,5 +51,6 @@ pub use pack::{PackWriter, PiecePlace};
 pub use relative_path::RelativePath;
 pub use run_facts::RunFacts;
 pub use summary::BackupSummary;
+pub use tail::{Chunk, ChunkName, Tail, TailFacts};
 pub use wal_facts::{WalEnding, WalFacts};
 pub use writer_id::WriterId;

@@ -88,7 +88,7 @@ fn more(since: Option<u64>, here: u64) -> Option<u64> {
 /// The run of the segment before, when it goes on in this one without a doubt.
 fn run_that_leads_to(previous: &WalFacts, survey: &Survey) -> Option<RunFacts> {
     let whole = matches!(previous.ending, WalEnding::Full | WalEnding::Switched { .. });
-    let adjacent = previous.start.checked_add(previous.common.plain_size) == Some(survey.start);
+    let adjacent = previous.end == survey.start;
     // Its first record may have been a commit that nobody decoded.
     let edge_known = !matches!(survey.edge, Edge::Unchecked { .. });
     let run = previous.run?;

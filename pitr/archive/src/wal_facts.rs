@@ -182,4 +182,4 @@ impl WalFacts {
 
 #[cfg(test)]
 #[path = "wal_facts/tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use walpoint_archive::store::StoreErrorKind;
 use walpoint_archive::{ArchiveError, Catalog, DamagedObject, ObjectKey, Variant};
+use walpoint_wal::WalFileName;
 
 use crate::locate::WalSource;
 
@@ -31,9 +32,12 @@ impl Illegible {
     /// Whether `error` speaks of a segment whose metadata cannot be read and that was not
     /// known as such: then planning is to begin again without it.
     pub async fn learns(&mut self, source: &WalSource<'_>, catalog: &Catalog, error: &ArchiveError) -> bool {
+        if let ArchiveError::Ambiguous { name, .. } = error {
+            return self.learns_of_rival_tails(catalog, name);
+        }
         let Some(key) = object_of(error).filter(|_| self.0.len() < MOST) else { return false };
         let states = catalog.wal.values().flat_map(BTreeMap::values);
-        let mut variants = states.flat_map(|state| &state.variants);
+        let mut variants = states.flat_map(|state| state.variants.iter().chain(&state.tail));
         let Some(variant) = variants.find(|it| it.key.as_str() == key && self.why(it).is_none()) else {
             return false;
         };
@@ -43,7 +47,19 @@ impl Illegible {
         self.0.insert(object.key, object.reason);
         true
     }
+
+    fn learns_of_rival_tails(&mut self, catalog: &Catalog, name: &WalFileName) -> bool {
+        let states = catalog.wal.values().flat_map(BTreeMap::values);
+        let mut tails = states.filter_map(|state| state.tail.as_ref());
+        let Some(tail) = tails.find(|it| it.name == *name && self.why(it).is_none()) else { return false };
+        self.0.insert(tail.key.clone(), RIVAL_TAILS.to_owned());
+        true
+    }
 }
+
+/// Why a tail is of no use that two servers shipped, or one whose disk took back what it had.
+const RIVAL_TAILS: &str = "while it was being written it was shipped with different bytes, and the whole of it, \
+                           which decides, is not there";
 
 /// The object that an error says is not what it should be.
 fn object_of(error: &ArchiveError) -> Option<&str> {

@@ -2,7 +2,7 @@
 //! The shapes that failovers leave in an archive.
 
 use super::*;
-use crate::testing::{MIB, catalog, history, put, segment, size, state, tli};
+use crate::testing::{MIB, catalog, history, put, segment, ship, size, state, tli};
 use walpoint_wal::WalFileName;
 
 fn coverage(catalog: &Catalog, timeline: u32) -> Coverage<'_> {
@@ -205,4 +205,86 @@ fn nothing_is_covered_by_nothing() {
     let catalog = catalog(&[], &[history(2, &[(1, 8 * MIB)])]);
     let coverage = coverage(&catalog, 2);
     assert!(coverage.stretches.is_empty() && coverage.gaps.is_empty());
+}
+
+#[test]
+fn a_tail_serves_as_far_as_it_goes_and_is_the_end() {
+    let mut catalog = catalog(&[(1, 3, 6)], &[]);
+    ship(&mut catalog, segment(1, 7), &[(0, 8192), (8192, 20_000)]);
+    let coverage = coverage(&catalog, 1);
+    assert_eq!(shape(&coverage), [[(1, 3, 7, None)]]);
+    assert_eq!(gaps(&coverage), []);
+    let last = coverage.stretches[0].links.last().unwrap();
+    assert_eq!((last.is_open, last.end(size())), (true, Lsn(7 * MIB + 20_000)));
+}
+
+#[test]
+fn a_tail_that_reaches_the_end_is_the_segment() {
+    let mut catalog = catalog(&[(1, 3, 6), (1, 8, 8)], &[]);
+    ship(&mut catalog, segment(1, 7), &[(0, 8192), (8192, 1 << 20)]);
+    assert_eq!(shape(&coverage(&catalog, 1)), [[(1, 3, 8, None)]]);
+    assert_eq!(gaps(&coverage(&catalog, 1)), []);
+}
+
+#[test]
+fn later_wal_does_not_continue_a_tail_that_ends_before() {
+    let mut catalog = catalog(&[(1, 3, 6), (1, 8, 9)], &[]);
+    ship(&mut catalog, segment(1, 7), &[(0, 8192)]);
+    assert_eq!(shape(&coverage(&catalog, 1)), [[(1, 3, 7, None)], [(1, 8, 9, None)]]);
+}
+
+#[test]
+fn pieces_that_are_missing_make_a_gap_although_nothing_follows() {
+    let mut lost = catalog(&[(1, 3, 6)], &[]);
+    ship(&mut lost, segment(1, 7), &[(0, 8192), (16384, 20_000)]);
+    let end = WhyGap::OnlyBeginning(Lsn(7 * MIB + 8192));
+    assert_eq!(gaps(&coverage(&lost, 1)), [(1, 7, 7, end)]);
+    assert_eq!(coverage(&lost, 1).gap_after(7).map(|gap| gap.first), Some(segment(1, 7)));
+    let mut no_first = catalog(&[(1, 3, 6)], &[]);
+    ship(&mut no_first, segment(1, 7), &[(8192, 20_000)]);
+    assert_eq!(shape(&coverage(&no_first, 1)), [[(1, 3, 6, None)]]);
+    assert_eq!(gaps(&coverage(&no_first, 1)), [(1, 7, 7, WhyGap::Missing)]);
+}
+
+#[test]
+fn a_childs_tail_that_has_nothing_of_its_own_does_not_hide_its_parents_wal() {
+    let fork = 8 * MIB + 0x98;
+    let of = |end: u32| {
+        let mut catalog = catalog(&[(1, 3, 9)], &[history(2, &[(1, fork)])]);
+        ship(&mut catalog, segment(2, 8), &[(0, end)]);
+        catalog
+    };
+    for (end, parents) in [(0x40, true), (0x98, true), (0xA0, false)] {
+        let catalog = of(end);
+        let expected = match parents {
+            true => vec![vec![(1, 3, 8, Some(Lsn(fork)))]],
+            false => vec![vec![(1, 3, 7, None), (2, 8, 8, None)]],
+        };
+        assert_eq!(shape(&coverage(&catalog, 2)), expected, "{end}");
+        assert_eq!(gaps(&coverage(&catalog, 2)), [], "{end}");
+    }
+}
+
+#[test]
+fn a_parents_tail_that_ends_before_the_fork_leaves_a_gap_to_it() {
+    let fork = 8 * MIB + 0x9000;
+    for (end, gap) in [(0x8000, true), (0x9000, false), (0xA000, false)] {
+        let mut catalog = catalog(&[(1, 3, 7)], &[history(2, &[(1, fork)])]);
+        ship(&mut catalog, segment(1, 8), &[(0, end)]);
+        assert_eq!(shape(&coverage(&catalog, 2)), [[(1, 3, 8, Some(Lsn(fork)))]]);
+        let expected = (1, 8, 8, WhyGap::OnlyBeginning(Lsn(8 * MIB + u64::from(end))));
+        assert_eq!(gaps(&coverage(&catalog, 2)), if gap { vec![expected] } else { vec![] }, "{end}");
+    }
+}
+
+#[test]
+fn a_parents_tail_that_ends_before_a_fork_at_its_segments_border_leaves_a_gap_to_it() {
+    let fork = 9 * MIB;
+    for (end, gap) in [(0x8000, true), (1 << 20, false)] {
+        let mut catalog = catalog(&[(1, 3, 7)], &[history(2, &[(1, fork)])]);
+        ship(&mut catalog, segment(1, 8), &[(0, end)]);
+        assert_eq!(shape(&coverage(&catalog, 2)), [[(1, 3, 8, None)]]);
+        let expected = (1, 8, 8, WhyGap::OnlyBeginning(Lsn(8 * MIB + u64::from(end))));
+        assert_eq!(gaps(&coverage(&catalog, 2)), if gap { vec![expected] } else { vec![] }, "{end}");
+    }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use walpoint_archive::{ArchiveError, ObjectKey};
-use walpoint_wal::{NameError, SystemIdentifier, WalFileName};
+use walpoint_wal::{NameError, SystemIdentifier, Timestamp, WalFileName};
 
 /// An answer that stops recovery. None of these says that there is no such file.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +18,8 @@ pub enum GetError {
         name: WalFileName,
         /// How that is known.
         proof: String,
+        /// When what follows it was stored, by the store's clock. What is young may be on its way.
+        followed_since: Option<Timestamp>,
     },
     /// The archive could not give what it has, or could not be asked.
     #[error(transparent)]

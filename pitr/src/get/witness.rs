@@ -2,7 +2,7 @@
 //! exist? Asked only where no contract says what is needed.
 
 use walpoint_archive::{Archive, ArchiveError, Entry};
-use walpoint_wal::{Lsn, SegmentName, TimelineHistory, TimelineId, WalFileName};
+use walpoint_wal::{Lsn, SegmentName, TimelineHistory, TimelineId, Timestamp, WalFileName};
 
 use super::{GetError, GetRequest};
 
@@ -62,6 +62,18 @@ async fn of_segment(
     }
     let histories = archive.histories().await?;
     Ok(descendant(&histories, segment.timeline, start))
+}
+
+/// When the first object of the same timeline behind this segment was stored.
+pub(super) async fn followed_since(
+    archive: &Archive,
+    segment: SegmentName,
+) -> Result<Option<Timestamp>, GetError> {
+    let (layout, store) = (archive.layout(), archive.store());
+    let prefix = layout.wal_timeline_prefix(segment.timeline);
+    let after = layout.after_segment(&segment);
+    let found = store.list(&prefix, Some(&after), Some(1)).await.map_err(ArchiveError::from)?;
+    Ok(found.first().and_then(|object| object.modified))
 }
 
 async fn of_history(archive: &Archive, timeline: TimelineId) -> Result<Testimony, GetError> {

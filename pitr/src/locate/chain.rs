@@ -288,11 +288,19 @@ async fn read_edge(wal: &PathWal<'_>, from: Lsn, run: &Run) -> Result<Edge, Arch
                 return Ok(Edge::Joined(event.map(|event| EventAt { spot, event })));
             }
             Advance::Record(_) => {}
+            Advance::Invalid(_) if is_rest_of_a_record(wal, run) => return Ok(Edge::Joined(None)),
             Advance::Invalid(error) => return Ok(unlinked(wal, run, error.reason)),
             // The record goes on behind the run: then the next edge decides.
             Advance::End => return Ok(Edge::Joined(None)),
         }
     }
+}
+
+/// Whether a run ends with a tail, and in the record that goes on at its beginning. Then nothing of it counts, and
+/// the zeros behind the tail do not speak against it.
+fn is_rest_of_a_record(wal: &PathWal<'_>, run: &Run) -> bool {
+    let is_open = wal.link(run.last).is_some_and(|link| link.is_open);
+    is_open && run.totals.last_start.is_none_or(|start| start < wal.start_of(run.first))
 }
 
 fn unlinked(wal: &PathWal<'_>, run: &Run, reason: String) -> Edge {

@@ -1,7 +1,9 @@
 //! The record that each kind of target means.
 
-use walpoint_archive::{ArchiveError, BackupSummary};
-use walpoint_wal::{Lsn, Timestamp};
+use std::collections::BTreeMap;
+
+use walpoint_archive::{ArchiveError, BackupSummary, IdleProof};
+use walpoint_wal::{Lsn, TimelineId, Timestamp};
 
 use super::chain::{Chain, ChainEnd};
 use super::name::points_named;
@@ -10,6 +12,7 @@ use super::search::Search;
 use super::steps::{SecondReading, second_reading};
 use super::xid::ends_of;
 use super::{Hit, Missing, Past, Sought};
+use crate::coverage::last_segment_before;
 use crate::plan::Candidate;
 use crate::plan::words;
 use crate::target::Target;
@@ -22,6 +25,8 @@ pub(crate) struct Finder<'f> {
     pub chains: &'f [Chain],
     /// The backups that may be used, on the path, oldest end first.
     pub backups: &'f [&'f BackupSummary],
+    /// Until when nothing was written, by timeline.
+    pub idle: &'f BTreeMap<TimelineId, IdleProof>,
 }
 
 /// Finds the last record to replay for a target.
@@ -154,7 +159,7 @@ impl<'f> Finder<'f> {
     }
 
     /// The highest time that is known to have passed when a chain ends with `last`: by its
-    /// records, and by the backups that ended in it.
+    /// records, by the backups that ended in it, and by the proof that nothing came after it.
     pub async fn known_time(
         &self,
         search: Search<'_>,
@@ -163,7 +168,18 @@ impl<'f> Finder<'f> {
         let inside = |lsn: Lsn| search.chain.contains(lsn.segment_number(self.wal.size()));
         let ended = self.backups.iter().filter(|backup| inside(backup.redo) && backup.stop.lsn <= last.end);
         let backups = ended.map(|backup| backup.stop.time).max();
-        Ok(search.last_known_time().await?.max(backups))
+        Ok(search.last_known_time().await?.max(backups).max(self.idle_until(search, last)))
+    }
+
+    /// Until when nothing was written behind the WAL that a chain ends with. What an older
+    /// timeline's server says of itself says nothing of the one that the way leads to.
+    fn idle_until(&self, search: Search<'_>, last: Spot) -> Option<Timestamp> {
+        let path = &self.wal.coverage.path;
+        let begin = path.steps.last().map_or(Lsn::ZERO, |step| step.begin);
+        let proof = self.idle.get(&path.timeline)?;
+        let ends_in = last_segment_before(proof.flush_lsn, self.wal.size());
+        let has_it = search.chain.contains(ends_in) && proof.flush_lsn <= last.end;
+        (has_it && proof.flush_lsn > begin).then_some(proof.time)
     }
 
     fn behind_chain(&self, at: usize, target: Timestamp, known: Option<Timestamp>) -> Missing {

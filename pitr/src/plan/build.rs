@@ -260,6 +260,7 @@ impl<'b> Builder<'b> {
         if handed.path.timeline != located.timeline {
             notes.push(words::handed_child(located.timeline, handed.path.timeline, &handed.last.to_string()));
         }
+        notes.extend(handed.variant.tail.as_ref().map(|_| words::from_tail(handed.last)));
         notes.extend(replay.read_from.map(words::read_from));
         if backup.settings.max_prepared_xacts > 0 {
             let replayed = backup.redo..located.last_record_end;

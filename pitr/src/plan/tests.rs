@@ -14,6 +14,7 @@ mod oracle;
 mod replay;
 mod requests;
 mod rivals;
+mod tails;
 mod to_segment;
 mod unreadable;
 

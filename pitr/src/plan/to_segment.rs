@@ -66,7 +66,7 @@ async fn plan_with(
     backups: &[&BackupSummary],
 ) -> Result<Answer, ArchiveError> {
     let chains = chains(wal, Content::Sealed).await?;
-    let finder = Finder { wal, chains: &chains, backups };
+    let finder = Finder { wal, chains: &chains, backups, idle: &catalog.idle };
     match show(finder, &request.target, request.exclusive).await? {
         Shown::Between(bounds) => build(Builder { catalog, request, chosen, finder }, bounds).await,
         Shown::Missing(missing) => refuse(finder, request, missing).await,

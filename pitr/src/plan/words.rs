@@ -142,6 +142,10 @@ pub(crate) fn gap(gap: &Gap) -> (String, Option<String>) {
             let hint = format!("decide which one is right: walpoint resolve {} --keep CONTENT_ID", gap.first);
             (format!("{names} in the archive with {} different contents", contents.len()), Some(hint))
         }
+        WhyGap::OnlyBeginning(to) => (
+            format!("of segment {} only the beginning is in the archive, up to {to}", gap.first),
+            Some(push_what_is_left()),
+        ),
         WhyGap::Illegible(why) => (
             format!("{names} in the archive and cannot be read: {why}"),
             Some("if the store keeps versions or replicas, put an intact copy in its place".to_owned()),
@@ -265,6 +269,12 @@ pub(crate) fn no_backup_on_path() -> String {
 
 pub(crate) fn ends_at_fork(newest: TimelineId, fork: Lsn) -> String {
     format!("timeline {newest} has no WAL of its own in the archive: its end is where it begins, at {fork}")
+}
+
+pub(crate) fn from_tail(segment: SegmentName) -> String {
+    format!(
+        "segment {segment} is not in the archive as a whole: it comes from what was shipped of it while it was being written"
+    )
 }
 
 pub(crate) fn handed_child(record: TimelineId, handed: TimelineId, segment: &str) -> String {

@@ -10,7 +10,7 @@ use walpoint_archive::store::ObjectStore;
 use walpoint_archive::store::dir::DirStore;
 use walpoint_archive::{
     Archive, ArchiveError, BackupSummary, Catalog, CatalogScope, Common, ContentHash, ContentId, FileFacts,
-    KeyRing, PutSource, PutWal, RunFacts, Sealer, WalFacts, WriterId,
+    KeyRing, PutChunk, PutSource, PutWal, RunFacts, Sealer, TailFacts, WalFacts, WriterId,
 };
 use walpoint_wal::{Carry, SegmentName, Survey, SurveyOf, Surveyor, TimelineId, WalFileName};
 
@@ -86,6 +86,40 @@ impl TestArchive {
         self.store(WalFileName::Segment(name), facts, bytes).await;
     }
 
+    /// Ships the beginning of a segment in pieces, as an agent does while it is being written.
+    /// Whoever pushes the next segment knows all of it.
+    pub async fn ship(&mut self, name: SegmentName, bytes: &[u8], knows: Knows, ends: &[usize]) {
+        let run = {
+            let before = self.before(name).filter(|_| knows != Knows::Nothing);
+            let carry =
+                before.and_then(|(_, survey)| survey.carry_out.clone()).filter(|_| knows == Knows::All);
+            (before.map(|(facts, _)| facts.clone()), carry)
+        };
+        let (previous, carry) = run;
+        let mut surveyor = Surveyor::new(SurveyOf {
+            name,
+            partial: false,
+            file_size: bytes.len() as u64,
+            expected: Some(SYSTEM),
+            carry: carry.map_or(Carry::Unknown, Carry::Known),
+        });
+        let mut from = 0;
+        for to in ends {
+            let own = &bytes[from..*to];
+            surveyor.feed(own);
+            let survey = surveyor.so_far().unwrap();
+            let common = Common::new(ContentHash::of(own), own.len() as u64, self.writer, SYSTEM);
+            let facts =
+                WalFacts::of_survey(common, &survey, RunFacts::continue_from(previous.as_ref(), &survey));
+            let (before, after) = (ContentHash::of(&bytes[..from]), ContentHash::of(&bytes[..*to]));
+            let tail = TailFacts { from: from as u32, before, after };
+            let bytes = Bytes::copy_from_slice(own);
+            self.archive.put_chunk(&PutChunk { segment: name, tail, facts, bytes }).await.unwrap();
+            from = *to;
+        }
+        self.survey(name, bytes, knows);
+    }
+
     /// Archives content with metadata that need not be true.
     pub async fn store(&mut self, name: WalFileName, facts: WalFacts, bytes: Vec<u8>) {
         let source = PutSource::Bytes(Bytes::from(bytes));
@@ -141,9 +175,10 @@ impl TestArchive {
 
     /// Takes a segment out of the archive.
     pub async fn delete(&self, name: SegmentName) {
-        let name = WalFileName::Segment(name);
-        for variant in self.archive.wal_variants(&name).await.unwrap().variants {
-            self.archive.store().delete(&variant.key).await.unwrap();
+        let state = self.archive.segment_state(&name).await.unwrap();
+        let keys = state.variants.iter().map(|it| &it.key).chain(state.chunks.iter().map(|it| &it.key));
+        for key in keys {
+            self.archive.store().delete(key).await.unwrap();
         }
     }
 

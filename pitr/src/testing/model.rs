@@ -1,7 +1,7 @@
 //! Random clusters: what happened is kept as a plain list beside the WAL it was written to,
 //! so that every question can also be answered by looking at all of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use walpoint_archive::BackupSummary;
@@ -68,6 +68,9 @@ pub(crate) struct Story {
     pub expired: usize,
     /// Segments under whose name somebody else tried to archive, and was refused.
     pub rivals: Vec<prop::sample::Index>,
+    /// Segments of which only the beginning was shipped (the newest where none is named), each
+    /// up to one of the places where that can end.
+    pub tails: Vec<(Option<prop::sample::Index>, prop::sample::Index)>,
 }
 
 pub(crate) fn story() -> impl Strategy<Value = Story> {
@@ -77,9 +80,12 @@ pub(crate) fn story() -> impl Strategy<Value = Story> {
     let missing = prop::collection::vec(any::<prop::sample::Index>(), 0..3);
     let damage = prop::option::of(any::<(prop::sample::Index, prop::sample::Index)>());
     let expired = prop_oneof![3 => Just(0), 1 => 1_usize..4];
-    let rivals = prop::collection::vec(any::<prop::sample::Index>(), 0..3);
-    (ops(30), fork, missing, prop::collection::vec(knows, 1..8), damage, expired, rivals).prop_map(
-        |(shared, fork, missing, knows, damage, expired, rivals)| Story {
+    let index = any::<prop::sample::Index>;
+    let rivals = prop::collection::vec(index(), 0..3);
+    let tails = prop::collection::vec((prop::option::of(index()), index()), 0..3);
+    let known = prop::collection::vec(knows, 1..8);
+    (ops(30), fork, missing, known, damage, expired, rivals, tails).prop_map(
+        |(shared, fork, missing, knows, damage, expired, rivals, tails)| Story {
             shared,
             fork,
             missing,
@@ -87,6 +93,7 @@ pub(crate) fn story() -> impl Strategy<Value = Story> {
             damage,
             expired,
             rivals,
+            tails,
         },
     )
 }
@@ -132,6 +139,7 @@ struct Life {
     prepared: Vec<u32>,
     written: Vec<Written>,
     backups: Vec<BackupSummary>,
+    switches: BTreeSet<Lsn>,
 }
 
 /// What there is to plan on.
@@ -148,6 +156,8 @@ pub(crate) struct World {
     pub damaged: Option<(u32, u64, Lsn)>,
     /// Segments were expired: totals in metadata count WAL that is not there.
     pub expired: bool,
+    /// Where what was shipped of a segment ends, by `(timeline, number)`.
+    pub tails: BTreeMap<(u32, u64), Lsn>,
 }
 
 impl Life {
@@ -205,6 +215,7 @@ impl Life {
             }
             Op::Switch => {
                 let placed = self.wal.switch();
+                self.switches.insert(placed.lsn);
                 self.note(placed, None, Says::Other);
             }
             Op::Point(number) => {
@@ -241,6 +252,33 @@ impl Life {
         self.backups.push(summary);
     }
 
+    /// Where a flush can end in a segment: behind a record, or at the border of a page in one.
+    fn ends_in(&self, number: u64) -> Vec<Lsn> {
+        let inside = |lsn: &Lsn| lsn.0 > number * MIB && lsn.0 <= (number + 1) * MIB;
+        let mut ends: Vec<Lsn> = self.written.iter().map(|record| record.end).filter(inside).collect();
+        let pages = (1..MIB / 8192).map(|page| Lsn(number * MIB + page * 8192));
+        // Not between a switch and the segment's end: that is flushed at once.
+        let in_record = |lsn: &Lsn| {
+            let holds = |record: &&Written| record.lsn < *lsn && *lsn < record.end;
+            self.written.iter().find(holds).is_none_or(|it| it.end.0 - it.lsn.0 > 40 && !self.is_switch(it))
+        };
+        let written_to = self.written.last().map_or(Lsn::ZERO, |last| last.end);
+        ends.extend(pages.filter(|lsn| *lsn <= written_to && in_record(lsn)));
+        ends.sort_unstable();
+        ends.dedup();
+        ends
+    }
+
+    /// A switch takes the rest of its segment; nothing else ends there by chance and is as short.
+    fn is_switch(&self, record: &Written) -> bool {
+        self.switches.contains(&record.lsn)
+    }
+
+    /// Whether records follow the one at `lsn` before `end`.
+    fn goes_on(&self, lsn: Lsn, end: Lsn) -> bool {
+        self.written.iter().any(|record| record.lsn > lsn && record.end <= end)
+    }
+
     fn renote_fillers(&mut self) {
         for placed in self.wal.take_fillers() {
             self.note(placed, None, Says::Other);
@@ -251,8 +289,8 @@ impl Life {
 impl World {
     pub async fn of(story: &Story) -> World {
         let wal = WalWriter::new(size(), SYSTEM, 3);
-        let (written, backups, prepared) = Default::default();
-        let mut old = Life { wal, clock: 0, next_xid: 1000, prepared, written, backups };
+        let (written, backups, prepared, switches) = Default::default();
+        let mut old = Life { wal, clock: 0, next_xid: 1000, prepared, written, backups, switches };
         // A cluster has a backup before it has a story.
         old.live(&Op::Backup);
         story.shared.iter().for_each(|op| old.live(op));
@@ -284,7 +322,14 @@ impl World {
             test.history(2, &[(1, fork.0)]).await;
             lives.push((2, new));
         }
+        let tails = pick_tails(&lives, &all, &story.tails);
         let damaged = story.damage.and_then(|damage| pick_damage(&lives, &there, damage));
+        // What is broken and followed by zeros is the end of WAL, no damage.
+        let damaged = damaged.filter(|(timeline, number, lsn)| {
+            let behind =
+                |end: &Lsn| lives.iter().any(|(it, life)| it == timeline && life.goes_on(*lsn, *end));
+            tails.get(&(*timeline, *number)).is_none_or(behind)
+        });
         for (timeline, life) in &lives {
             for (name, mut bytes) in
                 life.wal.segments().map(|(name, bytes)| (name, bytes.to_vec())).collect::<Vec<_>>()
@@ -295,12 +340,17 @@ impl World {
                     bytes[(lsn.0 % MIB) as usize + 25] ^= 1;
                 }
                 if there.contains(&(*timeline, number)) {
-                    test.push(name, bytes, knows).await;
+                    match tails.get(&(*timeline, number)) {
+                        Some(end) => test.ship(name, &bytes, knows, &pieces_to(*end, number)).await,
+                        None => test.push(name, bytes, knows).await,
+                    }
                 }
             }
         }
         let rivals: BTreeSet<_> = story.rivals.iter().map(|index| *index.get(&all)).collect();
-        for (timeline, number) in rivals.intersection(&there) {
+        // Where only a tail is, the first whole content that comes stands.
+        let is_whole = |it: &&(u32, u64)| !tails.contains_key(*it);
+        for (timeline, number) in rivals.intersection(&there).filter(is_whole) {
             let life = lives.iter().find(|(it, _)| it == timeline).map(|(_, life)| life).unwrap();
             let name = super::segment(*timeline, *number);
             let mut bytes = life.wal.segments().find(|(it, _)| *it == name).unwrap().1.to_vec();
@@ -325,8 +375,33 @@ impl World {
             }
         }
         let fork = forked.map(|(fork, _)| fork);
-        World { test, records, fork, there, backups, damaged, expired: story.expired > 0 }
+        let tails = tails.into_iter().filter(|(it, _)| there.contains(it)).collect();
+        World { test, records, fork, there, backups, damaged, expired: story.expired > 0, tails }
     }
+}
+
+/// Chooses where what is shipped of segments ends: with a record, or with a page.
+fn pick_tails(
+    lives: &[(u32, &Life)],
+    all: &[(u32, u64)],
+    wanted: &[(Option<prop::sample::Index>, prop::sample::Index)],
+) -> BTreeMap<(u32, u64), Lsn> {
+    let pick = |(segment, end): &(Option<prop::sample::Index>, prop::sample::Index)| {
+        let (timeline, number) = segment.map_or(all.last().copied(), |it| Some(*it.get(all)))?;
+        let (_, life) = lives.iter().find(|(it, _)| *it == timeline)?;
+        let ends = life.ends_in(number);
+        (!ends.is_empty()).then(|| ((timeline, number), *end.get(&ends)))
+    };
+    wanted.iter().filter_map(pick).collect()
+}
+
+/// A beginning of a segment in pieces, cut anywhere behind the header of its first page: a flush ends in none.
+fn pieces_to(end: Lsn, number: u64) -> Vec<usize> {
+    let length = (end.0 - number * MIB) as usize;
+    let mut ends = vec![length / 3, length / 3 * 2 + 1, length];
+    ends.retain(|it| *it >= 40 && *it <= length);
+    ends.dedup();
+    ends
 }
 
 /// Chooses a record that lies in one segment, and whose 26th byte is on the page it starts

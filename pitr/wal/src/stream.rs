@@ -53,7 +53,7 @@ pub(crate) struct Notes {
     pub(crate) switch: Option<Lsn>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum State {
     /// Nothing is known of what was before this page.
     Unknown,
@@ -70,7 +70,7 @@ enum State {
 }
 
 /// Reads pages in order of address.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct RecordStream {
     place: SegmentPlace,
     bodies: Bodies,

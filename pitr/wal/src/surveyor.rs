@@ -8,11 +8,13 @@ use crate::stream::{Bodies, RecordStream};
 use crate::survey::{Ending, Survey, SurveyError, SurveyOf};
 use crate::tally::Tally;
 
+static ZEROS: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
+
 /// Surveys a segment that comes in pieces of any size.
 ///
 /// Holds at most one page and the body of one record that must be looked into; a large
-/// record of another kind passes through its CRC and costs no memory.
-#[derive(Debug)]
+/// record of another kind passes through its CRC and costs no memory. So a clone is cheap.
+#[derive(Debug, Clone)]
 pub struct Surveyor {
     of: SurveyOf,
     fed: u64,
@@ -21,7 +23,7 @@ pub struct Surveyor {
     progress: Progress,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Progress {
     /// The first page has not come yet.
     Waiting,
@@ -29,7 +31,7 @@ enum Progress {
     Reading(Box<Reading>),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Reading {
     place: SegmentPlace,
     stream: RecordStream,
@@ -39,7 +41,7 @@ struct Reading {
 }
 
 /// Reading came to an end before the segment did.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Halted {
     halt: Halt,
     /// Nothing seen so far speaks against this being the end of WAL.
@@ -86,6 +88,21 @@ impl Surveyor {
             Progress::Waiting => Err(SurveyError::NotWal { reason: "it is shorter than a page".to_owned() }),
             Progress::Reading(reading) => Ok(reading.finish(&self.of)),
         }
+    }
+
+    /// Says what was found so far, as if only zeros followed to the segment's end. What is fed
+    /// later is read as if this had not been asked.
+    pub fn so_far(&self) -> Result<Survey, SurveyError> {
+        let mut filled = self.clone();
+        // The page begun, and one more: a page of zeros ends the WAL or changes nothing, so
+        // those behind it cannot say anything else.
+        let begun = filled.part.len().next_multiple_of(PAGE_SIZE) - filled.part.len();
+        filled.feed(ZEROS.get(..begun).unwrap_or_default());
+        if filled.fed < filled.of.file_size {
+            filled.feed(&ZEROS);
+        }
+        filled.fed = filled.fed.max(filled.of.file_size);
+        filled.finish()
     }
 
     fn page(&mut self, page: &[u8]) {

@@ -7,7 +7,7 @@ use crate::survey::{RestorePoint, STEP_BACK_MICROS};
 use crate::timestamp::Timestamp;
 
 /// The sums; for the fields see [`crate::Survey`].
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Tally {
     pub(crate) last_complete: Option<Lsn>,
     pub(crate) times: Option<(Timestamp, Timestamp)>,

@@ -4,7 +4,7 @@
 mod synthetic;
 
 use proptest::prelude::*;
-use synthetic::{FIRST_SEGMENT, PAGE, Writer, size, survey, survey_chunked, timeline};
+use synthetic::{FIRST_SEGMENT, PAGE, Writer, size, survey, survey_chunked, surveyor_of, timeline};
 use walpoint_wal::{
     BackupLabel, ControlFile, Ending, Lsn, Major, PageHeader, Reader, ReaderStart, SegmentName, SegmentSize,
     Start, Step, SystemIdentifier, TimelineHistory, TimelineId, Timestamp, WalFileName, tablespace_map,
@@ -133,6 +133,37 @@ proptest! {
             let whole = survey(name, &bytes, carry.clone()).unwrap();
             let pieces = survey_chunked(name, &bytes, carry, &chunks, false).unwrap();
             prop_assert_eq!(&whole, &pieces);
+            carry = whole.carry_out;
+        }
+    }
+
+    #[test]
+    fn what_was_found_so_far_is_what_a_survey_finds_with_zeros_behind_it(
+        parts in prop::collection::vec(part(), 1..40),
+        cuts in prop::collection::vec((any::<prop::sample::Index>(), 0usize..4), 1..12),
+    ) {
+        let mut carry = None;
+        for (name, bytes) in write(Major::V15, &parts).segments() {
+            // Anywhere, and at and about the borders of pages, where the end of what was flushed lies most.
+            let mut cuts: Vec<usize> = cuts.iter().map(|(place, how)| match how {
+                0 => place.index(bytes.len() + 1),
+                1 => place.index(bytes.len() / 8192 + 1) * 8192,
+                2 => (place.index(bytes.len() / 8192 + 1) * 8192 + 24).min(bytes.len()),
+                _ => bytes.len(),
+            }).collect();
+            cuts.sort_unstable();
+            let mut surveyor = surveyor_of(name, &bytes, carry.clone());
+            let mut fed = 0;
+            for cut in cuts {
+                surveyor.feed(&bytes[fed..cut]);
+                fed = cut;
+                let mut filled = bytes[..cut].to_vec();
+                filled.resize(bytes.len(), 0);
+                prop_assert_eq!(surveyor.so_far(), survey(name, &filled, carry.clone()), "{} bytes", cut);
+            }
+            surveyor.feed(&bytes[fed..]);
+            let whole = survey(name, &bytes, carry).unwrap();
+            prop_assert_eq!(surveyor.finish().unwrap(), whole.clone());
             carry = whole.carry_out;
         }
     }

@@ -38,12 +38,24 @@ pub struct Rule {
     skip: usize,
     /// Matching requests that are hit after those.
     times: usize,
+    /// Of so many matching requests the last is hit.
+    every: usize,
+    /// Of these, how many have passed.
+    passed: usize,
     fault: Fault,
 }
 
 impl Rule {
     pub fn new(fault: Fault) -> Rule {
-        Rule { method: None, target_contains: String::new(), skip: 0, times: usize::MAX, fault }
+        Rule {
+            method: None,
+            target_contains: String::new(),
+            skip: 0,
+            times: usize::MAX,
+            every: 1,
+            passed: 0,
+            fault,
+        }
     }
 
     #[must_use]
@@ -69,6 +81,12 @@ impl Rule {
         Rule { times, ..self }
     }
 
+    /// Hits only each `every`-th matching request.
+    #[must_use]
+    pub fn every(self, every: usize) -> Rule {
+        Rule { every, ..self }
+    }
+
     /// The fault, when this request is hit; counts the request either way.
     pub(super) fn take(&mut self, seen: &Seen) -> Option<Fault> {
         let method = self.method.as_ref().is_none_or(|method| *method == seen.method);
@@ -79,6 +97,11 @@ impl Rule {
             self.skip -= 1;
             return None;
         }
+        self.passed += 1;
+        if self.passed < self.every {
+            return None;
+        }
+        self.passed = 0;
         self.times = self.times.checked_sub(1)?;
         Some(self.fault.clone())
     }

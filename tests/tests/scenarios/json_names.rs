@@ -114,7 +114,14 @@ fn listings(walpoint: &Walpoint) -> Result<()> {
 
     let wal = object(walpoint, 0, &["list", "--wal"])?;
     let timeline = [("timeline", Number), ("parent", Null), ("fork_lsn", Null), ("first", Text)];
-    let content = [("last", Text), ("count", Number), ("gaps", List), ("conflicts", List), ("damaged", List)];
+    let content = [
+        ("last", Text),
+        ("count", Number),
+        ("tail", Null),
+        ("gaps", List),
+        ("conflicts", List),
+        ("damaged", List),
+    ];
     has(&wal["timelines"][0], &[&timeline[..], &content].concat());
     has(&wal, &[("damaged", List)]);
     let first = wal["timelines"][0]["first"].as_str().context("a segment")?.to_owned();

@@ -37,6 +37,7 @@ mod inherited_settings;
 mod init_apply;
 mod json_names;
 mod killed;
+mod live_tail;
 mod many_files;
 mod newer_majors;
 mod odd_ends;

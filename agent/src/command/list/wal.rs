@@ -27,11 +27,20 @@ struct Timeline {
     first: Option<SegmentName>,
     last: Option<SegmentName>,
     count: u64,
+    /// The segment that is being written, as far as its beginning was shipped.
+    tail: Option<TailEnd>,
     gaps: Vec<Gap>,
     conflicts: Vec<SegmentName>,
     damaged: Vec<DamagedSegment>,
     partials: Vec<SegmentName>,
     has_history: bool,
+}
+
+/// How far the newest segment reaches when it is not there whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+struct TailEnd {
+    segment: SegmentName,
+    lsn: Lsn,
 }
 
 /// Segments that are missing between others, or before the fork of a later timeline.
@@ -75,7 +84,7 @@ async fn describe(
     let name = |number: u64| SegmentName::from_number(timeline, number, size);
     let numbers: Vec<u64> = segments
         .iter()
-        .filter(|(_, state)| state.usable() != Usable::Nothing)
+        .filter(|(_, state)| state.available() != Usable::Nothing)
         .map(|(number, _)| *number)
         .collect();
     let origin = catalog.histories.get(&timeline).and_then(|history| history.ancestors.last());
@@ -86,6 +95,7 @@ async fn describe(
         first: numbers.first().copied().and_then(name),
         last: numbers.last().copied().and_then(name),
         count: numbers.len() as u64,
+        tail: segments.last_key_value().and_then(|(number, state)| tail_end(name(*number)?, state, size)),
         gaps: gaps(&numbers, known_end(catalog, timeline, size))
             .into_iter()
             .filter_map(|(first, last)| Some(Gap { first: name(first)?, last: name(last)? }))
@@ -100,6 +110,12 @@ async fn describe(
 fn undecided(segments: &BTreeMap<u64, SegmentState>) -> impl Iterator<Item = u64> {
     let is_undecided = |state: &SegmentState| matches!(state.usable(), Usable::Ambiguous(_));
     segments.iter().filter(move |(_, state)| is_undecided(state)).map(|(number, _)| *number)
+}
+
+fn tail_end(segment: SegmentName, state: &SegmentState, size: SegmentSize) -> Option<TailEnd> {
+    let Usable::One(variant) = state.available() else { return None };
+    let end = u64::from(variant.tail.as_ref()?.end());
+    Some(TailEnd { segment, lsn: segment.start(size).ok()?.checked_add(end)? })
 }
 
 /// The first segment that need not be on this timeline: the one in which the last of those that descend
@@ -143,6 +159,9 @@ fn remarks(timeline: &Timeline) -> String {
     let mut text = String::new();
     if !timeline.has_history {
         text += &format!("timeline {}: its history file is missing\n", timeline.timeline);
+    }
+    if let Some(tail) = &timeline.tail {
+        text += &format!("tail: {} up to {}\n", tail.segment, tail.lsn);
     }
     for gap in &timeline.gaps {
         text += &format!("gap: {} to {}\n", gap.first, gap.last);

@@ -1,14 +1,17 @@
 //! Building the catalog: listings, and the small objects that say what the
 //! large ones are, many at a time.
 
+use std::collections::BTreeMap;
+
 use futures::{StreamExt, TryStreamExt, stream};
-use walpoint_wal::Lsn;
+use walpoint_wal::{Lsn, TimelineId};
 
 use super::Archive;
 use super::PARALLEL;
 use crate::backup_id::BackupId;
 use crate::catalog::{Catalog, CatalogScope, DamagedObject};
 use crate::error::ArchiveError;
+use crate::idle::IdleProof;
 use crate::object_key::Prefix;
 use crate::store::Listed;
 use crate::summary::BackupSummary;
@@ -40,8 +43,13 @@ impl Archive {
     pub async fn catalog(&self, scope: CatalogScope) -> Result<Catalog, ArchiveError> {
         let cluster = self.cluster().await?.ok_or(ArchiveError::NoCluster(self.system_identifier()))?;
         let mut catalog = Catalog::new(cluster);
-        let (backups, (), wal) =
-            futures::try_join!(self.backups(), self.add_histories(&mut catalog), self.list_wal(scope))?;
+        let (backups, (), wal, idle) = futures::try_join!(
+            self.backups(),
+            self.add_histories(&mut catalog),
+            self.list_wal(scope),
+            self.idle_in(scope)
+        )?;
+        catalog.idle = idle;
         catalog.backups = backups.sound;
         catalog.damaged.extend(backups.damaged);
         catalog.unfinished = backups.unfinished;
@@ -115,6 +123,14 @@ impl Archive {
             }
         }
         Ok(())
+    }
+
+    /// What proves that no WAL came is of use only beside the WAL.
+    async fn idle_in(&self, scope: CatalogScope) -> Result<BTreeMap<TimelineId, IdleProof>, ArchiveError> {
+        match scope {
+            CatalogScope::NoWal => Ok(BTreeMap::new()),
+            CatalogScope::All | CatalogScope::From(_) => self.idle_proofs().await,
+        }
     }
 
     async fn list_wal(&self, scope: CatalogScope) -> Result<WalListing, ArchiveError> {

@@ -23,6 +23,7 @@ mod neighbours;
 mod push;
 mod races;
 mod resolve;
+mod tail;
 
 /// An archive in a directory of its own.
 struct Place {

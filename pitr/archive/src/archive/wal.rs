@@ -14,6 +14,7 @@ use crate::error::ArchiveError;
 use crate::facts::Common;
 use crate::object_key::ObjectKey;
 use crate::store::{Metadata, PutOutcome};
+use crate::tail::TailFacts;
 use crate::wal_facts::WalFacts;
 
 /// A file to be archived.
@@ -123,24 +124,35 @@ impl Archive {
         .map_err(|error| ArchiveError::from_metadata(key, error))
     }
 
-    /// What a segment's metadata says.
+    /// What a segment's metadata says; of a tail, that of its last piece, where content and size are the
+    /// piece's own.
     pub async fn wal_facts(&self, variant: &Variant) -> Result<WalFacts, ArchiveError> {
         let head = self.store.head(&variant.key).await?;
-        let facts = WalFacts::from_metadata(&head.metadata)
-            .map_err(|error| ArchiveError::from_facts(&variant.key, error))?;
-        self.check_identity(variant, &facts.common)?;
+        let wrong = |error| ArchiveError::from_facts(&variant.key, error);
+        let facts = WalFacts::from_metadata(&head.metadata).map_err(wrong)?;
+        match variant.tail.as_ref().and_then(|tail| tail.chunks.last()) {
+            Some(last) => {
+                let tail = TailFacts::from_metadata(&head.metadata).map_err(wrong)?;
+                self.check_chunk(last, &facts.common, &tail)?;
+            }
+            None => self.check_identity(variant, &facts.common)?,
+        }
         Ok(facts)
     }
 
     /// Fetches a file and writes its content to `out`, in bounded memory. Its
     /// hash is verified against its metadata and its key; what was written
-    /// counts only when this returns `Ok`. More than `limit` plain bytes are an error.
+    /// counts only when this returns `Ok`. More than `limit` plain bytes are an error. A tail is
+    /// filled up with zeros to `limit`, which is the segment's size then.
     pub async fn fetch_wal(
         &self,
         variant: &Variant,
         out: &mut (impl Write + Send),
         limit: u64,
     ) -> Result<Common, ArchiveError> {
+        if let Some(tail) = &variant.tail {
+            return self.fetch_tail(variant, tail, out, limit).await;
+        }
         let key = &variant.key;
         let object = self.store.get(key, None).await?;
         let common =

@@ -59,7 +59,11 @@ fn is_built_alike(layout: &Layout, entry: &Entry, key: &ObjectKey) {
             (layout.manifest(backup, *content, *encrypted), layout.backup_dir(backup))
         }
         Entry::Summary { backup } => (layout.summary(backup), layout.backup_dir(backup)),
-        Entry::LiveTail { .. } | Entry::Drill(_) => return,
+        Entry::LiveTail { segment, chunk, encrypted } => {
+            (layout.chunk(segment, *chunk, *encrypted), layout.tail_prefix(segment))
+        }
+        Entry::Idle(timeline) => (layout.idle(*timeline), layout.idle_prefix()),
+        Entry::Drill(_) => return,
     };
     assert_eq!(built, *key);
     assert!(key.as_str().starts_with(folder.as_str()));

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use walpoint_wal::{SegmentName, WalFileName};
+use walpoint_wal::{SegmentName, TimelineId, WalFileName};
 
 use super::Entry;
 use crate::backup_id::BackupId;
@@ -28,8 +28,8 @@ pub(super) fn path_of(entry: &Entry) -> String {
         Entry::Conflict { name, content, encrypted } => {
             format!("conflict/{name}-{content}{}", ending(name, *encrypted))
         }
-        Entry::LiveTail { segment, rest } => {
-            format!("{}.live/{rest}", file_path(&WalFileName::Segment(*segment)))
+        Entry::LiveTail { segment, chunk, encrypted } => {
+            format!("{}{chunk}{}", tail_dir(segment), sealed(*encrypted))
         }
         Entry::Pack { backup, number, content, encrypted } => {
             format!("backup/{backup}/pack-{number:06}-{content}{}", sealed(*encrypted))
@@ -38,6 +38,7 @@ pub(super) fn path_of(entry: &Entry) -> String {
             format!("backup/{backup}/manifest-{content}{}", sealed(*encrypted))
         }
         Entry::Summary { backup } => format!("backup/{backup}/backup.json"),
+        Entry::Idle(timeline) => format!("idle/{}.json", timeline.hex8()),
         Entry::Drill(name) => format!("drill/{name}.json"),
     }
 }
@@ -54,6 +55,11 @@ pub(super) fn file_path(name: &WalFileName) -> String {
 
 pub(super) fn segment_dir(segment: &SegmentName) -> String {
     format!("wal/{}{:08X}", segment.timeline.hex8(), segment.log)
+}
+
+/// The folder of a segment's pieces.
+pub(super) fn tail_dir(segment: &SegmentName) -> String {
+    format!("{}.live/", file_path(&WalFileName::Segment(*segment)))
 }
 
 pub(super) fn variant_path(name: &WalFileName, content: ContentId, encrypted: bool) -> String {
@@ -87,6 +93,7 @@ pub(super) fn parse_path(path: &str) -> Option<Entry> {
         "wal" => parse_wal(rest.split_once('/')?.1),
         "conflict" => parse_conflict(rest),
         "backup" => parse_backup(rest),
+        "idle" => parse_idle(rest),
         "drill" => Some(Entry::Drill(rest.strip_suffix(".json")?.to_owned())),
         _ => None,
     }
@@ -102,8 +109,8 @@ fn parse_history(file: &str) -> Option<Entry> {
 }
 
 fn parse_wal(file: &str) -> Option<Entry> {
-    if let Some((segment, rest)) = file.split_once(".live/") {
-        return Some(Entry::LiveTail { segment: segment.parse().ok()?, rest: rest.to_owned() });
+    if let Some((segment, chunk)) = file.split_once(".live/") {
+        return parse_chunk(segment, chunk);
     }
     let (name, variant) = file.split_once('-')?;
     let name = name.parse().ok()?;
@@ -115,6 +122,16 @@ fn parse_wal(file: &str) -> Option<Entry> {
     }
     let (content, encrypted) = parse_sealed(variant)?;
     Some(Entry::Wal { name, content, encrypted })
+}
+
+fn parse_chunk(segment: &str, chunk: &str) -> Option<Entry> {
+    let (chunk, encrypted) = unsealed(chunk)?;
+    Some(Entry::LiveTail { segment: segment.parse().ok()?, chunk: chunk.parse().ok()?, encrypted })
+}
+
+fn parse_idle(file: &str) -> Option<Entry> {
+    let number = u32::from_str_radix(file.strip_suffix(".json")?, 16).ok()?;
+    TimelineId::new(number).map(Entry::Idle)
 }
 
 fn parse_conflict(file: &str) -> Option<Entry> {
@@ -143,9 +160,14 @@ fn parse_backup(path: &str) -> Option<Entry> {
 }
 
 fn parse_sealed(variant: &str) -> Option<(ContentId, bool)> {
-    let (content, encrypted) = match variant.strip_suffix(ENCRYPTED) {
-        Some(content) => (content, true),
-        None => (variant.strip_suffix(COMPRESSED)?, false),
-    };
+    let (content, encrypted) = unsealed(variant)?;
     Some((content.parse().ok()?, encrypted))
+}
+
+/// A name without the ending of a sealed object, and whether it is encrypted.
+fn unsealed(file: &str) -> Option<(&str, bool)> {
+    match file.strip_suffix(ENCRYPTED) {
+        Some(name) => Some((name, true)),
+        None => Some((file.strip_suffix(COMPRESSED)?, false)),
+    }
 }

@@ -64,6 +64,16 @@ fn keys_are_what_format_md_says() {
             layout.manifest(&backup, id(), true),
             "backup/20261120T214500Z-full-3fa9c1/manifest-0123456789abcdef.zst.age",
         ),
+        (
+            layout.chunk(
+                &"000000010000000A000000FE".parse().unwrap(),
+                ChunkName { from: 0x1f00, to: 0x40_0000, before: id(), after: id(), content: id() },
+                true,
+            ),
+            "wal/000000010000000A/000000010000000A000000FE.live/\
+             00001f00-00400000-0123456789abcdef-0123456789abcdef-0123456789abcdef.zst.age",
+        ),
+        (layout.idle(TimelineId::new(10).unwrap()), "idle/0000000A.json"),
         (layout.summary(&backup), "backup/20261120T214500Z-full-3fa9c1/backup.json"),
     ] {
         assert_eq!(key.as_str(), format!("{root}/{path}"));
@@ -103,8 +113,9 @@ fn everything_of_a_segment_sorts_before_the_key_after_it() {
     ] {
         assert!(layout.wal(&name(own), id(), true) < after, "{own}");
     }
-    let tail = Entry::LiveTail { segment, rest: "zzzz".to_owned() };
-    assert!(layout.key(&path_of(&tail)) < after);
+    let chunk = ChunkName { from: u32::MAX - 1, to: u32::MAX, before: id(), after: id(), content: id() };
+    assert!(layout.chunk(&segment, chunk, true) < after);
+    assert!(layout.chunk(&segment, chunk, true).as_str().starts_with(layout.tail_prefix(&segment).as_str()));
     for later in ["000000010000000A000000FF", "000000010000000B00000000", "000000010000000A000000FF.partial"]
     {
         assert!(layout.wal(&name(later), id(), false) > after, "{later}");
@@ -141,6 +152,11 @@ fn keys_that_are_not_ours_are_not_parsed() {
         format!("backup/x/pack-000007-{id}.zst"),
         "backup/20261120T214500Z-full-3fa9c1/backup.json.old".to_owned(),
         "drill/.json".to_owned(),
+        "idle/0000000a.json".to_owned(),
+        "idle/00000000.json".to_owned(),
+        format!("{dir}/000000010000000A000000FE.live/0-8192-{id}.zst"),
+        format!("{dir}/000000010000000A000000FE.live/00000008-00000008-{id}-{id}-{id}.zst"),
+        format!("{dir}/000000010000000A000000FE.partial.live/00000000-00000008-{id}-{id}-{id}.zst"),
     ] {
         let Ok(key) = ObjectKey::new(&format!("7567890123456789012/{path}")) else { continue };
         assert_eq!(layout.parse(&key), None, "{path}");
@@ -167,7 +183,7 @@ fn any_name() -> impl Strategy<Value = WalFileName> {
 
 fn any_entry() -> impl Strategy<Value = Entry> {
     let parts = (
-        0u8..11,
+        0u8..12,
         any_name(),
         any::<[u8; 32]>(),
         any::<bool>(),
@@ -189,8 +205,11 @@ fn any_entry() -> impl Strategy<Value = Entry> {
             (5, _) => Entry::Manifest { backup, content, encrypted },
             (6, _) => Entry::Summary { backup },
             (7, WalFileName::Segment(segment)) => {
-                Entry::LiveTail { segment, rest: format!("{number}-{}-{content}.zst", number / 2) }
+                let (from, to) = (number / 2, number / 2 + 1);
+                let chunk = ChunkName { from, to, before: content, after: content, content };
+                Entry::LiveTail { segment, chunk, encrypted }
             }
+            (8, name) => Entry::Idle(name.timeline()),
             _ => Entry::Drill(format!("{number}")),
         }
     })

@@ -13,6 +13,11 @@ impl WalFacts {
     /// As object metadata. Restore points are listed when they are at most
     /// [`MAX_LISTED_POINTS`] and all fit.
     pub fn to_metadata(&self) -> Result<Metadata, MetadataError> {
+        self.describe_within(0)?.finish()
+    }
+
+    /// The same, to which so many bytes are to come.
+    pub(crate) fn describe_within(&self, reserved: usize) -> Result<Description, MetadataError> {
         let mut description = self.common.describe()?;
         self.put_shape(&mut description)?;
         self.put_transactions(&mut description)?;
@@ -22,11 +27,11 @@ impl WalFacts {
         let points = self.restore_points.as_deref().unwrap_or_default();
         if !points.is_empty() && points.len() <= MAX_LISTED_POINTS {
             let listed = list_points(points);
-            if description.size() + POINTS.len() + listed.len() <= MAX_METADATA_BYTES {
+            if description.size() + POINTS.len() + listed.len() + reserved <= MAX_METADATA_BYTES {
                 description.put(POINTS, Some(listed))?;
             }
         }
-        description.finish()
+        Ok(description)
     }
 
     fn put_shape(&self, description: &mut Description) -> Result<(), MetadataError> {

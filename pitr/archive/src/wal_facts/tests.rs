@@ -16,7 +16,7 @@ fn there_and_back(facts: &WalFacts) -> WalFacts {
 }
 
 /// Every value as long as it can be.
-fn worst_case() -> WalFacts {
+pub(crate) fn worst_case() -> WalFacts {
     let (lsn, time) = (Lsn(u64::MAX), Timestamp(i64::MIN));
     let name = "ä".repeat(31);
     let point = RestorePoint { name, lsn, time };

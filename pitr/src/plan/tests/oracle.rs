@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use walpoint_archive::BackupSummary;
-use walpoint_wal::{Lsn, STEP_BACK_MICROS, Timestamp};
+use walpoint_wal::{Lsn, PathStep, STEP_BACK_MICROS, Timestamp};
 
 use super::*;
 use crate::testing::model::{Says, Story, World, Written, story};
@@ -17,6 +17,8 @@ struct Piece<'w> {
     cut: Option<Lsn>,
     /// Nothing can be read from here on, because of damage.
     damaged: Option<Lsn>,
+    /// Nothing was shipped from here on.
+    open: Option<Lsn>,
     records: Vec<&'w Written>,
 }
 
@@ -48,7 +50,10 @@ impl<'w> Oracle<'w> {
         let fork = world.fork.filter(|_| timeline == 2);
         // Which timeline's file serves, and where it is cut.
         let serves = |number: u64| -> Option<(u32, Option<Lsn>)> {
-            let own = world.there.contains(&(timeline, number))
+            let only_parents =
+                fork.is_some_and(|fork| world.tails.get(&(2, number)).is_some_and(|end| *end <= fork));
+            let own = !only_parents
+                && world.there.contains(&(timeline, number))
                 && fork.is_none_or(|fork| number >= number_of(fork.0));
             let old =
                 fork.filter(|fork| number <= number_of(fork.0 - 1) && world.there.contains(&(1, number)));
@@ -64,12 +69,20 @@ impl<'w> Oracle<'w> {
             let Some((file, cut)) = serves(number) else { continue };
             let damaged = world.damaged.filter(|it| (it.0, it.1) == (file, number)).map(|it| it.2);
             let damaged = damaged.filter(|lsn| cut.is_none_or(|cut| *lsn < cut));
+            let limit = cut.unwrap_or(Lsn((number + 1) * MIB));
+            let open = world.tails.get(&(file, number)).copied().filter(|end| *end < limit);
             let goes_on = |piece: &&mut Piece<'_>| {
-                piece.last + 1 == number && piece.cut.is_none() && piece.damaged.is_none()
+                let ends = piece.cut.or(piece.damaged).or(piece.open);
+                piece.last + 1 == number && ends.is_none()
             };
             match pieces.last_mut().filter(goes_on) {
-                Some(piece) => (piece.last, piece.cut, piece.damaged) = (number, cut, damaged),
-                None => pieces.push(Piece { first: number, last: number, cut, damaged, records: Vec::new() }),
+                Some(piece) => {
+                    (piece.last, piece.cut, piece.damaged, piece.open) = (number, cut, damaged, open);
+                }
+                None => {
+                    let records = Vec::new();
+                    pieces.push(Piece { first: number, last: number, cut, damaged, open, records });
+                }
             }
         }
         let all = world.records.iter().find(|(it, _)| *it == timeline).map(|(_, records)| records).unwrap();
@@ -79,6 +92,7 @@ impl<'w> Oracle<'w> {
                     && number_of(record.end.0 - 1) <= piece.last
                     && piece.cut.is_none_or(|cut| record.end <= cut)
                     && piece.damaged.is_none_or(|damaged| record.end <= damaged)
+                    && piece.open.is_none_or(|open| record.end <= open)
             };
             piece.records = all.iter().filter(inside).collect();
         }
@@ -205,6 +219,7 @@ impl<'w> Oracle<'w> {
     fn latest(&self) -> Answer {
         let Some(piece) = self.pieces.last() else { return Answer::No };
         let end = piece.cut.unwrap_or(Lsn((piece.last + 1) * MIB));
+        let end = piece.open.unwrap_or(end);
         let stops_short = self.timeline == 2 && self.world.fork.is_some_and(|fork| end < fork);
         if stops_short || piece.damaged.is_some() {
             return Answer::No;
@@ -273,10 +288,19 @@ impl<'w> Oracle<'w> {
         let fork = self.world.fork;
         for number in number_of(plan.backup.redo.0)..=number_of(plan.last_record_end.0 - 1) {
             let newest_first = plan.path.iter().rev().filter(|step| number_of(step.begin.0) <= number);
+            let tail = |timeline: u32| self.world.tails.get(&(timeline, number));
+            let only_parents =
+                |step: &&PathStep| tail(step.timeline.get()).is_some_and(|end| *end <= step.begin);
             let file = newest_first
+                .filter(|step| !only_parents(step))
                 .map(|step| step.timeline.get())
                 .find(|it| self.world.there.contains(&(*it, number)));
             let needed_to = plan.last_record_end.0.min((number + 1) * MIB);
+            let shipped_to = file.and_then(tail);
+            assert!(
+                shipped_to.is_none_or(|end| needed_to <= end.0),
+                "segment {number} was shipped to {shipped_to:?}: {plan:?}"
+            );
             match (file, fork) {
                 (None, _) => panic!("segment {number} is not there: {plan:?}"),
                 (Some(1), Some(fork)) if handed == 2 => {

@@ -201,6 +201,17 @@ pub fn survey(name: SegmentName, bytes: &[u8], carry: Option<CarryOver>) -> Resu
     survey_chunked(name, bytes, carry, &[bytes.len().max(1)], false)
 }
 
+/// A surveyor that has not been fed yet.
+pub fn surveyor_of(name: SegmentName, bytes: &[u8], carry: Option<CarryOver>) -> Surveyor {
+    surveyor(name, bytes, carry, false)
+}
+
+fn surveyor(name: SegmentName, bytes: &[u8], carry: Option<CarryOver>, partial: bool) -> Surveyor {
+    let carry = carry.map_or(Carry::Unknown, Carry::Known);
+    let expected = Some(SystemIdentifier(SYSTEM));
+    Surveyor::new(SurveyOf { name, partial, file_size: bytes.len() as u64, expected, carry })
+}
+
 pub fn survey_chunked(
     name: SegmentName,
     bytes: &[u8],
@@ -208,10 +219,7 @@ pub fn survey_chunked(
     chunks: &[usize],
     partial: bool,
 ) -> Result<Survey, SurveyError> {
-    let carry = carry.map_or(Carry::Unknown, Carry::Known);
-    let expected = Some(SystemIdentifier(SYSTEM));
-    let of = SurveyOf { name, partial, file_size: bytes.len() as u64, expected, carry };
-    let mut surveyor = Surveyor::new(of);
+    let mut surveyor = surveyor(name, bytes, carry, partial);
     let mut rest = bytes;
     for length in chunks.iter().cycle() {
         if rest.is_empty() {
