@@ -87,7 +87,7 @@ fn a_hundred_thousand_waiting_files_cost_little() -> Result<()> {
     // Those that are real are the oldest, and go first.
     rustix::fs::rename(&gone, &archive)?;
     agent.wait_status("the real ones to be shipped", ARCHIVING_LIMIT, |report| {
-        report["shipped"]["last"] == last.as_str()
+        report["shipped"]["files"].as_u64() >= u64::try_from(segments.len()).ok()
     })?;
     for segment in &segments {
         assert!(!archive_files::named(&archive, segment).is_empty(), "{segment}");

@@ -108,7 +108,7 @@ fn lose_after(
     let acknowledged = writers.acknowledged_by(killed - LOSS)?;
     std::fs::remove_dir_all(scene.cluster.data())?;
 
-    let mut restored = scene.restore(&["--latest"])?;
+    let mut restored = scene.restore(&["--latest"]).with_context(|| log(&scene))?;
     restored.start_expect_ready(RECOVERY_LIMIT)?;
     let rows = restored.sql()?.rows("select n from t")?;
     let there: std::collections::BTreeSet<u64> =
@@ -128,7 +128,7 @@ fn lose_after(
 
 fn log(scene: &Scene) -> String {
     let text = std::fs::read_to_string(scene.cluster.scratch().path().join("agent.log")).unwrap_or_default();
-    walpoint_tests::cluster::tail(&text, 40)
+    walpoint_tests::cluster::tail(&text, 60)
 }
 
 /// A segment that takes longer to fill than the test.

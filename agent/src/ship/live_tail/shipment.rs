@@ -135,7 +135,7 @@ impl Shipment {
         let Ground { archive, pg_wal, writer, cluster, .. } = &self.ground;
         archive.ensure_cluster(cluster).await?;
         if now.timeline != TimelineId::FIRST {
-            histories::ensure(archive, pg_wal, now.timeline, *writer).await?;
+            histories::ensure_there(archive, pg_wal, now.timeline, *writer).await?;
         }
         self.forget();
         self.timeline = Some(now.timeline);
