@@ -229,7 +229,10 @@ impl<'a> Found<'a> {
 /// or a tail with the whole of it.
 fn is_contested(state: &SegmentState, standing: &Variant, size: SegmentSize) -> bool {
     let whole = state.tail.as_ref().filter(|tail| tail.reaches(size.bytes()));
-    state.is_contested() || whole.is_some_and(|tail| tail.content != standing.content)
+    let is_other = whole.is_some_and(|tail| tail.content != standing.content);
+    // Two servers shipped it, or one whose disk took WAL back.
+    let has_rivals = standing.tail.as_ref().is_some_and(|tail| !tail.others.is_empty());
+    state.is_contested() || is_other || has_rivals
 }
 
 /// Whether it is a tail that goes no further than `lsn`, where a timeline begins.
