@@ -35,7 +35,7 @@ impl<'b> Builder<'b> {
         let need = self.need(search, &located).await?;
         let Some((backup, count)) = newest_serving(self.finder.backups, &need) else {
             let missing = self.no_backup(hit.chain, hit.last.end, &need);
-            return refuse(self.finder, self.to_the_target(missing)).await;
+            return refuse(self.finder, self.of_the_target(missing)).await;
         };
         let Some(handed) = self.handed(&located, Content::Read).await? else {
             return self.refuse(words::no_wal(), hit.last.end).await;
@@ -141,10 +141,10 @@ impl<'b> Builder<'b> {
 
     async fn refuse(&self, reason: String, near: Lsn) -> Result<PlanOutcome, ArchiveError> {
         let missing = Missing { reason, near: Some(near), hint: None, candidates: Vec::new() };
-        refuse(self.finder, self.to_the_target(missing)).await
+        refuse(self.finder, self.of_the_target(missing)).await
     }
 
-    fn to_the_target(&self, missing: Missing) -> Missing {
+    fn of_the_target(&self, missing: Missing) -> Missing {
         let reason = format!("could not recover to {}: {}", self.request.target, missing.reason);
         Missing { reason, ..missing }
     }

@@ -109,7 +109,7 @@ impl OpenSegment {
         let is_all =
             self.of.name.start(self.of.size).is_ok_and(|start| start.0 + u64::from(self.read) == flush.0);
         match survey.ending {
-            Ending::Open { at } if is_all && at < flush && flush.0 % PAGE_SIZE as u64 != 0 => {
+            Ending::Open { at } if is_all && at < flush && !flush.0.is_multiple_of(PAGE_SIZE as u64) => {
                 Err(Failure::failed(format!(
                     "could not ship the tail of \"{}\": its WAL ends at {at}, and the server says that it is durable up to {flush}",
                     self.of.name
