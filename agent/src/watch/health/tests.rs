@@ -427,12 +427,15 @@ fn the_json_report_keeps_its_names() {
             "last_good_backup",
             "missing",
             "missing_histories",
+            "pg_wal",
             "status",
             "unarchived_bytes",
             "unreadable",
             "waiting"
         ]
     );
+    let disk: Vec<&str> = report["pg_wal"].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(disk, ["free_bytes", "hours_left"]);
     let archiver: Vec<&str> = report["archiver"].as_object().unwrap().keys().map(String::as_str).collect();
     let expected = ["failed_count", "last_archived", "last_archived_time", "last_failed", "last_failed_time"];
     assert_eq!(archiver, expected);
