@@ -56,7 +56,9 @@ impl<'a, B: Breaks> Restore<'a, B> {
 
     fn every_point(&mut self, operation: &str, kinds: &[B::Kind], sample: usize) -> Result<()> {
         let points = self.breaks.points();
-        Torture { operation, points, kinds, sample }.run(|number, kind| self.trial(number, kind))
+        // A step and its repetition for the next file: there are two thousand of them, and few requests.
+        let in_turn = points == "steps";
+        Torture { operation, points, kinds, in_turn, sample }.run(|number, kind| self.trial(number, kind))
     }
 
     fn trial(&mut self, number: usize, kind: B::Kind) -> Result<Reached> {
@@ -145,10 +147,11 @@ impl RestoreArgs<'_> {
     }
 }
 
-/// Files that say which restore wrote them, when, and by which build of the program.
+/// Files that say which restore wrote them, when, and by which build of the program; and what one that was killed
+/// while it wrote one of them left beside a whole cluster.
 fn is_of_its_own(path: &Path) -> bool {
     let own = ["walpoint.writer", "walpoint.recovery.json", "postgresql.auto.conf"];
-    own.iter().any(|name| path.as_os_str() == *name)
+    own.iter().any(|name| path.as_os_str() == *name) || path.to_string_lossy().starts_with(".tmp-")
 }
 
 fn places(target: &Path) -> [PathBuf; 2] {
@@ -170,9 +173,10 @@ fn a_restore_whose_step_fails() -> Result<()> {
     restore_in_steps("restore", &[StepFault::Error, StepFault::Refused, StepFault::Lost], 5)
 }
 
+/// Killed after a step is killed before the next one: of two thousand steps once is enough.
 #[test]
 fn a_restore_that_is_killed() -> Result<()> {
-    restore_in_steps("killed restore", &[StepFault::KillBefore, StepFault::KillAfter], 4)
+    restore_in_steps("killed restore", &[StepFault::KillBefore], 4)
 }
 
 fn restore_over_s3(
