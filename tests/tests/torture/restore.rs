@@ -71,6 +71,7 @@ impl<'a, B: Breaks> Restore<'a, B> {
         expect_ending(&self.breaks, kind, (&outcome, &reached), 0, &[1])?;
         self.expect_nothing_elsewhere(&target)?;
         if data.join("global/pg_control").exists() {
+            remove_left_over(&data)?;
             self.expect_whole(&data, &tablespace)?;
             self.start(&data)?;
         } else {
@@ -147,11 +148,21 @@ impl RestoreArgs<'_> {
     }
 }
 
-/// Files that say which restore wrote them, when, and by which build of the program; and what one that was killed
-/// while it wrote one of them left beside a whole cluster.
+/// Files that say which restore wrote them, when, and by which build of the program.
 fn is_of_its_own(path: &Path) -> bool {
     let own = ["walpoint.writer", "walpoint.recovery.json", "postgresql.auto.conf"];
-    own.iter().any(|name| path.as_os_str() == *name) || path.to_string_lossy().starts_with(".tmp-")
+    own.iter().any(|name| path.as_os_str() == *name)
+}
+
+/// One that was killed while it wrote a small file of its own, beside a whole cluster, leaves what it had of it.
+fn remove_left_over(data: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(data)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(".tmp-") {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn places(target: &Path) -> [PathBuf; 2] {
