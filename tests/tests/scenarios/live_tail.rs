@@ -1,15 +1,13 @@
 //! The whole machine is lost: server, agent and data directory, in one moment. What was acknowledged more
 //! than two seconds before is in the archive all the same.
 
-use std::fs::File;
-use std::path::Path;
-use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use walpoint_tests::agent::Agent;
 use walpoint_tests::cluster::{Cluster, ClusterOptions, Stop};
 use walpoint_tests::garage::Garage;
 use walpoint_tests::programs;
@@ -23,25 +21,6 @@ const LOSS: Duration = Duration::from_secs(2);
 /// How long the load runs before.
 const LOAD: Duration = Duration::from_secs(6);
 const WRITERS: u32 = 3;
-
-/// The agent, killed when dropped.
-struct Agent(Child);
-
-impl Agent {
-    fn start(scene: &Scene) -> Result<Agent> {
-        let log = File::create(scene.cluster.scratch().path().join("agent.log"))?;
-        let sockets = scene.cluster.scratch().path().join("sockets");
-        scene.walpoint.configure(&format!("[agent]\nsocket_directory = \"{}\"", sockets.display()))?;
-        Ok(Agent(scene.walpoint.spawn(Path::new("/"), &["--log-level", "debug", "agent"], &log)?))
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// Clients that insert one row after the other and note when each was acknowledged.
 struct Writers {
@@ -86,24 +65,22 @@ impl Writers {
 /// Loses everything after some load, at the moment that `choose` returns, and restores elsewhere.
 fn lose_the_machine(scene: Scene, choose: impl FnOnce(&Cluster) -> Result<()>) -> Result<()> {
     scene.backup()?;
-    let agent = Agent::start(&scene)?;
+    let agent = Agent::start(&scene.walpoint, &scene.cluster)?;
     lose_after(LOAD, scene, agent, choose)
 }
 
 fn lose_after(
     load: Duration,
     mut scene: Scene,
-    mut agent: Agent,
+    agent: Agent,
     choose: impl FnOnce(&Cluster) -> Result<()>,
 ) -> Result<()> {
     let writers = Writers::start(&scene.cluster)?;
     std::thread::sleep(load);
     choose(&scene.cluster)?;
-    if let Some(status) = agent.0.try_wait()? {
-        bail!("the agent ended with {status}\n{}", log(&scene));
-    }
+    agent.status()?;
     let killed = Instant::now();
-    agent.0.kill()?;
+    agent.kill()?;
     scene.cluster.kill()?;
     let acknowledged = writers.acknowledged_by(killed - LOSS)?;
     std::fs::remove_dir_all(scene.cluster.data())?;
@@ -175,7 +152,7 @@ fn right_after_a_timeline_switch_no_acknowledged_commit_is_lost() -> Result<()> 
     let Some(garage) = Garage::shared()? else { return Ok(()) };
     let mut scene = Scene::on_garage(&postgres, garage, large_segments())?;
     scene.backup()?;
-    let agent = Agent::start(&scene)?;
+    let agent = Agent::start(&scene.walpoint, &scene.cluster)?;
     scene.cluster.execute("create table before(n int)")?;
     scene.cluster.stop(Stop::Fast)?;
     scene.cluster.configure("restore_command = 'false'")?;
