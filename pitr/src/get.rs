@@ -13,9 +13,11 @@ use walpoint_archive::{Archive, ArchiveError, Usable, Variant};
 use walpoint_wal::{SegmentName, SegmentSize, SystemIdentifier, TimelineId, WalFileName};
 
 use crate::contract::{Contract, Need};
+use crate::spool::Spool;
 
 mod deliver;
 mod error;
+mod from_spool;
 mod header;
 mod own_history;
 mod tail;
@@ -48,6 +50,8 @@ pub struct GetRequest {
     /// a recovery with an end: a standby would archive it as the whole segment, or take its end
     /// for the end of what its primary has.
     pub may_use_tail: bool,
+    /// Where segments lie that were fetched ahead for this recovery.
+    pub spool: Option<Spool>,
 }
 
 /// The answer, when it is one that recovery goes on with.
