@@ -54,6 +54,12 @@ impl DataDirectory {
     }
 }
 
+/// Bytes that PostgreSQL can still write to the file system of `path`.
+pub fn free_bytes(path: &Path) -> Option<u64> {
+    let found = rustix::fs::statvfs(path).ok()?;
+    Some(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
 /// The data directory that a hook's `%p` belongs to: for a relative path the working directory (that is
 /// where PostgreSQL starts its commands), for an absolute one the directory above its `pg_wal`.
 pub fn of_wal_path(path: &Path) -> Option<PathBuf> {

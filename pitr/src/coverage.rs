@@ -203,9 +203,11 @@ impl<'a> Found<'a> {
                     self.unusable.remove(number);
                     let is_contested = is_contested(state, variant, size);
                     let link = Link { is_contested, ..Link::new(*number, name, variant, cut, size) };
-                    if link.is_open && (cut.is_some() || has_lost_pieces(variant)) {
-                        let end = WhyGap::OnlyBeginning(link.end(size));
-                        self.unusable.insert(*number, (name, end));
+                    let end = link.end(size);
+                    // A fork at a segment's border cuts no segment, and tells all the same how far this one went.
+                    let went_on = step.end.is_some_and(|fork| end < fork);
+                    if link.is_open && (went_on || has_lost_pieces(variant)) {
+                        self.unusable.insert(*number, (name, WhyGap::OnlyBeginning(end)));
                     }
                     self.links.insert(*number, link);
                 }
@@ -227,7 +229,10 @@ impl<'a> Found<'a> {
 /// or a tail with the whole of it.
 fn is_contested(state: &SegmentState, standing: &Variant, size: SegmentSize) -> bool {
     let whole = state.tail.as_ref().filter(|tail| tail.reaches(size.bytes()));
-    state.is_contested() || whole.is_some_and(|tail| tail.content != standing.content)
+    let is_other = whole.is_some_and(|tail| tail.content != standing.content);
+    // Two servers shipped it, or one whose disk took WAL back.
+    let has_rivals = standing.tail.as_ref().is_some_and(|tail| !tail.others.is_empty());
+    state.is_contested() || is_other || has_rivals
 }
 
 /// Whether it is a tail that goes no further than `lsn`, where a timeline begins.

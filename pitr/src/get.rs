@@ -46,12 +46,23 @@ pub struct GetRequest {
     pub segment_size: SegmentSize,
     /// What its recovery needs, when that is known.
     pub contract: Option<Contract>,
-    /// Whether what was shipped of a segment before it was complete may stand in for it. Only in
-    /// a recovery with an end: a standby would archive it as the whole segment, or take its end
-    /// for the end of what its primary has.
-    pub may_use_tail: bool,
+    /// Who asks.
+    pub asker: Asker,
     /// Where segments lie that were fetched ahead for this recovery.
     pub spool: Option<Spool>,
+}
+
+/// Who asks, as far as what was shipped of a segment before it was complete is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asker {
+    /// A recovery with an end: a tail may stand in for a segment that its contract needs.
+    Recovery,
+    /// A standby, which would archive a tail as the whole segment, or take its end for the end of
+    /// what its primary has. It asks for the segment that is being written again and again, and is
+    /// told that there is none yet.
+    Standby,
+    /// Whoever else: a tail is a witness, and no file.
+    Other,
 }
 
 /// The answer, when it is one that recovery goes on with.

@@ -37,6 +37,7 @@ mod sync;
 mod tablespaces;
 #[cfg(test)]
 mod tests;
+mod to_disk;
 mod tree;
 
 use inventory::Inventory;

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 
+import backlog
+import backlog_report
 import report
 from cluster import Cluster
 from measure import Failed, say
@@ -15,7 +17,7 @@ from operations import Bench
 from programs import Copy, PgBackRest, PgBaseBackup, Walpoint, WalRus
 from s3 import Garage
 
-OPERATIONS = ["push", "get", "backup", "restore"]
+OPERATIONS = ["push", "get", "backup", "restore", "backlog"]
 
 
 def arguments():
@@ -27,6 +29,7 @@ def arguments():
     parser.add_argument("--scale", type=int, default=100)
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--backup-runs", type=int, default=9)
+    parser.add_argument("--backlog-runs", type=int, default=3)
     return parser.parse_args()
 
 
@@ -51,7 +54,8 @@ def measure(asked, cluster, garage):
     segments = []
     if {"push", "get"} & set(wanted):
         segments = cluster.make_segments(asked.runs + 2)
-    for store in [asked.store] if asked.store else ["directory", "s3"]:
+    stores = [asked.store] if asked.store else ["directory", "s3"]
+    for store in stores if asked.only != "backlog" else []:
         server = garage if store == "s3" else None
         bench = Bench(asked.home, cluster, server, store)
         programs = programs_for(store, asked.home, cluster, server)
@@ -71,6 +75,8 @@ def measure(asked, cluster, garage):
 
 def main():
     asked = arguments()
+    if (asked.only, asked.store) == ("backlog", "directory"):
+        sys.exit("bench: the backlog is drained to Garage")
     # An end by a signal is an end like any other: the servers go too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     load_before = _load()
@@ -81,6 +87,15 @@ def main():
         if garage:
             garage.start()
         rows, versions = measure(asked, cluster, garage)
+        table = report.table(rows)
+        print(table)
+        if garage and asked.only in (None, "backlog"):
+            taken = backlog.measure(asked.home, cluster, garage, asked.backlog_runs)
+            drained = backlog_report.table(taken)
+            print(drained)
+            table += drained
+            with open(f"{asked.home}/backlog.svg", "w", encoding="utf-8") as file:
+                file.write(backlog_report.picture(taken))
         stage = {
             "machine": report.machine(asked.home),
             "load_before": load_before,
@@ -94,8 +109,7 @@ def main():
             "command": " ".join(_command(asked)),
         }
         with open(f"{asked.home}/result.md", "w", encoding="utf-8") as file:
-            file.write(report.document(rows, stage))
-        print(report.table(rows))
+            file.write(report.document(table, stage))
     except Failed as failed:
         sys.exit(f"bench: {failed}")
     finally:
@@ -109,7 +123,12 @@ def _command(asked):
     for name, value in (("only", asked.only), ("store", asked.store)):
         if value:
             yield f"--{name} {value}"
-    for name, value, usual in (("scale", asked.scale, 100), ("runs", asked.runs, 15), ("backup-runs", asked.backup_runs, 9)):
+    for name, value, usual in (
+        ("scale", asked.scale, 100),
+        ("runs", asked.runs, 15),
+        ("backup-runs", asked.backup_runs, 9),
+        ("backlog-runs", asked.backlog_runs, 3),
+    ):
         if value != usual:
             yield f"--{name} {value}"
 

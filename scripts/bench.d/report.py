@@ -108,7 +108,7 @@ def _fsync(home):
     return sorted(took)[len(took) // 2]
 
 
-def document(rows, stage):
+def document(table, stage):
     """The whole page."""
     return (
         "# Speed and memory\n\n"
@@ -124,8 +124,8 @@ def document(rows, stage):
         f"- load before {stage['load_before']}, after {stage['load_after']}; {stage['when']}\n"
         f"- the cluster: pgbench scale {stage['scale']}, {stage['bytes'] / 1e9:.2f} GB without WAL, data checksums on; "
         "WAL of pgbench's own transactions\n"
-        "- zstd level 1 everywhere; pgBackRest with `process-max=2`; Garage with fsync, on the same cores\n"
+        "- zstd level 1 (wal-rus: its own default); pgBackRest with `process-max=2`; Garage with fsync, on the same cores\n"
         f"- {'; '.join(stage['versions'])}; walpoint of commit {stage['commit']}\n"
         f"- wal-rus: {stage['wal_rus']}\n\n"
-        f"Repeat it with `{stage['command']}`.\n\n## Figures\n\n{table(rows)}"
+        f"Repeat it with `{stage['command']}`.\n\n## Figures\n\n{table}"
     ).rstrip() + "\n"

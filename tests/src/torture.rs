@@ -36,6 +36,8 @@ pub struct Torture<'a, K> {
     /// What are numbered: "steps", "requests".
     pub points: &'a str,
     pub kinds: &'a [K],
+    /// Of thousands of points each fails in one of the ways, which take turns; else in every one.
+    pub in_turn: bool,
     /// How many points a sample has.
     pub sample: usize,
 }
@@ -67,6 +69,9 @@ impl<K: Copy + Display> Torture<'_, K> {
     }
 
     fn all(&self, trial: &mut impl FnMut(usize, K) -> Result<Reached>) -> Result<()> {
+        if self.in_turn {
+            return self.all_in_turn(trial);
+        }
         let mut tally = Tally::new(self.operation);
         let mut tried = Vec::new();
         for kind in self.kinds {
@@ -80,6 +85,20 @@ impl<K: Copy + Display> Torture<'_, K> {
             tried.push(format!("{} {kind}", number - 1));
         }
         println!("{}: {} tried: {}", self.operation, self.points, tried.join(", "));
+        tally.end()
+    }
+
+    fn all_in_turn(&self, trial: &mut impl FnMut(usize, K) -> Result<Reached>) -> Result<()> {
+        let mut tally = Tally::new(self.operation);
+        let mut tried = 0;
+        for (number, kind) in (1..).zip(self.kinds.iter().cycle()) {
+            if tally.failures() >= ENOUGH_FAILURES || !tally.goes_on(number, kind, || trial(number, *kind)) {
+                break;
+            }
+            tried = number;
+        }
+        let kinds: Vec<String> = self.kinds.iter().map(K::to_string).collect();
+        println!("{}: {tried} {} tried, in turn: {}", self.operation, self.points, kinds.join(", "));
         tally.end()
     }
 

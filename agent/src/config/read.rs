@@ -156,6 +156,9 @@ fn check(raw: &mut RawSettings) -> Result<CheckSettings, Failure> {
     })
 }
 
+/// The server and the store are asked this often at most.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+
 fn agent(raw: &mut RawSettings) -> Result<AgentSettings, Failure> {
     let workers: Option<u16> = raw.number("agent", "workers")?;
     let workers = match workers {
@@ -165,11 +168,20 @@ fn agent(raw: &mut RawSettings) -> Result<AgentSettings, Failure> {
                 .with_hint(WHERE_TO_CORRECT)
         })?,
     };
+    let live_tail_interval = raw.duration("agent", "live_tail_interval").unwrap_or(Duration::from_secs(1));
+    if live_tail_interval < SHORTEST_INTERVAL {
+        return Err(Failure::usage(format!(
+            "could not use {} as live_tail_interval in section [agent]: at least {} are needed",
+            durations::render(live_tail_interval),
+            durations::render(SHORTEST_INTERVAL)
+        ))
+        .with_hint(WHERE_TO_CORRECT));
+    }
     Ok(AgentSettings {
         socket_directory: raw.path("agent", "socket_directory")?,
         workers,
         live_tail: raw.switch("agent", "live_tail").unwrap_or(true),
-        live_tail_interval: raw.duration("agent", "live_tail_interval").unwrap_or(Duration::from_secs(1)),
+        live_tail_interval,
         spool: raw.size("agent", "spool").unwrap_or(1 << 30),
         spool_directory: raw.path("agent", "spool_directory")?.unwrap_or_else(|| PathBuf::from("/var/tmp")),
         drain: raw.duration("agent", "drain").unwrap_or(Duration::from_secs(10)),

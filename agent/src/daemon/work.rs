@@ -10,6 +10,7 @@ use super::replaced;
 use super::report::{AgentFacts, Disk, Report, StoreFacts, Tail, Waiting};
 use super::serve::{Order, Status};
 use crate::config::Settings;
+use crate::data_directory::free_bytes;
 use crate::exit::{Failure, Status as ExitStatus};
 use crate::open;
 use crate::ship::cluster::HookCluster;
@@ -347,7 +348,7 @@ impl Work {
             return Err(replaced(&self.base.data_directory));
         }
         self.sweep_took = sweep.took;
-        self.ahead.swept(&sweep.ready);
+        self.ahead.swept(sweep.ready);
         for seen in std::mem::take(&mut self.seen_meanwhile) {
             self.see(seen);
         }
@@ -434,14 +435,9 @@ async fn open_archive(
     let patience = open::Patience::Agent { request: deadline(settings, largest) };
     let gauge = gauge.clone();
     let measured = |store| Arc::new(Measured::new(store, gauge)) as Arc<_>;
-    Ok(Shipper::new(open::archive_to_write_through(settings, cluster, patience, measured).await?))
+    Ok(Shipper::several_at_once(open::archive_to_write_through(settings, cluster, patience, measured).await?))
 }
 
 fn segment_bytes(data_directory: &Path) -> Option<u64> {
     HookCluster::in_directory(data_directory).ok()?.segment_size().map(SegmentSize::bytes)
-}
-
-fn free_bytes(path: &Path) -> Option<u64> {
-    let found = rustix::fs::statvfs(path).ok()?;
-    Some(found.f_bavail.saturating_mul(found.f_frsize))
 }

@@ -1,11 +1,12 @@
 //! Looks at a segment before it is shipped: is it the file that its name says, of this cluster, and is its
 //! WAL sound? What is refused here never reaches the archive under this name.
 
-use super::source::{IN_MEMORY_BYTES, Source};
+use super::source::Source;
 use crate::exit::{Failure, Status};
+use std::io;
 use std::path::{Path, PathBuf};
-use walpoint_archive::ContentHash;
 use walpoint_archive::content::ContentHasher;
+use walpoint_archive::{ContentHash, SEALED_IN_MEMORY, SealedContent, Sealing};
 use walpoint_wal::record::RECORD_HEADER;
 use walpoint_wal::{
     Carry, CarryOver, Edge, Ending, PAGE_SIZE, PageHeader, SegmentName, SegmentSize, Survey, SurveyError,
@@ -30,15 +31,15 @@ pub enum Examined {
     },
 }
 
-/// A segment or partial segment with its bytes, when they fit in memory.
+/// A segment or partial segment, sealed in the same pass when it fits in memory.
 #[derive(Debug)]
 pub struct Looked {
     /// What was found.
     pub examined: Examined,
     /// Hash of the whole content.
     pub content: ContentHash,
-    /// The bytes that were looked at.
-    pub bytes: Option<Vec<u8>>,
+    /// The bytes that were looked at, ready to be stored. A larger file is read again for that.
+    pub sealed: Option<SealedContent>,
 }
 
 /// Reads the file, which has the size of a segment, and looks at it. `before` is where the segment before may
@@ -52,24 +53,48 @@ pub fn look(
     partial: bool,
     cluster: SystemIdentifier,
     before: Option<(SegmentName, PathBuf)>,
+    sealing: impl FnOnce(u64) -> io::Result<Sealing>,
 ) -> Result<Looked, Failure> {
-    let bytes = if source.size() <= IN_MEMORY_BYTES { Some(source.read()?) } else { None };
-    let carry = match &bytes {
-        Some(bytes) if !begins_within_a_record(bytes) => Carry::Unknown,
-        _ => carry_from(before, cluster),
+    let fits = source.size() <= SEALED_IN_MEMORY;
+    let carry = match begins_within_a_record(source)? || !fits {
+        true => carry_from(before, cluster),
+        false => Carry::Unknown,
     };
     let of = SurveyOf { name, partial, file_size: source.size(), expected: Some(cluster), carry };
-    let (mut surveyor, mut hasher) = (Surveyor::new(of), ContentHasher::new());
-    let mut take = |piece: &[u8]| {
+    let mut surveyor = Surveyor::new(of);
+    let (content, sealed) = match fits {
+        true => seal(source, &mut surveyor, sealing).map(|sealed| (sealed.content(), Some(sealed)))?,
+        false => (hash(source, &mut surveyor)?, None),
+    };
+    let examined = judge(surveyor.finish()).map_err(|failure| failure.while_doing(doing(source)))?;
+    Ok(Looked { examined, content, sealed })
+}
+
+/// One pass for the survey, the hash and the stored bytes.
+fn seal(
+    source: &Source,
+    surveyor: &mut Surveyor,
+    sealing: impl FnOnce(u64) -> io::Result<Sealing>,
+) -> Result<SealedContent, Failure> {
+    let unsealed = |error| Failure::failed(format!("could not {}: {error}", doing(source)));
+    let mut sealing = sealing(source.size()).map_err(unsealed)?;
+    let mut sealed = Ok(());
+    source.pieces(|piece| {
+        surveyor.feed(piece);
+        if sealed.is_ok() {
+            sealed = sealing.take(piece);
+        }
+    })?;
+    sealed.and_then(|()| sealing.finish()).map_err(unsealed)
+}
+
+fn hash(source: &Source, surveyor: &mut Surveyor) -> Result<ContentHash, Failure> {
+    let mut hasher = ContentHasher::new();
+    source.pieces(|piece| {
         surveyor.feed(piece);
         hasher.update(piece);
-    };
-    match &bytes {
-        Some(bytes) => take(bytes),
-        None => source.pieces(take)?,
-    }
-    let examined = judge(surveyor.finish()).map_err(|failure| failure.while_doing(doing(source)))?;
-    Ok(Looked { examined, content: hasher.finish(), bytes })
+    })?;
+    Ok(hasher.finish())
 }
 
 impl Looked {
@@ -90,8 +115,10 @@ fn doing(source: &Source) -> String {
 }
 
 /// Whether the first page begins with the rest of a record, which cannot be checked without its beginning.
-fn begins_within_a_record(bytes: &[u8]) -> bool {
-    PageHeader::parse(bytes).is_ok_and(|header| header.remaining != 0 || header.overwrites_record())
+fn begins_within_a_record(source: &Source) -> Result<bool, Failure> {
+    let first_page = source.read_at(0, PAGE_SIZE)?;
+    let within = |header: PageHeader| header.remaining != 0 || header.overwrites_record();
+    Ok(PageHeader::parse(&first_page).is_ok_and(within))
 }
 
 /// How the segment before ended, when it is still in `pg_wal`. Whatever is wrong with it is its own matter:

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use walpoint_archive::store::StoreErrorKind;
 use walpoint_archive::{Archive, ArchiveError};
 use walpoint_pitr::contract::Contract;
-use walpoint_pitr::get::{GetError, GetOutcome, GetRequest, can_do_without, deliver_own_history, get};
+use walpoint_pitr::get::{Asker, GetError, GetOutcome, GetRequest, can_do_without, deliver_own_history, get};
 use walpoint_pitr::recovery_settings::{RECOVERY_SIGNAL, STANDBY_SIGNAL};
 use walpoint_wal::{SegmentSize, SystemIdentifier, Timestamp, WalFileName};
 
@@ -89,6 +89,16 @@ fn is_standby(destination: &Path) -> bool {
     data_directory::of_wal_path(destination).is_some_and(|directory| directory.join(STANDBY_SIGNAL).exists())
 }
 
+/// `standby.signal` wins here, too.
+fn asker(data_directory: &Path) -> Asker {
+    let has = |signal: &str| data_directory.join(signal).exists();
+    match (has(STANDBY_SIGNAL), has(RECOVERY_SIGNAL)) {
+        (true, _) => Asker::Standby,
+        (false, true) => Asker::Recovery,
+        (false, false) => Asker::Other,
+    }
+}
+
 /// What PostgreSQL asks for.
 struct Question {
     name: WalFileName,
@@ -97,8 +107,7 @@ struct Question {
     /// None when only the archive can tell: PostgreSQL is later than this program, and there is no contract.
     segment_size: Option<SegmentSize>,
     contract: Option<Contract>,
-    /// It is asked for by a recovery that is to end, and by no standby.
-    may_use_tail: bool,
+    asker: Asker,
     /// Who fetches ahead for this recovery, where somebody is to.
     ahead: Option<Ahead>,
 }
@@ -120,7 +129,7 @@ impl Question {
             system_identifier: cluster.system_identifier,
             segment_size,
             contract,
-            may_use_tail: beside.join(RECOVERY_SIGNAL).exists() && !beside.join(STANDBY_SIGNAL).exists(),
+            asker: asker(&beside),
             ahead: match name {
                 WalFileName::Segment(_) => {
                     Ahead::of(settings, &cluster, &args.destination, segment_size, contract_file)
@@ -150,7 +159,7 @@ impl Question {
             system_identifier: self.system_identifier,
             segment_size,
             contract: self.contract.clone(),
-            may_use_tail: self.may_use_tail,
+            asker: self.asker,
             spool: self.ahead.as_ref().map(|ahead| ahead.spool().clone()),
         }
     }

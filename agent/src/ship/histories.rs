@@ -4,8 +4,12 @@ use super::before::history_in;
 use crate::exit::Failure;
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 use walpoint_archive::{Archive, WriterId};
 use walpoint_wal::{TimelineId, WalFileName};
+
+/// Between two looks for a history that somebody may be putting.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// The same for the ancestors alone, when the timeline's own history is what is being pushed.
 ///
@@ -34,6 +38,37 @@ pub async fn ensure(
     writer: WriterId,
 ) -> Result<(), Failure> {
     ensure_each(archive, pg_wal, with_ancestors(pg_wal, timeline), writer).await
+}
+
+/// The same before a tail of that timeline: that they are there is enough. Whether one is refused in the end decides
+/// about the whole timeline, with a tail or without, and to wait for that would cost seconds of commits.
+///
+/// # Errors
+/// As [`ensure`].
+pub async fn ensure_there(
+    archive: &Archive,
+    pg_wal: &Path,
+    timeline: TimelineId,
+    writer: WriterId,
+) -> Result<(), Failure> {
+    for timeline in with_ancestors(pg_wal, timeline) {
+        let ensured = ensure_each(archive, pg_wal, BTreeSet::from([timeline]), writer);
+        match history_in(pg_wal, timeline) {
+            Some((_, bytes)) => tokio::select! {
+                () = is_there(archive, timeline, &bytes) => {}
+                ensured = ensured => ensured?,
+            },
+            None => ensured.await?,
+        }
+    }
+    Ok(())
+}
+
+/// Returns when the archive has it, put by whomever. What cannot be asked now is asked again.
+async fn is_there(archive: &Archive, timeline: TimelineId, bytes: &[u8]) {
+    while !archive.has_history(timeline, bytes).await.unwrap_or(false) {
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }
 
 async fn ensure_each(

@@ -78,7 +78,7 @@ async fn push(
 ) -> Result<Ending, Failure> {
     let identifier = ground.cluster.system_identifier;
     let archive = open::archive_to_write(settings, identifier, Patience::For(left)).await?;
-    Shipper::new(archive).ship(name, ground, None).await?;
+    Shipper::one_by_one(archive).ship(name, ground, None).await?;
     Ok(Ending::DONE)
 }
 

@@ -25,12 +25,15 @@ enum Origin {
 
 impl LookAhead {
     /// All files that PostgreSQL has for its archiver: what is not among them any more is forgotten.
-    pub fn swept(&mut self, ready: &[WalFileName]) {
-        let ready: BTreeSet<Turn> = ready.iter().copied().map(Turn).collect();
-        self.shipped.retain(|name, _| ready.contains(&Turn(*name)));
-        self.waiting = ready;
+    pub fn swept(&mut self, ready: Vec<WalFileName>) {
+        // There may be very many: the queue is gone before the one that replaces it is made.
+        self.waiting = BTreeSet::new();
+        let mut ready: Vec<Turn> = ready.into_iter().map(Turn).collect();
+        ready.sort_unstable();
+        self.shipped.retain(|name, _| ready.binary_search(&Turn(*name)).is_ok());
         let (under_way, shipped) = (&self.under_way, &self.shipped);
-        self.waiting.retain(|Turn(name)| !under_way.contains_key(name) && !shipped.contains_key(name));
+        ready.retain(|Turn(name)| !under_way.contains_key(name) && !shipped.contains_key(name));
+        self.waiting = ready.into_iter().collect();
     }
 
     /// PostgreSQL has a file for its archiver.
@@ -207,7 +210,7 @@ mod tests {
         let mut ahead = LookAhead::default();
         let mut mixed = names(&sorted);
         mixed.reverse();
-        ahead.swept(&mixed);
+        ahead.swept(mixed);
         assert_eq!(order(&mut ahead), sorted);
         // The same as PostgreSQL's own rule says it: histories first, then strcmp.
         let mut by_text = sorted.to_vec();
@@ -220,11 +223,11 @@ mod tests {
         let mut ahead = LookAhead::default();
         let [one, two, three] =
             ["000000010000000000000001", "000000010000000000000002", "000000010000000000000003"].map(name);
-        ahead.swept(&[one, two, three]);
+        ahead.swept(vec![one, two, three]);
         ahead.begin(one);
         ahead.begin(two);
         ahead.landed(one, shipped());
-        ahead.swept(&[one, two, three]);
+        ahead.swept(vec![one, two, three]);
         ahead.appeared(one);
         ahead.appeared(two);
         assert_eq!((ahead.next(), ahead.count_outside(), ahead.count_ahead()), (Some(three), 2, 1));
@@ -239,14 +242,14 @@ mod tests {
     fn what_postgresql_knows_as_archived_is_forgotten() {
         let mut ahead = LookAhead::default();
         let [one, two] = ["000000010000000000000001", "000000010000000000000002"].map(name);
-        ahead.swept(&[one, two]);
+        ahead.swept(vec![one, two]);
         for name in [one, two] {
             ahead.begin(name);
             ahead.landed(name, shipped());
         }
         ahead.is_gone(one);
         assert!(ahead.shipped(one).is_none() && ahead.shipped(two).is_some());
-        ahead.swept(&[]);
+        ahead.swept(Vec::new());
         assert_eq!((ahead.count_ahead(), ahead.count_outside()), (0, 0));
     }
 
@@ -264,7 +267,7 @@ mod tests {
     fn what_was_left_behind_comes_first_and_is_not_postgresqls_to_ask_for() {
         let mut ahead = LookAhead::default();
         let [waits, left] = ["000000020000000000000009", "000000010000000000000007"].map(name);
-        ahead.swept(&[waits]);
+        ahead.swept(vec![waits]);
         ahead.left_behind([left]);
         assert_eq!(ahead.next(), Some(left));
         ahead.begin(left);

@@ -64,12 +64,21 @@ pub type Announced = Option<Announcement>;
 pub struct Shipper {
     archive: Archive,
     recent: Recent,
+    /// Threads that compress one file.
+    compressing: u32,
 }
 
 impl Shipper {
-    /// To this archive, which is opened once.
-    pub fn new(archive: Archive) -> Self {
-        Self { archive, recent: Recent::default() }
+    /// To this archive, which is opened once, one file at a time: what takes longest is done by two processors,
+    /// if there are as many.
+    pub fn one_by_one(archive: Archive) -> Self {
+        let two = std::thread::available_parallelism().is_ok_and(|processors| processors.get() >= 2);
+        Self { compressing: if two { 2 } else { 0 }, ..Self::several_at_once(archive) }
+    }
+
+    /// To this archive, which is opened once, several files at a time.
+    pub fn several_at_once(archive: Archive) -> Self {
+        Self { archive, recent: Recent::default(), compressing: 0 }
     }
 
     /// Where to.
@@ -173,8 +182,8 @@ impl Push<'_> {
             announcement.tell(facts.clone());
         }
         let facts = FileFacts::Wal(Box::new(facts));
-        let source = match looked.bytes {
-            Some(bytes) => PutSource::Bytes(bytes.into()),
+        let source = match looked.sealed {
+            Some(sealed) => PutSource::Sealed(sealed),
             None => PutSource::File(self.source.file()),
         };
         self.put(facts, source, &seen.own).await
@@ -201,7 +210,10 @@ impl Push<'_> {
         let (source, cluster) = (Arc::clone(&self.source), self.cluster.system_identifier);
         let before = before.map(|name| (name, self.pg_wal.join(name.to_string())));
         // On a thread of its own, so that a disk that hangs does not outlast the deadline.
-        let looking = tokio::task::spawn_blocking(move || look(&source, segment, partial, cluster, before));
+        let (sealer, threads) = (self.shipper.archive.sealer().clone(), self.shipper.compressing);
+        let look =
+            move || look(&source, segment, partial, cluster, before, |size| sealer.begin(size, threads));
+        let looking = tokio::task::spawn_blocking(look);
         let looked = looking.await;
         looked
             .unwrap_or_else(|error| Err(Failure::failed(format!("could not look at \"{segment}\": {error}"))))

@@ -1,5 +1,5 @@
-//! A WAL file on this host, as `archive-push` was given it: read whole when it is small, in passes when it is
-//! large, and proven to be the same file from the first byte to the last.
+//! A WAL file on this host, as `archive-push` was given it: read whole when it is small, in passes when it is a
+//! segment, and proven to be the same file from the first byte to the last.
 
 use crate::exit::Failure;
 use std::fs::{File, Metadata};
@@ -8,11 +8,11 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Files up to this size are read once and kept in memory; larger ones are read twice, to look and to send.
-pub const IN_MEMORY_BYTES: u64 = 64 << 20;
+/// Bytes read at a time: they stay in the processor's cache.
+const STEP: usize = 128 << 10;
 
-/// Bytes read at a time from a file that is not kept in memory.
-const STEP: usize = 1 << 20;
+/// Most bytes that are set aside at once for a file that is read whole.
+const WHOLE_AT_ONCE: u64 = 1 << 20;
 
 /// A regular file that is open.
 #[derive(Debug)]
@@ -88,7 +88,7 @@ impl Source {
     /// # Errors
     /// Status 1.
     pub fn read(&self) -> Result<Vec<u8>, Failure> {
-        let mut bytes = Vec::with_capacity(usize::try_from(self.size().min(IN_MEMORY_BYTES)).unwrap_or(0));
+        let mut bytes = Vec::with_capacity(usize::try_from(self.size().min(WHOLE_AT_ONCE)).unwrap_or(0));
         self.pieces(|piece| bytes.extend_from_slice(piece))?;
         Ok(bytes)
     }

@@ -18,9 +18,11 @@ use super::missing;
 use super::server_directory::ServerDirectory;
 use super::unarchived::UnarchivedSegment;
 use crate::config::{Connection, Settings};
+use crate::data_directory::free_bytes;
 use crate::exit::{Failure, Status};
 use crate::session::Session;
 use crate::ship::before::history_in;
+use crate::ship::ground::PG_WAL;
 use crate::{data_directory, open};
 
 /// A monitoring system waits a minute at most for its plugins.
@@ -195,6 +197,8 @@ async fn server_state(
         timeline,
         position,
         waiting,
+        segment_bytes: size.bytes(),
+        free_bytes: directory.as_ref().ok().and_then(|it| free_bytes(&it.path.join(PG_WAL))),
         unarchived_since: None,
         unseen: None,
         archiver: session.archiver_statistics().await?,

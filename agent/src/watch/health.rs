@@ -74,6 +74,14 @@ impl Limits {
     }
 }
 
+/// An archiver that keeps up has files waiting now and then: only what has waited for so long tells that they grow
+/// more, and how fast.
+const GROWING: Duration = Duration::from_secs(300);
+
+/// With so little time left until `pg_wal` is full somebody is to be told, and to be woken up. PostgreSQL stops
+/// when it is.
+const UNTIL_FULL: (Duration, Duration) = (Duration::from_secs(12 * 3600), Duration::from_secs(2 * 3600));
+
 /// `[check]`, as far as the judgement needs it.
 #[derive(Debug, Clone, Copy)]
 pub struct Thresholds {
@@ -111,6 +119,10 @@ pub struct ServerState {
     pub position: Option<Lsn>,
     /// Files with a `.ready`.
     pub waiting: Waiting,
+    /// Bytes of a segment.
+    pub segment_bytes: u64,
+    /// Bytes that PostgreSQL can still write to the disk of `pg_wal`, where that can be seen.
+    pub free_bytes: Option<u64>,
     /// Time of the first commit, abort, prepare or restore point in the oldest
     /// segment that the archive does not have.
     pub unarchived_since: Option<Timestamp>,
@@ -240,6 +252,20 @@ impl Snapshot {
             Some(since) => Some(age(self.now, since)),
             None => server.unseen.is_none().then_some(Duration::ZERO),
         }
+    }
+
+    /// When the disk of `pg_wal` is full if WAL comes on as it did since the oldest of what waits was ready, and
+    /// none of it leaves. `None` while the archiver keeps up.
+    pub fn full_in(&self) -> Option<Duration> {
+        let server = self.server.as_ref().ok()?;
+        let (_, since) = server.waiting.oldest.as_ref()?;
+        let waited = age(self.now, *since);
+        let waits = server.waiting.count.saturating_mul(server.segment_bytes);
+        if waited < GROWING || waits == 0 {
+            return None;
+        }
+        let per_byte = waited.as_secs_f64() / waits as f64;
+        Duration::try_from_secs_f64(server.free_bytes? as f64 * per_byte).ok()
     }
 
     /// Bytes of WAL that the archive does not have.

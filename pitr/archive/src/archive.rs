@@ -37,7 +37,7 @@ mod wal;
 
 pub use cluster::ClusterListing;
 pub use listing::BackupListing;
-pub use send::PutSource;
+pub use send::{PutSource, SEALED_IN_MEMORY};
 pub use tail::{PutChunk, TailRemoval};
 pub use wal::{FileFacts, Neighbours, PutWal, PutWalOutcome};
 

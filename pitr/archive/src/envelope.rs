@@ -12,9 +12,11 @@ use crate::content::{ContentHash, ContentHasher, StoredHash, StoredHasher};
 use crate::encrypt::KeyRing;
 
 mod open;
+mod sealing;
 
 pub(crate) use open::open_unproven;
 pub use open::{Expected, OpenError, Opened, open_bytes, open_to};
+pub use sealing::{SealedContent, Sealing};
 
 /// Bytes that are read, hashed and compressed at a time.
 const STEP: usize = 128 * 1024;

@@ -34,14 +34,14 @@ pub mod writer_id;
 
 pub use archive::{
     Archive, BackupListing, ClusterListing, FileFacts, Neighbours, PutChunk, PutSource, PutWal,
-    PutWalOutcome, TailRemoval,
+    PutWalOutcome, SEALED_IN_MEMORY, TailRemoval,
 };
 pub use backup_id::{BackupId, BackupKind};
 pub use catalog::{Catalog, CatalogScope, DamagedObject, SegmentState, Usable, Variant};
 pub use cluster::Cluster;
 pub use content::{ContentHash, ContentId, StoredHash};
 pub use encrypt::KeyRing;
-pub use envelope::Sealer;
+pub use envelope::{SealedContent, Sealer, Sealing};
 pub use error::ArchiveError;
 pub use facts::Common;
 pub use idle::IdleProof;

@@ -276,3 +276,15 @@ fn a_parents_tail_that_ends_before_the_fork_leaves_a_gap_to_it() {
         assert_eq!(gaps(&coverage(&catalog, 2)), if gap { vec![expected] } else { vec![] }, "{end}");
     }
 }
+
+#[test]
+fn a_parents_tail_that_ends_before_a_fork_at_its_segments_border_leaves_a_gap_to_it() {
+    let fork = 9 * MIB;
+    for (end, gap) in [(0x8000, true), (1 << 20, false)] {
+        let mut catalog = catalog(&[(1, 3, 7)], &[history(2, &[(1, fork)])]);
+        ship(&mut catalog, segment(1, 8), &[(0, end)]);
+        assert_eq!(shape(&coverage(&catalog, 2)), [[(1, 3, 8, None)]]);
+        let expected = (1, 8, 8, WhyGap::OnlyBeginning(Lsn(8 * MIB + u64::from(end))));
+        assert_eq!(gaps(&coverage(&catalog, 2)), if gap { vec![expected] } else { vec![] }, "{end}");
+    }
+}

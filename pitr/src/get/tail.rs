@@ -3,7 +3,7 @@
 use walpoint_archive::{Archive, Usable, Variant};
 use walpoint_wal::{Lsn, SegmentName};
 
-use super::{GetError, GetRequest, deliver};
+use super::{Asker, GetError, GetRequest, deliver};
 use crate::contract::Contract;
 
 /// Whether a tail of the segment gives what recovery needs of it, and is at its destination.
@@ -13,7 +13,7 @@ pub(super) async fn find_and_deliver(
     contract: &Contract,
     segment: SegmentName,
 ) -> Result<bool, GetError> {
-    if !request.may_use_tail {
+    if request.asker != Asker::Recovery {
         return Ok(false);
     }
     let state = archive.segment_state(&segment).await?;

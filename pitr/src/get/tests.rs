@@ -67,7 +67,7 @@ struct Stage {
     faulty: Faulty,
     archive: Archive,
     contract: Option<Contract>,
-    may_use_tail: bool,
+    asker: Asker,
     spool: Option<Spool>,
 }
 
@@ -98,7 +98,7 @@ impl Stage {
         let faulty = Faulty::new(Arc::new(DirStore::open(&root).await.unwrap()));
         let keys = encryption.then_some(scratch.path());
         let archive = Archive::new(Arc::new(faulty.clone()), CLUSTER, sealer(keys));
-        Stage { scratch, faulty, archive, contract: None, may_use_tail: true, spool: None }
+        Stage { scratch, faulty, archive, contract: None, asker: Asker::Recovery, spool: None }
     }
 
     fn with(mut self, contract: Contract) -> Stage {
@@ -131,7 +131,7 @@ impl Stage {
             system_identifier: CLUSTER,
             segment_size: size(),
             contract: self.contract.clone(),
-            may_use_tail: self.may_use_tail,
+            asker: self.asker,
             spool: self.spool.clone(),
         }
     }
@@ -666,10 +666,19 @@ async fn the_last_segment_may_be_a_tail_when_the_last_record_begins_in_it() {
 async fn a_standby_and_who_has_no_contract_get_no_tail() {
     let mut stage = Stage::new().await.with(contract());
     stage.ship(2, 10, MIB as usize).await;
-    stage.may_use_tail = false;
-    assert!(is_gap(&stage.get_segment(2, 10).await));
-    let stage = Stage::new().await;
+    for asker in [Asker::Standby, Asker::Other] {
+        stage.asker = asker;
+        assert!(is_gap(&stage.get_segment(2, 10).await), "{asker:?}: its contract needs it");
+    }
+    let mut stage = Stage::new().await;
     stage.ship(2, 10, MIB as usize).await;
+    for (asker, is_told_to_stop) in [(Asker::Recovery, true), (Asker::Other, true), (Asker::Standby, false)] {
+        stage.asker = asker;
+        let outcome = stage.get_segment(2, 10).await;
+        assert_eq!((is_gap(&outcome), is_end(&outcome)), (is_told_to_stop, !is_told_to_stop), "{asker:?}");
+    }
+    // What comes behind it shows that it is missing.
+    stage.put_segments(2, [12]).await;
     assert!(is_gap(&stage.get_segment(2, 10).await));
     assert!(!stage.destination().exists());
 }

@@ -4,7 +4,7 @@
 use walpoint_archive::{Archive, ArchiveError, Entry};
 use walpoint_wal::{Lsn, SegmentName, TimelineHistory, TimelineId, Timestamp, WalFileName};
 
-use super::{GetError, GetRequest};
+use super::{Asker, GetError, GetRequest};
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,10 +58,24 @@ async fn of_segment(
         if own && archive.wal_variants(&request.name).await?.variants.iter().any(|variant| !variant.refused) {
             return Ok(Testimony::ThereNow);
         }
-        return Ok(Testimony::Existed(format!("\"{}\" is there", object.key)));
+        if request.asker != Asker::Standby || !is_being_written(archive, segment).await? {
+            return Ok(Testimony::Existed(format!("\"{}\" is there", object.key)));
+        }
     }
     let histories = archive.histories().await?;
     Ok(descendant(&histories, segment.timeline, start))
+}
+
+/// Whether the archive has nothing of the segment but pieces of it, and nothing of its timeline behind them.
+async fn is_being_written(archive: &Archive, segment: SegmentName) -> Result<bool, GetError> {
+    let state = archive.segment_state(&segment).await?;
+    let Some(last) = state.chunks.iter().map(|chunk| &chunk.key).max().filter(|_| state.variants.is_empty())
+    else {
+        return Ok(false);
+    };
+    let prefix = archive.layout().wal_timeline_prefix(segment.timeline);
+    let behind = archive.store().list(&prefix, Some(last), Some(1)).await.map_err(ArchiveError::from)?;
+    Ok(behind.is_empty())
 }
 
 /// When the first object of the same timeline behind this segment was stored.

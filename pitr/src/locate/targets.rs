@@ -74,7 +74,7 @@ impl<'f> Finder<'f> {
         for (at, chain) in self.chains.iter().enumerate().rev() {
             let search = Search { wal: self.wal, chain };
             let first = search.first_past(past).await?;
-            if !self.begins_by(search, past, first.as_ref()).await? {
+            if !self.begins_by(search, past, first.as_ref(), at == 0).await? {
                 continue;
             }
             return match first {
@@ -94,6 +94,7 @@ impl<'f> Finder<'f> {
         search: Search<'_>,
         past: Past,
         first: Option<&EventAt>,
+        is_oldest: bool,
     ) -> Result<bool, ArchiveError> {
         let before = |backup: &&BackupSummary| {
             let behind = first.is_none_or(|first| backup.stop.lsn <= first.spot.lsn);
@@ -103,7 +104,7 @@ impl<'f> Finder<'f> {
         if self.backups.iter().copied().any(|backup| before(&backup)) {
             return Ok(true);
         }
-        search.begins_by(past, first).await
+        search.begins_by(past, first, is_oldest).await
     }
 
     async fn before_excluded(&self, at: usize, first: &EventAt, past: Past) -> Result<Sought, ArchiveError> {

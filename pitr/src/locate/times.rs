@@ -86,11 +86,17 @@ impl Search<'_> {
     }
 
     /// Whether the chain shows that it had begun by the time `past` speaks of: a record
-    /// with such a time lies in it, before `until` when that is given.
-    pub async fn begins_by(&self, past: Past, until: Option<&EventAt>) -> Result<bool, ArchiveError> {
+    /// with such a time lies in it, before `until` when that is given; or, where nothing older
+    /// is there, in what was before it.
+    pub async fn begins_by(
+        &self,
+        past: Past,
+        until: Option<&EventAt>,
+        is_oldest: bool,
+    ) -> Result<bool, ArchiveError> {
         let size = self.wal.size();
         let last = until.map_or(self.chain.last(), |event| last_segment_before(event.spot.end, size));
-        if self.last_end_time(last, until).await?.is_some_and(|time| !past.excludes(time)) {
+        if self.last_end_time(last, until, is_oldest).await?.is_some_and(|time| !past.excludes(time)) {
             return Ok(true);
         }
         let mut number = self.chain.first();
@@ -113,11 +119,13 @@ impl Search<'_> {
     }
 
     /// Time of the last commit or abort before `until`, or up to the end of segment
-    /// `last`, by metadata where it is not in that segment. It may lie before the chain.
+    /// `last`, by metadata where it is not in that segment. It may lie before the chain where
+    /// `may_be_older`.
     async fn last_end_time(
         &self,
         last: u64,
         until: Option<&EventAt>,
+        may_be_older: bool,
     ) -> Result<Option<Timestamp>, ArchiveError> {
         let scanned = self.scanned(last).await?;
         let before =
@@ -126,14 +134,22 @@ impl Search<'_> {
             return Ok(Some(time));
         }
         for run in self.chain.runs.iter().rev().filter(|run| run.first < last) {
-            let facts = self.wal.facts(run.last.min(last - 1)).await?;
-            let by_facts = facts.run.and_then(|run| run.run_last_time);
+            let until = run.last.min(last - 1);
+            let is_of_chain = may_be_older || !run.began_before || self.has_end(run.first, until).await?;
+            let by_facts = self.wal.facts(until).await?.run.and_then(|run| run.run_last_time);
+            let by_facts = by_facts.filter(|_| is_of_chain);
             let spanning = run.spanning.as_ref().and_then(EventAt::end_time);
             if let Some(time) = by_facts.or(spanning) {
                 return Ok(Some(time));
             }
         }
         Ok(None)
+    }
+
+    /// Whether a transaction ends in one of these segments.
+    async fn has_end(&self, first: u64, last: u64) -> Result<bool, ArchiveError> {
+        let ends = |facts: &WalFacts| facts.time_high.is_some();
+        Ok(self.previous_by_facts(first, last, ends).await?.is_some())
     }
 
     async fn next_timed(

@@ -34,8 +34,8 @@ impl<'b> Builder<'b> {
         let located = self.locate(search, hit).await?;
         let need = self.need(search, &located).await?;
         let Some((backup, count)) = newest_serving(self.finder.backups, &need) else {
-            let (reason, place) = self.no_backup(hit.chain, hit.last.end, &need);
-            return self.refuse(reason, place).await;
+            let missing = self.no_backup(hit.chain, hit.last.end, &need);
+            return refuse(self.finder, self.of_the_target(missing)).await;
         };
         let Some(handed) = self.handed(&located, Content::Read).await? else {
             return self.refuse(words::no_wal(), hit.last.end).await;
@@ -87,9 +87,10 @@ impl<'b> Builder<'b> {
         }
     }
 
-    /// Why no backup serves, and where to look for what can be reached instead.
-    pub fn no_backup(&self, chain: usize, end: Lsn, need: &Need) -> (String, Lsn) {
-        (self.why_no_backup(chain, need), self.place(end, need))
+    /// Why no backup serves, what to do about it, and where to look for what can be reached instead.
+    pub fn no_backup(&self, chain: usize, end: Lsn, need: &Need) -> Missing {
+        let (reason, hint) = self.why_no_backup(chain, need);
+        Missing { reason, near: Some(self.place(end, need)), hint, candidates: Vec::new() }
     }
 
     /// A plan that names no record.
@@ -119,14 +120,14 @@ impl<'b> Builder<'b> {
         })
     }
 
-    fn why_no_backup(&self, chain: usize, need: &Need) -> String {
+    fn why_no_backup(&self, chain: usize, need: &Need) -> (String, Option<String>) {
         let fits = |wanted| self.finder.backups.iter().find(move |backup| fit(backup, need) == wanted);
         let cut_off = fits(Fit::CutOff).is_some();
         let before = chain.checked_sub(1).and_then(|before| self.finder.break_after(before));
         match (before, fits(Fit::TooLate)) {
-            (Some((reason, _)), _) if cut_off => words::no_backup_in_chain(&reason),
-            (_, Some(first)) => words::before_first_backup(first),
-            _ => words::no_backup_on_path(),
+            (Some((reason, hint)), _) if cut_off => (words::no_backup_in_chain(&reason), hint),
+            (_, Some(first)) => (words::before_first_backup(first), None),
+            _ => (words::no_backup_on_path(), None),
         }
     }
 
@@ -139,9 +140,13 @@ impl<'b> Builder<'b> {
     }
 
     async fn refuse(&self, reason: String, near: Lsn) -> Result<PlanOutcome, ArchiveError> {
-        let reason = format!("could not recover to {}: {reason}", self.request.target);
         let missing = Missing { reason, near: Some(near), hint: None, candidates: Vec::new() };
-        refuse(self.finder, missing).await
+        refuse(self.finder, self.of_the_target(missing)).await
+    }
+
+    fn of_the_target(&self, missing: Missing) -> Missing {
+        let reason = format!("could not recover to {}: {}", self.request.target, missing.reason);
+        Missing { reason, ..missing }
     }
 
     /// The oldest timeline from the record's own on whose file of the last segment holds

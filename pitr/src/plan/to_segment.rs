@@ -87,8 +87,7 @@ async fn build(builder: Builder<'_>, bounds: Bounds) -> Result<Answer, ArchiveEr
     let (backup, count) = match served {
         [Some((low, _)), Some((high, count))] if low.id == high.id => (high, count),
         [None, None] => {
-            let (reason, near) = builder.no_backup(bounds.chain, high.last_record_end, &high_need);
-            let missing = Missing { reason, near: Some(near), hint: None, candidates: Vec::new() };
+            let missing = builder.no_backup(bounds.chain, high.last_record_end, &high_need);
             return refuse(finder, builder.request, missing).await;
         }
         _ => return undecided(),

@@ -19,11 +19,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use walpoint_archive::fault_point::panic_for_a_test;
 use walpoint_archive::pack::{PiecePlace, open_pack, read_frame, read_piece};
 use walpoint_archive::summary::StoredObject;
-use walpoint_archive::{Archive, ArchiveError, KeyRing, StoredHash};
+use walpoint_archive::{Archive, ArchiveError, KeyRing, ObjectKey, StoredHash};
 
 use super::error::RestoreError;
 use super::site::{NewFile, Site};
 use super::stopped;
+use super::to_disk::{self, ToDisk};
 use crate::progress::Progress;
 
 /// A pack and what of it goes where.
@@ -79,7 +80,7 @@ impl Remaining {
 }
 
 /// Fetches all packs and writes all their pieces. When it returns, with an error too,
-/// nothing is being written any more.
+/// no more bytes are written; the disk may still be busy with some.
 pub(super) async fn write_all(
     archive: &Archive,
     packs: Vec<PackWork>,
@@ -91,19 +92,33 @@ pub(super) async fn write_all(
     let permits = Arc::new(Semaphore::new(workers.get()));
     let remaining = Arc::new(Remaining::of(&packs, files.len()));
     progress.add_files(remaining.empty_files());
-    let restored = futures::stream::iter(packs)
-        .map(|pack| restore_pack(archive, pack, &files, &remaining, &site, &permits))
-        .buffer_unordered(workers.get())
-        .try_for_each(|written| async move {
+    let (to_disk, written) = to_disk::channel();
+    let work = Work { files, remaining, site: Arc::clone(&site), to_disk };
+    let writing = async {
+        // Nothing comes after it: then the sending ends, too.
+        let work = work;
+        let packs = futures::stream::iter(packs).map(|pack| restore_pack(archive, pack, &work, &permits));
+        let mut written = packs.buffer_unordered(workers.get());
+        while let Some(written) = written.try_next().await? {
             progress.add_bytes(written.bytes);
             progress.add_files(written.files);
-            Ok(())
-        })
-        .await;
+        }
+        Ok(())
+    };
+    let restored = futures::try_join!(writing, written.send(&site)).map(drop);
     // A write that has begun cannot be called off, and it holds its permit until it is done.
     let all = u32::try_from(workers.get()).unwrap_or(u32::MAX);
     drop(permits.acquire_many(all).await);
     restored
+}
+
+/// What all packs are written with.
+#[derive(Debug, Clone)]
+struct Work {
+    files: Arc<Vec<NewFile>>,
+    remaining: Arc<Remaining>,
+    site: Arc<Site>,
+    to_disk: ToDisk,
 }
 
 /// Most pieces of one pack that are fetched one by one: more would take longer than all of it.
@@ -150,19 +165,16 @@ pub(super) async fn read_files(
 async fn restore_pack(
     archive: &Archive,
     pack: PackWork,
-    files: &Arc<Vec<NewFile>>,
-    remaining: &Arc<Remaining>,
-    site: &Arc<Site>,
+    work: &Work,
     permits: &Arc<Semaphore>,
 ) -> Result<Written, RestoreError> {
     let permit = Arc::clone(permits).acquire_owned().await.map_err(|_| stopped())?;
     let stored = fetch(archive, &pack.object).await?;
-    let (keys, files, site) = (Arc::clone(archive.keys()), Arc::clone(files), Arc::clone(site));
-    let remaining = Arc::clone(remaining);
+    let (keys, work) = (Arc::clone(archive.keys()), work.clone());
     let write = move || {
         let _permit: OwnedSemaphorePermit = permit;
         panic_for_a_test("writing");
-        write_pieces(&keys, &pack, stored, &files, &remaining, &site)
+        work.write_pieces(&keys, &pack, stored)
     };
     tokio::task::spawn_blocking(write).await.map_err(|_| stopped())?
 }
@@ -207,34 +219,45 @@ async fn fetch_bytes(
     Ok(stored)
 }
 
-fn write_pieces(
-    keys: &KeyRing,
-    pack: &PackWork,
-    stored: Vec<u8>,
-    files: &[NewFile],
-    remaining: &Remaining,
-    site: &Site,
-) -> Result<Written, RestoreError> {
-    let key = &pack.object.key;
-    let frames = open(keys, pack, stored)?;
-    let mut written = Written::default();
-    let mut open: Option<(usize, std::fs::File)> = None;
-    for piece in &pack.pieces {
-        let Some(file) = files.get(piece.file) else {
-            return Err(RestoreError::damaged(key, "a piece belongs to no file"));
-        };
-        let plain = read_piece(&frames, &piece.place).map_err(|error| unopened(key, error))?;
+impl Work {
+    fn write_pieces(
+        &self,
+        keys: &KeyRing,
+        pack: &PackWork,
+        stored: Vec<u8>,
+    ) -> Result<Written, RestoreError> {
+        let frames = open(keys, pack, stored)?;
+        let mut written = Written::default();
         // Pieces of a file mostly follow each other.
-        let held = match open.take() {
-            Some((index, held)) if index == piece.file => held,
-            _ => site.open(&file.place)?,
-        };
-        site.write(&file.place, &held, piece.offset, &plain)?;
-        written.bytes += plain.len() as u64;
-        written.files += u64::from(remaining.one_piece_less(piece.file));
-        open = Some((piece.file, held));
+        for pieces in pack.pieces.chunk_by(|one, next| one.file == next.file) {
+            self.write_file(&pack.object.key, &frames, pieces, &mut written)?;
+        }
+        Ok(written)
     }
-    Ok(written)
+
+    /// Writes pieces of one file.
+    fn write_file(
+        &self,
+        key: &ObjectKey,
+        frames: &[u8],
+        pieces: &[PieceWork],
+        written: &mut Written,
+    ) -> Result<(), RestoreError> {
+        let index = pieces.first().map_or(usize::MAX, |piece| piece.file);
+        let file = self.files.get(index);
+        let place = &file.ok_or_else(|| RestoreError::damaged(key, "a piece belongs to no file"))?.place;
+        let open = self.site.open(place)?;
+        let mut unsent = 0;
+        for piece in pieces {
+            let plain = read_piece(frames, &piece.place).map_err(|error| unopened(key, error))?;
+            self.site.write(place, &open, piece.offset, &plain)?;
+            written.bytes += plain.len() as u64;
+            written.files += u64::from(self.remaining.one_piece_less(index));
+            self.to_disk.wrote(place, &open, plain.len(), &mut unsent);
+        }
+        self.to_disk.end_of_pack(place, &open, unsent);
+        Ok(())
+    }
 }
 
 /// The pack's frames, when its bytes are those that were stored.
@@ -246,7 +269,7 @@ fn open(keys: &KeyRing, pack: &PackWork, stored: Vec<u8>) -> Result<Vec<u8>, Res
     open_pack(keys, stored, pack.encrypted).map_err(|error| unopened(key, error))
 }
 
-fn unopened(key: &walpoint_archive::ObjectKey, error: walpoint_archive::envelope::OpenError) -> RestoreError {
+fn unopened(key: &ObjectKey, error: walpoint_archive::envelope::OpenError) -> RestoreError {
     use walpoint_archive::envelope::OpenError;
     let key = key.to_string();
     match error {

@@ -153,6 +153,11 @@ impl Site {
         step("write", || file.write_all_at(piece, offset)).map_err(|error| self.error(place, "write", error))
     }
 
+    /// Makes the bytes durable that were written to a file.
+    pub(super) fn sync_data(&self, place: &Place, file: &File) -> Result<(), RestoreError> {
+        step("fsync", || file.sync_data()).map_err(|error| self.error(place, "fsync", error))
+    }
+
     /// The first bytes of a file in the data directory, at most `limit`; `None` when
     /// there is none.
     pub(super) fn read(&self, path: &Path, limit: u64) -> Result<Option<Vec<u8>>, RestoreError> {

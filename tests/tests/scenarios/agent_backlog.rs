@@ -82,13 +82,12 @@ fn a_hundred_thousand_waiting_files_cost_little() -> Result<()> {
         share * 100.0
     );
     assert!(share < 0.2, "it is busy with waiting: {share}");
-    // It takes 2.3 MiB for each 10,000; 2 are to be reached.
-    assert!(most.saturating_sub(few) < 3 * MIB * (FILES - FIRST) / 10_000, "{few} {most}");
+    assert!(most.saturating_sub(few) < 2 * MIB * (FILES - FIRST) / 10_000, "{few} {most}");
 
     // Those that are real are the oldest, and go first.
     rustix::fs::rename(&gone, &archive)?;
     agent.wait_status("the real ones to be shipped", ARCHIVING_LIMIT, |report| {
-        report["shipped"]["last"] == last.as_str()
+        report["shipped"]["files"].as_u64() >= u64::try_from(segments.len()).ok()
     })?;
     for segment in &segments {
         assert!(!archive_files::named(&archive, segment).is_empty(), "{segment}");

@@ -1,6 +1,9 @@
 //! The store goes away under load, with the agent at work. Nothing acknowledged is missing, PostgreSQL goes on, what
 //! the agent says of it is true, and afterwards all of it is drained.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -82,6 +85,27 @@ fn an_archive_directory_that_goes_away_and_comes_back() -> Result<()> {
     let here = scene.archive_directory()?.to_owned();
     let gone = here.with_extension("gone");
     ride_out(scene, || Ok(rustix::fs::rename(&here, &gone)?), || Ok(rustix::fs::rename(&gone, &here)?))
+}
+
+/// Gives all directories from `root` on this mode.
+fn set_mode(root: &Path, mode: u32) -> Result<()> {
+    for entry in std::fs::read_dir(root)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            set_mode(&entry.path(), mode)?;
+        }
+    }
+    Ok(std::fs::set_permissions(root, Permissions::from_mode(mode))?)
+}
+
+#[test]
+fn an_archive_directory_that_turns_read_only_and_comes_back() -> Result<()> {
+    let Some(postgres) = programs::distribution_postgres()? else { return Ok(()) };
+    let cluster = Cluster::init(&postgres, options())?;
+    let place = ArchivePlace::directory(cluster.scratch())?;
+    let scene = start(place, cluster)?;
+    let here = scene.archive_directory()?.to_owned();
+    ride_out(scene, || set_mode(&here, 0o500), || set_mode(&here, 0o700))
 }
 
 #[test]

@@ -1,14 +1,17 @@
 //! A server's clock that goes back gives a time two readings: the plan names both and takes neither, and what
-//! has one reading is recovered to as PostgreSQL would.
+//! has one reading is recovered to as PostgreSQL would. And archiving goes on through every step.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use walpoint_tests::agent::Agent;
 use walpoint_tests::cluster::{Cluster, ClusterOptions, Sql, Stop};
+use walpoint_tests::garage::Garage;
 use walpoint_tests::programs;
 use walpoint_tests::scene::{ARCHIVING_LIMIT, Scene};
 use walpoint_tests::scratch::Scratch;
-use walpoint_tests::walpoint::ArchivePlace;
+use walpoint_tests::wait;
+use walpoint_tests::walpoint::{ArchivePlace, Walpoint};
 
 /// The time of a server, set while it runs.
 struct Clock {
@@ -104,4 +107,38 @@ fn a_clock_that_went_back_gives_two_readings_and_neither_is_guessed() -> Result<
         restored.stop(Stop::Fast)?;
     }
     scene.cluster.stop(Stop::Fast)
+}
+
+/// An hour forth and two back, which is more than any store accepts of a signature.
+#[test]
+fn an_agent_archives_whatever_its_clock_does() -> Result<()> {
+    let Some(postgres) = programs::distribution_postgres()? else { return Ok(()) };
+    let Some(garage) = Garage::shared()? else { return Ok(()) };
+    let Some(clock) = Clock::new()? else { return Ok(()) };
+    let environment = clock.environment.clone();
+    let cluster = Cluster::init(&postgres, ClusterOptions { environment, ..Default::default() })?;
+    let place = garage.archive_in(&garage.bucket()?, &garage.endpoint());
+    let mut scene = Scene::start(cluster, place)?;
+    scene.cluster.execute("create table t (n int)")?;
+    scene.backup()?;
+    let by_clock =
+        |walpoint: Walpoint, (name, value): &(String, String)| walpoint.with_environment(name, value);
+    let walpoint = clock.environment.iter().fold(scene.walpoint.clone(), by_clock);
+    let agent = Agent::start(&walpoint, &scene.cluster)?;
+    for (number, offset) in ["+0", "+1h", "-1h", "+0"].into_iter().enumerate() {
+        clock.set(offset)?;
+        scene.cluster.execute(&format!("insert into t values ({number})"))?;
+        let segment = scene.cluster.value("select pg_walfile_name(pg_switch_wal())")?;
+        let done = scene.cluster.data().join(format!("pg_wal/archive_status/{segment}.done"));
+        wait::until_true("the segment to be archived", ARCHIVING_LIMIT, || Ok(done.exists()))
+            .with_context(|| format!("{offset}\n{}", agent.log()))?;
+        agent.wait_status("the agent to be well", ARCHIVING_LIMIT, |report| {
+            report["failing_seconds"].is_null() && report["waiting"]["files"] == 0
+        })?;
+    }
+    agent.kill()?;
+    scene.cluster.stop(Stop::Fast)?;
+    let mut restored = scene.recover(&["--latest"])?;
+    assert_eq!(restored.value("select string_agg(n::text, ' ' order by n) from t")?, "0 1 2 3");
+    restored.stop(Stop::Immediate)
 }

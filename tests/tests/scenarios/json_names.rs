@@ -183,6 +183,7 @@ fn health(walpoint: &Walpoint) -> Result<()> {
         [("gaps", List), ("missing", List), ("damaged", List), ("conflicts", List), ("unreadable", List)];
     has(&report, &[&now[..], &archiver, &backup, &lists].concat());
     has(&report, &[("status", Text), ("findings", List), ("waiting/count", Number)]);
+    has(&report, &[("pg_wal/free_bytes", Number), ("pg_wal/hours_left", Null)]);
     has(&report, &[("probe/segment", Text), ("probe/seconds", Number), ("thresholds", Object)]);
     Ok(())
 }

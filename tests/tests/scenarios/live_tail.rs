@@ -1,20 +1,19 @@
 //! The whole machine is lost: server, agent and data directory, in one moment. What was acknowledged more
 //! than two seconds before is in the archive all the same.
 
-use std::fs::File;
-use std::path::Path;
-use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use walpoint_tests::cluster::{Cluster, ClusterOptions};
+use anyhow::{Context, Result, ensure};
+use walpoint_tests::agent::Agent;
+use walpoint_tests::cluster::{Cluster, ClusterOptions, Stop};
 use walpoint_tests::garage::Garage;
 use walpoint_tests::programs;
 use walpoint_tests::proxy::{Fault, Proxy, Rule};
 use walpoint_tests::scene::{RECOVERY_LIMIT, Scene};
+use walpoint_tests::user::User;
 use walpoint_tests::wait;
 
 /// What may be lost with the machine.
@@ -22,25 +21,6 @@ const LOSS: Duration = Duration::from_secs(2);
 /// How long the load runs before.
 const LOAD: Duration = Duration::from_secs(6);
 const WRITERS: u32 = 3;
-
-/// The agent, killed when dropped.
-struct Agent(Child);
-
-impl Agent {
-    fn start(scene: &Scene) -> Result<Agent> {
-        let log = File::create(scene.cluster.scratch().path().join("agent.log"))?;
-        let sockets = scene.cluster.scratch().path().join("sockets");
-        scene.walpoint.configure(&format!("[agent]\nsocket_directory = \"{}\"", sockets.display()))?;
-        Ok(Agent(scene.walpoint.spawn(Path::new("/"), &["--log-level", "debug", "agent"], &log)?))
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// Clients that insert one row after the other and note when each was acknowledged.
 struct Writers {
@@ -82,23 +62,30 @@ impl Writers {
     }
 }
 
-/// Loses everything at the moment that `choose` returns, and restores elsewhere.
-fn lose_the_machine(mut scene: Scene, choose: impl FnOnce(&Cluster) -> Result<()>) -> Result<()> {
+/// Loses everything after some load, at the moment that `choose` returns, and restores elsewhere.
+fn lose_the_machine(scene: Scene, choose: impl FnOnce(&Cluster) -> Result<()>) -> Result<()> {
     scene.backup()?;
-    let mut agent = Agent::start(&scene)?;
+    let agent = Agent::start(&scene.walpoint, &scene.cluster)?;
+    lose_after(LOAD, scene, agent, choose)
+}
+
+fn lose_after(
+    load: Duration,
+    mut scene: Scene,
+    agent: Agent,
+    choose: impl FnOnce(&Cluster) -> Result<()>,
+) -> Result<()> {
     let writers = Writers::start(&scene.cluster)?;
-    std::thread::sleep(LOAD);
+    std::thread::sleep(load);
     choose(&scene.cluster)?;
-    if let Some(status) = agent.0.try_wait()? {
-        bail!("the agent ended with {status}\n{}", log(&scene));
-    }
+    agent.status()?;
     let killed = Instant::now();
-    agent.0.kill()?;
+    agent.kill()?;
     scene.cluster.kill()?;
     let acknowledged = writers.acknowledged_by(killed - LOSS)?;
     std::fs::remove_dir_all(scene.cluster.data())?;
 
-    let mut restored = scene.restore(&["--latest"])?;
+    let mut restored = scene.restore(&["--latest"]).with_context(|| log(&scene))?;
     restored.start_expect_ready(RECOVERY_LIMIT)?;
     let rows = restored.sql()?.rows("select n from t")?;
     let there: std::collections::BTreeSet<u64> =
@@ -118,7 +105,7 @@ fn lose_the_machine(mut scene: Scene, choose: impl FnOnce(&Cluster) -> Result<()
 
 fn log(scene: &Scene) -> String {
     let text = std::fs::read_to_string(scene.cluster.scratch().path().join("agent.log")).unwrap_or_default();
-    walpoint_tests::cluster::tail(&text, 40)
+    walpoint_tests::cluster::tail(&text, 60)
 }
 
 /// A segment that takes longer to fill than the test.
@@ -156,6 +143,26 @@ fn while_segments_are_switched_no_acknowledged_commit_is_lost() -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// A clean shutdown and a `recovery.signal` make the server begin another timeline, as a promotion does.
+#[test]
+fn right_after_a_timeline_switch_no_acknowledged_commit_is_lost() -> Result<()> {
+    let Some(postgres) = programs::distribution_postgres()? else { return Ok(()) };
+    let Some(garage) = Garage::shared()? else { return Ok(()) };
+    let mut scene = Scene::on_garage(&postgres, garage, large_segments())?;
+    scene.backup()?;
+    let agent = Agent::start(&scene.walpoint, &scene.cluster)?;
+    scene.cluster.execute("create table before(n int)")?;
+    scene.cluster.stop(Stop::Fast)?;
+    scene.cluster.configure("restore_command = 'false'")?;
+    let signal = scene.cluster.data().join("recovery.signal");
+    std::fs::write(&signal, "")?;
+    User::current()?.own(&signal)?;
+    scene.cluster.start()?;
+    let timeline = scene.cluster.value("select timeline_id from pg_control_checkpoint()")?;
+    ensure!(timeline == "2", "it is on timeline {timeline}");
+    lose_after(Duration::from_secs(4), scene, agent, |_| Ok(()))
 }
 
 #[test]

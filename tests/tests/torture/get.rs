@@ -47,7 +47,8 @@ impl Answer {
 impl<B: Breaks> Get<'_, B> {
     fn every_point(self, operation: &str, sample: usize) -> Result<()> {
         let (kinds, points) = (self.breaks.kinds(), self.breaks.points());
-        Torture { operation, points, kinds, sample }.run(|number, kind| self.trial(number, kind))
+        Torture { operation, points, kinds, in_turn: false, sample }
+            .run(|number, kind| self.trial(number, kind))
     }
 
     fn trial(&self, number: usize, kind: B::Kind) -> Result<Reached> {

@@ -26,7 +26,8 @@ pub struct Push<'a, B> {
 impl<B: Breaks> Push<'_, B> {
     pub fn every_point(mut self, operation: &str, sample: usize) -> Result<()> {
         let (kinds, points) = (self.breaks.kinds(), self.breaks.points());
-        Torture { operation, points, kinds, sample }.run(|number, kind| self.trial(number, kind))
+        Torture { operation, points, kinds, in_turn: false, sample }
+            .run(|number, kind| self.trial(number, kind))
     }
 
     fn trial(&mut self, number: usize, kind: B::Kind) -> Result<Reached> {

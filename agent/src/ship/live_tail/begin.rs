@@ -3,7 +3,7 @@
 use super::Ground;
 use super::open_segment::{Beginning, Completed, OpenSegment, read};
 use super::shipment::PIECE_BYTES;
-use crate::exit::Failure;
+use crate::exit::{Failure, Status};
 use crate::ship::before::{history_in, segment_before};
 use crate::ship::examine::carry_out;
 use std::collections::{BTreeSet, VecDeque};
@@ -62,8 +62,17 @@ impl Ground {
             (_, None) => (None, Carry::Unknown),
         };
         let stored = self.archive.segment_state(&name).await?;
-        if !matches!(stored.usable(), Usable::Nothing) {
-            return Ok(Begun::Whole);
+        match stored.usable() {
+            Usable::Nothing => {}
+            Usable::One(_) => return Ok(Begun::Whole),
+            Usable::Ambiguous(variants) => {
+                let what = format!(
+                    "could not ship the tail behind \"{name}\": it is in the archive with {} contents",
+                    variants.len()
+                );
+                let hint = format!("decide which one is right: walpoint resolve {name} --keep CONTENT_ID");
+                return Err(Failure::new(Status::Conflict, what).with_hint(hint));
+            }
         }
         let of = Beginning {
             name,

@@ -12,7 +12,12 @@ const MERGED: usize = 32;
 
 /// The pieces of the open segment that were shipped from here, in order.
 #[derive(Debug, Default)]
-pub struct Pieces(Vec<Shipped>);
+pub struct Pieces {
+    shipped: Vec<Shipped>,
+    /// Those that another stands in for. They go with the next ones that do: whoever lists them, page by page, while
+    /// the other is put, finds the one or the others.
+    replaced: Vec<Chunk>,
+}
 
 #[derive(Debug, Clone)]
 struct Shipped {
@@ -25,10 +30,10 @@ struct Shipped {
 
 impl Pieces {
     pub fn add(&mut self, chunk: Chunk, put: &PutChunk) {
-        self.0.push(Shipped { chunk, tail: put.tail, facts: put.facts.clone(), rank: 0 });
+        self.shipped.push(Shipped { chunk, tail: put.tail, facts: put.facts.clone(), rank: 0 });
     }
 
-    /// Puts the newest pieces together when there are many of a kind. The one is in the archive before the
+    /// Puts the newest pieces together when there are many of a kind. The one is in the archive long before the
     /// many go.
     ///
     /// # Errors
@@ -37,15 +42,16 @@ impl Pieces {
         let Some(many) = self.due() else { return Ok(()) };
         let Some((put, rank)) = joined(ground, many).await? else { return Ok(()) };
         let chunk = ground.archive.put_chunk(&put).await?;
-        let at = self.0.len().saturating_sub(MERGED);
-        let gone: Vec<Chunk> = self.0.split_off(at).into_iter().map(|piece| piece.chunk).collect();
-        self.0.push(Shipped { chunk, tail: put.tail, facts: put.facts, rank });
+        let at = self.shipped.len().saturating_sub(MERGED);
+        let many = self.shipped.split_off(at).into_iter().map(|piece| piece.chunk).collect();
+        self.shipped.push(Shipped { chunk, tail: put.tail, facts: put.facts, rank });
+        let gone = std::mem::replace(&mut self.replaced, many);
         Ok(ground.archive.remove_chunks(&gone).await?)
     }
 
     /// The newest pieces, when so many of them have one rank and are small together.
     fn due(&self) -> Option<&[Shipped]> {
-        let many = self.0.get(self.0.len().checked_sub(MERGED)?..)?;
+        let many = self.shipped.get(self.shipped.len().checked_sub(MERGED)?..)?;
         let (first, last) = (many.first()?, many.last()?);
         let is_of_a_kind = many.iter().all(|piece| piece.rank == last.rank);
         let bytes = last.chunk.name.to.saturating_sub(first.chunk.name.from);

@@ -7,7 +7,8 @@ use std::path::Path;
 use walpoint_archive::content::ContentHasher;
 use walpoint_archive::{Common, ContentHash, PutChunk, RunFacts, TailFacts, WalFacts, WriterId};
 use walpoint_wal::{
-    Carry, Ending, SegmentName, SegmentSize, Survey, SurveyError, SurveyOf, Surveyor, SystemIdentifier,
+    Carry, Ending, Lsn, PAGE_SIZE, SegmentName, SegmentSize, Survey, SurveyError, SurveyOf, Surveyor,
+    SystemIdentifier,
 };
 
 /// What must be known of a segment to begin with it.
@@ -79,12 +80,13 @@ impl OpenSegment {
         self.read = self.read.saturating_add(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
     }
 
-    /// Takes the bytes that follow and makes a piece of them.
+    /// Takes the bytes that follow and makes a piece of them. `flush` is up to where the server says that its WAL is
+    /// durable.
     ///
     /// # Errors
     /// Status 1 when they are no sound WAL of this segment: PostgreSQL says that they are durable, so either
-    /// a disk damaged them or another file has the name by now.
-    pub fn piece(&mut self, bytes: Vec<u8>) -> Result<Piece, Failure> {
+    /// a disk damaged them, or another file has the name by now, or it is another server that says so.
+    pub fn piece(&mut self, bytes: Vec<u8>, flush: Lsn) -> Result<Piece, Failure> {
         let (from, before) = (self.read, self.hasher.finish());
         self.pass(&bytes);
         let survey = self.surveyor.so_far().map_err(|error| self.unreadable(&error))?;
@@ -94,6 +96,7 @@ impl OpenSegment {
                 self.of.name
             )));
         }
+        self.must_reach(&survey, flush)?;
         let content = ContentHash::of(&bytes);
         let facts = self.facts(&survey, content, bytes.len() as u64);
         let tail = TailFacts { from, before, after: self.hasher.finish() };
@@ -101,11 +104,27 @@ impl OpenSegment {
         Ok(Piece { put, end: self.read })
     }
 
+    /// Within a page, what is durable ends with a record. Zeros where the server has WAL are another server's file.
+    fn must_reach(&self, survey: &Survey, flush: Lsn) -> Result<(), Failure> {
+        let is_all =
+            self.of.name.start(self.of.size).is_ok_and(|start| start.0 + u64::from(self.read) == flush.0);
+        match survey.ending {
+            Ending::Open { at } if is_all && at < flush && !flush.0.is_multiple_of(PAGE_SIZE as u64) => {
+                Err(Failure::failed(format!(
+                    "could not ship the tail of \"{}\": its WAL ends at {at}, and the server says that it is durable up to {flush}",
+                    self.of.name
+                ))
+                .with_hint("is it the server of this data directory that connection in section [postgres] names?"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// What the segment leaves for the next one, once all of it was read.
     ///
     /// # Errors
     /// Status 1 as for a piece.
-    pub fn complete(self) -> Result<Completed, Failure> {
+    pub fn complete(&self) -> Result<Completed, Failure> {
         let content = self.hasher.finish();
         let survey = self.surveyor.so_far().map_err(|error| self.unreadable(&error))?;
         let facts = self.facts(&survey, content, self.of.size.bytes());

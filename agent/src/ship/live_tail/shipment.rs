@@ -92,7 +92,9 @@ impl Shipment {
             self.pending = None;
             self.reached(end);
         }
-        let Some(open) = &self.open else { return self.begin(now).await };
+        let Some(open) = &self.open else {
+            return if self.shipped == Some(now.flush) { Ok(More::No) } else { self.begin(now).await };
+        };
         let (name, from, to) = (open.name(), open.read_to(), self.durable_in(open.name(), now.flush));
         if from == self.size() {
             return self.complete().await;
@@ -106,7 +108,7 @@ impl Shipment {
         }
         let end = piece_end(from, to);
         let Some(bytes) = self.ground.read(name, from, end).await? else { return Ok(More::No) };
-        self.pending = self.make_piece(bytes)?;
+        self.pending = self.make_piece(bytes, now.flush)?;
         Ok(More::Yes)
     }
 
@@ -122,8 +124,8 @@ impl Shipment {
         Ok(())
     }
 
-    fn make_piece(&mut self, bytes: Vec<u8>) -> Result<Option<Piece>, Failure> {
-        let made = self.open.as_mut().map(|open| open.piece(bytes)).transpose();
+    fn make_piece(&mut self, bytes: Vec<u8>, flush: Lsn) -> Result<Option<Piece>, Failure> {
+        let made = self.open.as_mut().map(|open| open.piece(bytes, flush)).transpose();
         if made.is_err() {
             self.forget();
         }
@@ -135,7 +137,7 @@ impl Shipment {
         let Ground { archive, pg_wal, writer, cluster, .. } = &self.ground;
         archive.ensure_cluster(cluster).await?;
         if now.timeline != TimelineId::FIRST {
-            histories::ensure(archive, pg_wal, now.timeline, *writer).await?;
+            histories::ensure_there(archive, pg_wal, now.timeline, *writer).await?;
         }
         self.forget();
         self.timeline = Some(now.timeline);
@@ -161,6 +163,11 @@ impl Shipment {
                     return Ok(More::Yes);
                 }
                 Begun::Whole if number < newest => number += 1,
+                // The server stands at its end.
+                Begun::Whole if durable == self.size() => {
+                    self.shipped = Some(now.flush);
+                    return Ok(More::No);
+                }
                 Begun::Whole => {
                     return Err(Failure::failed(format!(
                         "could not ship the tail of \"{name}\": the archive has content under this name, and \
@@ -202,7 +209,7 @@ impl Shipment {
 
     /// The end of a segment: its bytes must still be those that were shipped.
     async fn complete(&mut self) -> Result<More, Failure> {
-        let Some(open) = self.open.take() else { return Ok(More::No) };
+        let Some(open) = &self.open else { return Ok(More::No) };
         let completed = open.complete()?;
         let name = completed.name;
         if self.is_changed(&completed).await? {
@@ -211,6 +218,7 @@ impl Shipment {
                  back WAL that was durable"
             ));
         }
+        self.open = None;
         self.sweep.add(name);
         self.last = Some(completed);
         Ok(More::Yes)

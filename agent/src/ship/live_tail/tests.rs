@@ -235,6 +235,39 @@ async fn a_file_that_is_another_segment_is_not_shipped() {
     assert_eq!(stage.stored(4).await, None);
 }
 
+/// The server that answers has more than this directory: it is another one.
+#[tokio::test]
+async fn zeros_where_the_server_has_wal_are_not_shipped() {
+    let mut stage = Stage::new(3).await;
+    stage.wal.fill_to(3 * SEGMENT + 100_000);
+    stage.wal.save(&stage.ground.pg_wal);
+    let mut shipment = stage.shipment();
+    for more in [8, 5_000, 700_008] {
+        let ahead = Lsn(stage.wal.end().0 + more);
+        let refused = stage.ship_to(&mut shipment, ahead).await.unwrap_err();
+        assert!(refused.hint.unwrap().contains("connection"), "{more}");
+        assert_eq!(stage.stored(3).await, None, "{more}");
+    }
+    stage.ship(&mut shipment).await.unwrap();
+    assert_eq!(stage.shipped_to(3).await, stage.wal.end().0);
+}
+
+#[tokio::test]
+async fn a_server_that_stands_at_the_end_of_a_pushed_segment_is_no_alarm_and_costs_nothing() {
+    let mut stage = Stage::new(3).await;
+    stage.wal.fill_to(4 * SEGMENT + 10);
+    stage.wal.save(&stage.ground.pg_wal);
+    stage.push(3).await;
+    let (mut shipment, border) = (stage.shipment(), Lsn(4 * SEGMENT));
+    stage.ship_to(&mut shipment, border).await.unwrap();
+    assert_eq!((shipment.shipped(), shipment.alarm()), (Some(border), None));
+    let asked = stage.faulty.calls(Verb::List);
+    stage.ship_to(&mut shipment, border).await.unwrap();
+    assert_eq!(stage.faulty.calls(Verb::List), asked);
+    stage.ship(&mut shipment).await.unwrap();
+    assert_eq!(stage.shipped_to(3).await, stage.wal.end().0);
+}
+
 #[tokio::test]
 async fn a_segment_before_that_waits_to_be_archived_is_shipped_first_or_waited_for() {
     let mut stage = Stage::new(3).await;

@@ -43,7 +43,7 @@ impl Place {
         let sealer = Sealer::new(CompressionLevel::default(), Arc::new(KeyRing::default()));
         let archive = Archive::new(Arc::new(self.store.clone()), found.system_identifier(), sealer);
         let name: WalFileName = segment.parse().unwrap();
-        let shipper = Shipper::new(archive);
+        let shipper = Shipper::one_by_one(archive);
         let before = verbs.map(|verb| self.store.calls(verb));
         let ground = Ground::of_name(&data, name).await.unwrap();
         shipper.ship(name, ground, None).await.unwrap();

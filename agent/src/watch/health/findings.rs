@@ -1,7 +1,9 @@
 //! What is wrong, one sentence each, worst first.
 
 use super::report::spoken;
-use super::{ArchiveState, Gap, Level, Missing, MissingSegment, ServerState, Snapshot, Thresholds, age};
+use super::{
+    ArchiveState, Gap, Level, Missing, MissingSegment, ServerState, Snapshot, Thresholds, UNTIL_FULL, age,
+};
 
 /// One thing that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +30,7 @@ pub fn judge(snapshot: &Snapshot, thresholds: &Thresholds) -> Vec<Finding> {
         Err(why) => findings.push(Finding::new(Level::Critical, why)),
     }
     judge_lag(snapshot, thresholds, &mut findings);
+    findings.extend(judge_disk(snapshot));
     findings.extend(snapshot.server.as_ref().ok().and_then(judge_unseen));
     findings.retain(|finding| finding.level > Level::Ok);
     // Stable: what was found first stands first among equals.
@@ -199,6 +202,21 @@ fn judge_lag(snapshot: &Snapshot, thresholds: &Thresholds, findings: &mut Vec<Fi
     };
     let text = format!("WAL has waited {} for the archive, {what} first", spoken(lag));
     findings.push(Finding::new(thresholds.wal_lag.level(lag), text));
+}
+
+fn judge_disk(snapshot: &Snapshot) -> Option<Finding> {
+    let left = snapshot.full_in()?;
+    let (warning, critical) = UNTIL_FULL;
+    let level = match left {
+        left if left <= critical => Level::Critical,
+        left if left <= warning => Level::Warning,
+        _ => return None,
+    };
+    let text = format!(
+        "the disk of pg_wal is full in {} if WAL comes on at this rate and none is archived: then PostgreSQL stops",
+        spoken(left)
+    );
+    Some(Finding::new(level, text))
 }
 
 fn judge_unseen(server: &ServerState) -> Option<Finding> {

@@ -17,6 +17,7 @@ pub struct Report {
     pub lag_seconds: Option<f64>,
     pub unarchived_bytes: Option<u64>,
     pub waiting: Option<ReportedWaiting>,
+    pub pg_wal: Option<ReportedDisk>,
     pub archiver: Option<ReportedArchiver>,
     pub last_backup: Option<ReportedBackup>,
     pub last_good_backup: Option<ReportedBackup>,
@@ -42,6 +43,13 @@ pub struct ReportedWaiting {
     pub count: u64,
     pub oldest: Option<String>,
     pub since: Option<String>,
+}
+
+/// The names are those of `status`.
+#[derive(Debug, Serialize)]
+pub struct ReportedDisk {
+    pub free_bytes: Option<u64>,
+    pub hours_left: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -96,6 +104,10 @@ impl Report {
             lag_seconds: snapshot.lag().map(|lag| lag.as_secs_f64()),
             unarchived_bytes: snapshot.unarchived_bytes(),
             waiting: server.map(|server| ReportedWaiting::new(&server.waiting)),
+            pg_wal: server.map(|server| ReportedDisk {
+                free_bytes: server.free_bytes,
+                hours_left: snapshot.full_in().map(|left| left.as_secs_f64() / 3600.0),
+            }),
             archiver: server.map(|server| ReportedArchiver::new(&server.archiver)),
             last_backup: archive.and_then(|it| it.last_backup.as_ref()).map(ReportedBackup::new),
             last_good_backup: archive.and_then(|it| it.last_good_backup.as_ref()).map(ReportedBackup::new),

@@ -46,6 +46,8 @@ fn healthy() -> Snapshot {
             timeline: TimelineId::FIRST,
             position: Some(Lsn(0x0300_1000)),
             waiting: Waiting::default(),
+            segment_bytes: 16 << 20,
+            free_bytes: Some(100 << 30),
             unarchived_since: None,
             unseen: None,
             archiver: ArchiverStatistics::default(),
@@ -106,6 +108,41 @@ fn lag_is_judged_on_both_sides_of_each_limit() {
         let open = server(|it| it.unarchived_since = Some(ago(seconds)));
         assert_eq!(judged(&open), expected, "a commit in the open segment {seconds} s old");
     }
+}
+
+/// 60 segments came in five minutes: 192 MiB a minute.
+#[test]
+fn a_disk_that_will_be_full_is_told_of_in_time() {
+    let free = |bytes: Option<u64>, count| {
+        server(|it| {
+            it.waiting = Waiting { count, oldest: Some(("F".into(), ago(5 * MINUTE))) };
+            it.free_bytes = bytes;
+        })
+    };
+    let minutes = |minutes: u64| Some(minutes * (192 << 20));
+    for (left, expected) in [
+        (13 * 60, Level::Ok),
+        (12 * 60, Level::Warning),
+        (2 * 60 + 1, Level::Warning),
+        (2 * 60, Level::Critical),
+        (0, Level::Critical),
+    ] {
+        let snapshot = free(minutes(left), 60);
+        assert_eq!(snapshot.full_in(), Some(Duration::from_secs(left * MINUTE)));
+        assert_eq!(judged(&snapshot), expected, "{left} minutes left");
+    }
+    assert_eq!(free(None, 60).full_in(), None, "nobody can see the disk");
+    // A queue that is emptied as fast as it fills tells nothing, however fast that is.
+    for seconds in [0, 1, 5 * MINUTE - SECOND] {
+        let busy = server(|it| {
+            it.waiting = Waiting { count: 60, oldest: Some(("F".into(), ago(seconds))) };
+            it.free_bytes = minutes(1);
+        });
+        assert_eq!((busy.full_in(), judged(&busy)), (None, Level::Ok), "{seconds}");
+    }
+    let ahead =
+        server(|it| it.waiting = Waiting { count: 60, oldest: Some(("F".into(), Timestamp(NOW.0 + 9))) });
+    assert_eq!(ahead.full_in(), None, "a clock that differs");
 }
 
 #[test]
@@ -390,12 +427,15 @@ fn the_json_report_keeps_its_names() {
             "last_good_backup",
             "missing",
             "missing_histories",
+            "pg_wal",
             "status",
             "unarchived_bytes",
             "unreadable",
             "waiting"
         ]
     );
+    let disk: Vec<&str> = report["pg_wal"].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(disk, ["free_bytes", "hours_left"]);
     let archiver: Vec<&str> = report["archiver"].as_object().unwrap().keys().map(String::as_str).collect();
     let expected = ["failed_count", "last_archived", "last_archived_time", "last_failed", "last_failed_time"];
     assert_eq!(archiver, expected);

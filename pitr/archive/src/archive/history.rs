@@ -9,7 +9,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use walpoint_wal::{SystemIdentifier, TimelineHistory, TimelineId, WalFileName};
 
 use super::{Archive, FileFacts, PARALLEL, PutSource, PutWal, PutWalOutcome, SMALL};
-use crate::catalog::{SegmentState, Variant};
+use crate::catalog::{SegmentState, Usable, Variant};
 use crate::content::ContentHash;
 use crate::error::ArchiveError;
 use crate::facts::Common;
@@ -44,6 +44,20 @@ impl Archive {
             source: PutSource::Bytes(bytes),
         };
         self.put_wal(&put).await
+    }
+
+    /// Whether the archive has this history of a timeline and no other, durable. While others push another one it may
+    /// still be refused: [`Archive::put_history`] waits until it cannot be.
+    pub async fn has_history(&self, timeline: TimelineId, bytes: &[u8]) -> Result<bool, ArchiveError> {
+        let state = self.wal_variants(&WalFileName::History(timeline)).await?;
+        let ours = ContentHash::of(bytes).id();
+        match state.usable() {
+            Usable::One(variant) if variant.content == ours => {
+                self.store.settle(&variant.key).await?;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
     }
 
     /// All history files that are not refused, by timeline. Where two stand

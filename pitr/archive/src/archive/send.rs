@@ -12,7 +12,7 @@ use tokio::task::JoinError;
 use super::Archive;
 use super::pieces_of_body::ChannelWriter;
 use crate::content::ContentHash;
-use crate::envelope::{Seal, Sealed};
+use crate::envelope::{Seal, Sealed, SealedContent};
 use crate::error::ArchiveError;
 use crate::fault_point::panic_for_a_test;
 use crate::object_key::ObjectKey;
@@ -20,7 +20,7 @@ use crate::store::{Metadata, PART_BYTES, PutMode, PutOutcome, Upload};
 
 /// Content up to this size is sealed in memory; larger content on the way, in
 /// parts. Twice this, and some, is held at most.
-const SEALED_IN_MEMORY: u64 = 32 * 1024 * 1024;
+pub const SEALED_IN_MEMORY: u64 = 32 * 1024 * 1024;
 
 /// Where the plain content comes from.
 #[derive(Clone, Debug)]
@@ -29,26 +29,27 @@ pub enum PutSource {
     Bytes(Bytes),
     /// A file that is open; it is read from its beginning whatever its position is.
     File(Arc<File>),
+    /// It was sealed while somebody looked at it, by this archive's sealer.
+    Sealed(SealedContent),
 }
 
 impl PutSource {
-    fn reader(&self) -> Box<dyn Read + Send> {
+    fn reader(&self) -> io::Result<Box<dyn Read + Send>> {
         match self {
-            Self::Bytes(bytes) => Box::new(io::Cursor::new(bytes.clone())),
-            Self::File(file) => Box::new(FileReader { file: Arc::clone(file), position: 0 }),
+            Self::Bytes(bytes) => Ok(Box::new(io::Cursor::new(bytes.clone()))),
+            Self::File(file) => Ok(Box::new(FileReader { file: Arc::clone(file), position: 0 })),
+            Self::Sealed(_) => Err(io::Error::other("it is sealed, and is not opened again")),
         }
     }
 
     /// All of it, when it is as large as it is said to be.
     pub(super) fn read(&self, size: u64) -> io::Result<Bytes> {
-        match self {
-            Self::Bytes(bytes) => Ok(bytes.clone()),
-            Self::File(_) => {
-                let mut plain = Vec::with_capacity(usize::try_from(size).unwrap_or_default() + 1);
-                self.reader().take(size + 1).read_to_end(&mut plain)?;
-                Ok(plain.into())
-            }
+        if let Self::Bytes(bytes) = self {
+            return Ok(bytes.clone());
         }
+        let mut plain = Vec::with_capacity(usize::try_from(size).unwrap_or_default() + 1);
+        self.reader()?.take(size + 1).read_to_end(&mut plain)?;
+        Ok(plain.into())
     }
 }
 
@@ -89,6 +90,13 @@ impl Archive {
         content: Content,
         source: &PutSource,
     ) -> Result<Sent, ArchiveError> {
+        if let PutSource::Sealed(sealed) = source {
+            let (encrypted, is_whole) = (self.sealer.encrypts(), sealed.plain_size == content.size);
+            return match sealed.content == content.hash && is_whole && sealed.encrypted == encrypted {
+                true => self.put_bytes(key, sealed.bytes.clone(), metadata).await.map(Sent::Put),
+                false => Ok(Sent::Changed),
+            };
+        }
         if content.size > SEALED_IN_MEMORY {
             return self.seal_and_upload(key, metadata, content, source).await;
         }
@@ -142,7 +150,8 @@ impl Archive {
         source: &PutSource,
     ) -> Result<Sent, ArchiveError> {
         let (sender, mut parts) = mpsc::channel(1);
-        let (sealer, reader) = (self.sealer.clone(), source.reader());
+        let reader = source.reader().map_err(|error| unsealed(key, error))?;
+        let sealer = self.sealer.clone();
         let sealing = tokio::task::spawn_blocking(move || {
             panic_for_a_test("sealing");
             let mut out = ChannelWriter::new(sender, PART_BYTES);

@@ -47,8 +47,37 @@ fn content_comes_back_in_one_and_in_many_steps() {
     }
 }
 
+fn seal_in_pieces(sealer: &Sealer, plain: &[u8], plain_size: u64, threads: u32) -> io::Result<SealedContent> {
+    let mut sealing = sealer.begin(plain_size, threads)?;
+    for piece in plain.chunks(STEP) {
+        sealing.take(piece)?;
+    }
+    sealing.finish()
+}
+
+#[test]
+fn content_that_is_sealed_in_pieces_comes_back() {
+    for (sealer, keys) in [plainly(), encrypting()] {
+        for size in [0, 1, 131_071, 131_072, 131_073, 900_000, 9 << 20] {
+            let plain = noise(size);
+            for threads in [0, 1, 2] {
+                let sealed = seal_in_pieces(&sealer, &plain, size as u64, threads).unwrap();
+                assert_eq!((sealed.content, sealed.plain_size), (ContentHash::of(&plain), size as u64));
+                let expected = Expected::content(sealed.content, sealed.plain_size);
+                assert_eq!(open_bytes(&keys, &sealed.bytes, sealed.encrypted, &expected).unwrap(), plain);
+            }
+        }
+    }
+}
+
 #[test]
 fn content_of_another_size_than_said_is_not_sealed() {
+    for (size, said) in [(4, 3), (4, 5), (2 << 20, 1 << 20), (1 << 20, 2 << 20)] {
+        for threads in [0, 2] {
+            let sealed = seal_in_pieces(&plainly().0, &noise(size), said, threads);
+            assert!(sealed.is_err(), "{size} as {said}, {threads} threads");
+        }
+    }
     let (sealer, _) = plainly();
     assert!(sealer.seal_into(&b"four"[..], Some(3), Vec::new()).is_err());
     assert!(sealer.seal_into(&b"four"[..], Some(5), Vec::new()).is_err());

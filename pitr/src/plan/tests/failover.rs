@@ -272,6 +272,7 @@ async fn a_damaged_record_cuts_off_what_is_behind_it_and_what_is_before_it_stays
     for target in [Target::Latest, time(350), Target::Xid(1004)] {
         let why = refused(&test, &request(target.clone())).await;
         assert!(why.reason.contains("is damaged at"), "{target}: {}", why.reason);
+        assert!(why.hint.is_some_and(|hint| hint.contains("walpoint window")), "{target}");
         assert_eq!(why.nearest.before.map(|it| it.lsn), Some(plan.last_record_end));
     }
 }

@@ -63,6 +63,7 @@ async fn wal_of_the_content_that_was_refused_is_not_planned_across() {
             "{target}: {}",
             why.reason
         );
+        assert!(why.hint.is_some_and(|hint| hint.contains("walpoint list --wal")), "{target}");
         assert_eq!(why.nearest.before.map(|it| it.lsn), Some(Lsn(6 * MIB)), "{target}");
     }
     let window = window(&test.archive, &test.catalog().await).await.unwrap();

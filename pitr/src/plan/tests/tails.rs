@@ -105,3 +105,22 @@ async fn a_tail_that_ends_in_a_record_from_before_leaves_what_lies_before_that_r
         assert_eq!((plan.last_record, plan.last_record_end), (commit.lsn, commit.end), "{knows:?}");
     }
 }
+
+/// What was archived behind the tail knows the times of all that was in the tail's segment.
+#[tokio::test]
+async fn a_time_in_a_tail_is_reached_also_when_later_wal_knows_that_it_came() {
+    for ends in [None, Some(500)] {
+        let (mut wal, backup) = with_backup(3);
+        let commit = wal.commit(1500, at_second(100), &[]);
+        wal.filler(2_300_000);
+        if let Some(second) = ends {
+            wal.commit(1501, at_second(second), &[]);
+        }
+        let mut test = TestArchive::new().await;
+        let first = wal.segments().next().map(|(name, bytes)| (name, bytes.to_vec())).unwrap();
+        test.ship(first.0, &first.1, Knows::All, &[(commit.end.0 % MIB) as usize]).await;
+        test.push_all(&wal, |number| (number > 3).then_some(Knows::All)).await;
+        test.backup(&backup).await;
+        assert_eq!(reach(&test, &request(time(100))).await.last_record, commit.lsn, "{ends:?}");
+    }
+}

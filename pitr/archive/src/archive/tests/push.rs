@@ -232,6 +232,14 @@ async fn a_file_that_changed_meanwhile_is_not_stored() {
         let pushed = place.archive().put_wal(&changed).await;
         assert!(matches!(pushed, Err(ArchiveError::SourceChanged { .. })), "{pushed:?}");
     }
+    let mut sealing = place.archive().sealer().begin(1, 0).unwrap();
+    sealing.take(&[1]).unwrap();
+    let sealed = PutSource::Sealed(sealing.finish().unwrap());
+    let changed = PutWal { source: sealed.clone(), ..put("2") };
+    assert!(matches!(place.archive().put_wal(&changed).await, Err(ArchiveError::SourceChanged { .. })));
+    // Nor is it stored where everything is encrypted.
+    let plain = PutWal { source: sealed, ..put("\u{1}") };
+    assert!(matches!(place.encrypted().0.put_wal(&plain).await, Err(ArchiveError::SourceChanged { .. })));
     let mut history = file("00000002.history".parse().unwrap(), b"1");
     history.source = PutSource::Bytes(Bytes::from_static(b"2"));
     assert!(matches!(place.archive().put_wal(&history).await, Err(ArchiveError::SourceChanged { .. })));
