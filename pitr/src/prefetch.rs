@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::{JoinError, JoinSet};
-use walpoint_archive::{Archive, ArchiveError, ContentHash, Variant};
+use walpoint_archive::{Archive, ArchiveError, ContentHash, ObjectKey, Variant};
 use walpoint_wal::{SegmentName, SegmentSize, WalFileName};
 
 use crate::contract::{Contract, Need};
@@ -48,6 +48,11 @@ pub struct Prefetch {
     limits: Limits,
     depth: Depth,
     asked: Option<SegmentName>,
+    /// It was asked for after one that follows it: by a server that starts again, or by `pg_rewind`, which goes on
+    /// backwards.
+    is_backward: bool,
+    /// Objects that are of no use.
+    useless: BTreeSet<ObjectKey>,
     /// What the last listing showed.
     known: BTreeMap<SegmentName, Variant>,
     listed_at: Option<Instant>,
@@ -64,7 +69,7 @@ pub struct Prefetch {
 #[derive(Debug)]
 enum Landing {
     Listed(Result<BTreeMap<SegmentName, Variant>, ArchiveError>),
-    Fetched(SegmentName, Result<ContentHash, AheadError>),
+    Fetched(SegmentName, ObjectKey, Result<ContentHash, AheadError>),
 }
 
 /// Why a segment is not in the spool. Nobody but a log is told.
@@ -93,6 +98,8 @@ impl Prefetch {
             limits,
             depth: Depth::new(limits.spool / size.bytes()),
             asked: None,
+            is_backward: false,
+            useless: BTreeSet::new(),
             known: BTreeMap::new(),
             listed_at: None,
             may_list: true,
@@ -110,10 +117,11 @@ impl Prefetch {
         }
         match self.held.get(&segment) {
             Some((_, since)) => self.depth.found_after(now.saturating_duration_since(*since)),
-            // The first one cannot have been foreseen.
-            None if self.asked.is_some() => self.depth.missed(),
+            // Another one cannot have been foreseen.
+            None if self.following(1).eq([segment]) => self.depth.missed(),
             None => {}
         }
+        self.is_backward = self.asked.is_some_and(|before| self.is_before(segment, before));
         self.asked = Some(segment);
         self.may_list = true;
         self.remove_useless();
@@ -132,13 +140,17 @@ impl Prefetch {
             let Some(variant) = self.known.get(&segment) else {
                 return self.list_before(segment, now);
             };
+            if self.useless.contains(&variant.key) {
+                continue;
+            }
             if self.coming.len() >= self.limits.at_once || !self.has_room() {
                 return;
             }
             let variant = variant.clone();
+            let key = variant.key.clone();
             self.coming.insert(segment);
             let fetching = fetch(self.archive.clone(), Arc::clone(&self.tended), variant, self.size);
-            self.work.spawn(async move { Landing::Fetched(segment, fetching.await) });
+            self.work.spawn(async move { Landing::Fetched(segment, key, fetching.await) });
         }
     }
 
@@ -163,13 +175,15 @@ impl Prefetch {
         match landing {
             Ok(Landing::Listed(Ok(known))) => self.known = known,
             Ok(Landing::Listed(Err(error))) => self.rest(&error, now),
-            Ok(Landing::Fetched(segment, fetched)) => {
+            Ok(Landing::Fetched(segment, key, fetched)) => {
                 self.coming.remove(&segment);
                 match fetched {
                     Ok(content) => {
                         self.held.insert(segment, (content, now));
                         self.remove_useless();
                     }
+                    // It is the same the next time; what follows may be sound.
+                    Err(AheadError::Archive(ArchiveError::Damaged { .. })) => drop(self.useless.insert(key)),
                     Err(error) => self.rest(&error, now),
                 }
             }
@@ -189,12 +203,23 @@ impl Prefetch {
 
     /// What recovery will ask for next on this timeline. Where it goes on to another one is seen when it asks.
     fn wanted(&self) -> Vec<SegmentName> {
-        let following = std::iter::successors(self.asked, |segment| segment.next(self.size)).skip(1);
+        if self.is_backward {
+            return Vec::new();
+        }
         let is_needed = |segment: &SegmentName| {
             let name = WalFileName::Segment(*segment);
             self.contract.as_ref().is_none_or(|contract| contract.judge(&name) == Need::Needed)
         };
-        following.take(self.depth.segments()).take_while(is_needed).collect()
+        self.following(self.depth.segments()).take_while(is_needed).collect()
+    }
+
+    /// So many that follow on what was asked for last.
+    fn following(&self, count: usize) -> impl Iterator<Item = SegmentName> + use<'_> {
+        std::iter::successors(self.asked, |segment| segment.next(self.size)).skip(1).take(count)
+    }
+
+    fn is_before(&self, one: SegmentName, other: SegmentName) -> bool {
+        one.number(self.size).ok() < other.number(self.size).ok()
     }
 
     /// Removes what was passed, and what recovery will not come to soon.

@@ -14,6 +14,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use walpoint_archive::{ContentHash, ContentId, own_directory};
 use walpoint_wal::SegmentName;
 
@@ -60,13 +61,16 @@ impl Spool {
         Self { directory: place.join(format!("{PREFIX}{name}")) }
     }
 
-    /// Makes its directory when it is missing.
+    /// Makes its directory when it is missing, and makes sure that it is this user's alone. What lies in it may
+    /// be looked at from then on.
     ///
     /// # Errors
-    /// When it cannot be made, or is not this user's alone.
-    pub fn make(&self) -> io::Result<()> {
+    /// When it cannot be made, or others could put something into it or in its place.
+    pub fn make_own(&self) -> io::Result<()> {
         own_directory::make(&self.directory)?;
-        own_directory::check(&self.directory).map_err(io::Error::other)
+        own_directory::check_place(&self.directory)
+            .and_then(|()| own_directory::check(&self.directory))
+            .map_err(io::Error::other)
     }
 
     /// The directory.
@@ -100,7 +104,9 @@ impl Spool {
 
     /// Whether somebody fetches ahead for this recovery.
     pub fn is_tended(&self) -> bool {
-        let Ok(lock) = File::open(self.directory.join(LOCK)) else { return false };
+        let Ok(lock) = open_file(&self.directory.join(LOCK), OpenOptions::new().read(true)) else {
+            return false;
+        };
         matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))
     }
 
@@ -128,6 +134,16 @@ impl Spool {
     fn whole(&self, content: ContentHash) -> PathBuf {
         self.directory.join(content.to_string())
     }
+}
+
+/// Opens a file that is one: a link leads elsewhere, and a pipe would be waited for.
+fn open_file(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = options.custom_flags(i32::try_from(flags.bits()).map_err(io::Error::other)?).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no file"));
+    }
+    Ok(file)
 }
 
 /// A file of this user's own; where one is there already, only `over` it.

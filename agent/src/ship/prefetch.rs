@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use walpoint_archive::{Archive, ArchiveError};
+use walpoint_pitr::contract::Contract;
 use walpoint_pitr::prefetch::{Limits, Prefetch};
 use walpoint_pitr::spool::{Asked, Spool, Tended, remove_abandoned};
 use walpoint_wal::SegmentSize;
@@ -36,7 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Carries out `walpoint prefetch`.
 ///
 /// # Errors
-/// Status 1 to 5 when it cannot begin. Nobody waits for it, and its standard error is closed.
+/// Status 1 to 5 when it cannot begin. Nobody waits for it, or hears of it.
 pub async fn run(settings: &Settings, args: &PrefetchArgs) -> Result<Ending, Failure> {
     // What befalls the server's processes as a group, and a terminal, is not for this one.
     let _leads_one_already = rustix::process::setsid();
@@ -49,24 +50,32 @@ pub async fn run(settings: &Settings, args: &PrefetchArgs) -> Result<Ending, Fai
         return Ok(Ending::DONE);
     };
     remove_abandoned(&settings.agent.spool_directory, &recovery.spool);
-    let prefetch = begin(settings, args, &recovery.cluster, tended).await?;
-    recovery.fetch_ahead(settings, prefetch).await
+    match source(settings, args, &recovery.cluster).await {
+        Ok((archive, contract, size)) => {
+            let limits = Limits { spool: settings.agent.spool, at_once: settings.workers().get() };
+            let prefetch = Prefetch::new(archive, tended, contract, size, limits);
+            recovery.fetch_ahead(settings, prefetch).await
+        }
+        Err(failure) => {
+            tended.clear();
+            Err(failure)
+        }
+    }
 }
 
-async fn begin(
+/// Where it comes from, and what is needed of it.
+async fn source(
     settings: &Settings,
     args: &PrefetchArgs,
     cluster: &HookCluster,
-    tended: Tended,
-) -> Result<Prefetch, Failure> {
+) -> Result<(Archive, Option<Contract>, SegmentSize), Failure> {
     let contract = args.contract.as_deref().map(read_contract).transpose()?;
     let archive = open::archive(settings, cluster.system_identifier, Patience::For(PATIENCE)).await?;
     let size = match cluster.segment_size().or(contract.as_ref().map(|contract| contract.segment_size)) {
         Some(size) => size,
         None => size_in(&archive).await?,
     };
-    let limits = Limits { spool: settings.agent.spool, at_once: settings.workers().get() };
-    Ok(Prefetch::new(archive, tended, contract, size, limits))
+    Ok((archive, contract, size))
 }
 
 async fn size_in(archive: &Archive) -> Result<SegmentSize, Failure> {

@@ -26,6 +26,21 @@ pub fn check(path: &Path) -> Result<(), String> {
     Err(format!("\"{}\" {why}", path.display()))
 }
 
+/// Whether the directory that this one lies in lets nobody else exchange it for another.
+///
+/// # Errors
+/// Why not.
+pub fn check_place(path: &Path) -> Result<(), String> {
+    let place = path.parent().unwrap_or(path);
+    let metadata = std::fs::metadata(place).map_err(|error| format!("\"{}\": {error}", place.display()))?;
+    let (is_sticky, is_shared) = (metadata.mode() & 0o1000 != 0, metadata.mode() & 0o022 != 0);
+    let is_trusted = [0, rustix::process::geteuid().as_raw()].contains(&metadata.uid());
+    match is_trusted && (is_sticky || !is_shared) {
+        true => Ok(()),
+        false => Err(format!("others can exchange what lies in \"{}\"", place.display())),
+    }
+}
+
 /// Makes the directory when it is missing. Whether one that is there is ours, [`check`] tells.
 ///
 /// # Errors

@@ -88,9 +88,13 @@ async fn fetch(archive: &Archive, request: &GetRequest, variant: &Variant) -> Re
 async fn fetched_ahead(request: &GetRequest, variant: &Variant) -> Option<Temporary> {
     let spool = request.spool.as_ref().filter(|_| variant.tail.is_none())?;
     let WalFileName::Segment(segment) = request.name else { return None };
-    if let Err(error) = spool.make().and_then(|()| spool.note(segment)) {
+    if let Err(error) = spool.make_own() {
         tracing::debug!("nothing can be fetched ahead: {error}");
         return None;
+    }
+    // On a full disk what is there already is of use all the same, and taking it makes room.
+    if let Err(error) = spool.note(segment) {
+        tracing::debug!("who fetches ahead cannot be told what was asked for: {error}");
     }
     from_spool::take(spool, variant.content, request.segment_size.bytes(), &request.destination).await
 }

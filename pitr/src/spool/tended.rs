@@ -1,15 +1,14 @@
 //! The spool as whoever fills it has it: alone, by a lock that ends with the process.
 
-use std::ffi::OsStr;
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use walpoint_archive::{ContentHash, ContentId, own_directory};
 
-use super::{ASKED, LOCK, PREFIX, Spool, new_file};
+use super::{ASKED, COMING, LOCK, PREFIX, Spool, new_file, open_file};
 
 /// Who only looks whether the lock is held has it for a moment.
 const TRIES: u32 = 5;
@@ -33,10 +32,8 @@ impl Tended {
             if attempt > 0 {
                 std::thread::sleep(BETWEEN_TRIES);
             }
-            spool.make()?;
-            if let Some(mut lock) = lock(&spool.directory)? {
-                lock.set_len(0)?;
-                writeln!(lock, "{}", std::process::id())?;
+            spool.make_own()?;
+            if let Some(lock) = lock(&spool.directory)? {
                 remove_files(&spool.directory);
                 return Ok(Some(Self { spool, _lock: lock }));
             }
@@ -141,7 +138,8 @@ pub fn remove_abandoned(place: &Path, but: &Spool) {
 fn lock(directory: &Path) -> io::Result<Option<File>> {
     let path = directory.join(LOCK);
     let mut options = OpenOptions::new();
-    let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let file = open_file(&path, &mut options)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Ok(None),
@@ -165,8 +163,15 @@ fn remove(directory: &Path) {
 /// for. What cannot be removed stays for the next one; nobody takes it for anything.
 fn remove_files(directory: &Path) {
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-        if ![ASKED, LOCK].iter().any(|name| entry.file_name() == OsStr::new(name)) {
+        if entry.file_name().to_str().is_some_and(is_made_here) {
             let _ = std::fs::remove_file(entry.path());
         }
     }
+}
+
+/// Names that are given here, and to nothing of PostgreSQL's: whatever directory this should ever be.
+fn is_made_here(name: &str) -> bool {
+    let is_coming = name.strip_suffix(COMING).is_some_and(|digits| digits.parse::<ContentId>().is_ok());
+    let is_note = name.strip_prefix(ASKED).is_some_and(|process| process.starts_with('.'));
+    is_coming || is_note || name.parse::<ContentHash>().is_ok()
 }

@@ -44,7 +44,7 @@ fn what_was_asked_for_last_is_known_and_the_same_again_is_another_question() {
     let spool = Spool::at(place.path(), "7-1");
     assert!(spool.note("000000010000000000000001".parse().unwrap()).is_err(), "nowhere");
     assert_eq!(spool.asked(), None);
-    spool.make().unwrap();
+    spool.make_own().unwrap();
     for name in ["000000010000000000000001", "000000020000000000000002"] {
         spool.note(name.parse().unwrap()).unwrap();
         assert_eq!(spool.asked().unwrap().segment.to_string(), name);
@@ -85,7 +85,7 @@ fn only_spools_of_ours_that_nobody_tends_are_removed() {
     let abandoned = Tended::take_over(Spool::at(place.path(), "abandoned")).unwrap().unwrap();
     let (kept, _left) = (put(&tended, "kept"), put(&abandoned, "left"));
     drop(abandoned);
-    own.make().unwrap();
+    own.make_own().unwrap();
     // Another program's, one that `archive-get` made and nobody came to, and one that others can reach.
     for (name, file, mode) in [
         ("other", "file", 0o700),
@@ -108,6 +108,45 @@ fn only_spools_of_ours_that_nobody_tends_are_removed() {
 }
 
 #[test]
+fn whatever_a_spool_turns_out_to_be_only_what_is_made_here_is_removed_from_it() {
+    let place = tempfile::tempdir().unwrap();
+    let spool = Spool::at(place.path(), "7-1");
+    spool.make_own().unwrap();
+    let hash = ContentHash::of(b"x");
+    let others =
+        ["000000010000000000000001", "00000002.history", "archive_status.part", "asked", "PG_VERSION"];
+    let ours = [hash.to_string(), format!("{}.part", hash.id()), "asked.77".to_owned()];
+    for name in others.into_iter().chain(ours.iter().map(String::as_str)) {
+        std::fs::write(spool.directory().join(name), "").unwrap();
+    }
+    let _tended = Tended::take_over(spool.clone()).unwrap().unwrap();
+    let mut expected = Vec::from(others);
+    expected.push("lock");
+    expected.sort();
+    assert_eq!(names(&spool), expected);
+}
+
+#[test]
+fn a_pipe_in_the_place_of_the_lock_is_not_waited_for() {
+    let place = tempfile::tempdir().unwrap();
+    let spool = Spool::at(place.path(), "7-1");
+    spool.make_own().unwrap();
+    let lock = spool.directory().join("lock");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &lock, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
+    assert!(!spool.is_tended() && Tended::take_over(spool).is_err());
+}
+
+#[test]
+fn a_place_where_others_can_exchange_directories_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let set = |mode| std::fs::set_permissions(place.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+    for (mode, fits) in [(0o777, false), (0o770, false), (0o1777, true), (0o755, true)] {
+        set(mode);
+        assert_eq!(Spool::at(place.path(), "7-1").make_own().is_ok(), fits, "{mode:o}");
+    }
+}
+
+#[test]
 fn a_directory_that_others_could_have_put_there_is_refused() {
     let place = tempfile::tempdir().unwrap();
     let spool = Spool::at(place.path(), "7-1");
@@ -115,9 +154,9 @@ fn a_directory_that_others_could_have_put_there_is_refused() {
     std::fs::create_dir(&real).unwrap();
     std::fs::set_permissions(&real, std::fs::Permissions::from_mode(0o700)).unwrap();
     std::os::unix::fs::symlink(&real, spool.directory()).unwrap();
-    assert!(spool.make().is_err(), "a symbolic link");
+    assert!(spool.make_own().is_err(), "a symbolic link");
     std::fs::remove_file(spool.directory()).unwrap();
-    spool.make().unwrap();
+    spool.make_own().unwrap();
     std::fs::set_permissions(spool.directory(), std::fs::Permissions::from_mode(0o770)).unwrap();
-    assert!(spool.make().is_err() && Tended::take_over(spool).is_err(), "a group can reach it");
+    assert!(spool.make_own().is_err() && Tended::take_over(spool).is_err(), "a group can reach it");
 }

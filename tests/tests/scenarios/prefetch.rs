@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
+use walpoint_tests::age::Identity;
 use walpoint_tests::cluster::{Cluster, ClusterOptions, Stop};
 use walpoint_tests::garage::Garage;
 use walpoint_tests::prefetch::{self, Spools, counts};
@@ -78,6 +79,34 @@ fn recovery_gets_most_of_its_wal_from_what_was_fetched_ahead() -> Result<()> {
 }
 
 #[test]
+fn a_standby_is_fetched_ahead_for_out_of_an_encrypted_archive() -> Result<()> {
+    let Some(postgres) = programs::distribution_postgres()? else { return Ok(()) };
+    let scene = Scene::on_directory(&postgres, ClusterOptions::default())?;
+    let Some(identity) = Identity::generate(scene.cluster.scratch().path(), "identity.txt")? else {
+        return Ok(());
+    };
+    scene.walpoint.configure(&format!(
+        "[encryption]\nrecipients = [\"{}\"]\nidentity_file = \"{}\"",
+        identity.recipient,
+        identity.file.display()
+    ))?;
+    let mut scene = with_segments(scene, SEGMENTS)?;
+    let spools = spools(&scene, "")?;
+    let mut standby = scene.restore(&["--standby"])?;
+    prefetch::log_it(&scene.walpoint, &standby, "")?;
+    standby.launch()?;
+    wait::until_true("the standby to follow", RECOVERY_LIMIT, || {
+        Ok(standby.value("select count(*) from t").is_ok_and(|count| count == SEGMENTS.to_string()))
+    })?;
+    expect_rows(&standby, SEGMENTS)?;
+    let (ahead, all) = counts(&standby.log());
+    ensure!(ahead * 2 >= all, "{ahead} of {all} were fetched ahead\n{}", standby.log());
+    standby.stop(Stop::Fast)?;
+    prefetch::signal(standby.data(), Signal::TERM)?;
+    expect_gone(standby.data(), &spools)
+}
+
+#[test]
 fn whoever_fetches_ahead_can_be_killed_in_the_middle() -> Result<()> {
     let Some(mut scene) = on_directory(SEGMENTS)? else { return Ok(()) };
     let spools = spools(&scene, "")?;
@@ -146,6 +175,8 @@ fn a_full_spool_disk_costs_speed_and_nothing_else() -> Result<()> {
     restored.launch()?;
     wait::until_true("something to be fetched ahead", RECOVERY_LIMIT, || Ok(!spools.segments().is_empty()))?;
     disk.fill()?;
+    // What a killed one leaves on a full disk does not keep the next one away.
+    prefetch::signal(restored.data(), Signal::KILL)?;
     restored.wait_open(RECOVERY_LIMIT)?;
     expect_rows(&restored, SEGMENTS)?;
     restored.stop(Stop::Immediate)?;
@@ -223,7 +254,15 @@ fn it_ends_when_nobody_asks_or_the_data_directory_is_gone_and_when_it_is_told_to
     expect_gone(restored.data(), &spools)?;
     rustix::fs::rename(&moved, restored.data())?;
 
-    // What it had was removed with it, and what a killed one leaves goes with the next, of any recovery.
+    // What it had was removed with it. After one that was killed another one begins, and what that leaves goes with the
+    // next, of any recovery.
+    begin(&restored)?;
+    prefetch::signal(restored.data(), Signal::KILL)?;
+    wait::until_true("it to be dead", END_LIMIT, || Ok(prefetch::processes(restored.data()).is_empty()))?;
+    spooled::get(&walpoint, &restored, &first)?.success()?;
+    wait::until_true("another one to begin", END_LIMIT, || {
+        Ok(!prefetch::processes(restored.data()).is_empty())
+    })?;
     begin(&restored)?;
     prefetch::signal(restored.data(), Signal::KILL)?;
     ensure!(!spools.segments().is_empty(), "nothing was left");

@@ -11,6 +11,9 @@ use std::process::{Command, Stdio};
 use walpoint_pitr::spool::Spool;
 use walpoint_wal::SegmentSize;
 
+/// Its first line is the server's process.
+const POSTMASTER_PID: &str = "postmaster.pid";
+
 /// Fetching ahead for the recovery that asks.
 #[derive(Debug)]
 pub struct Ahead {
@@ -50,7 +53,8 @@ impl Ahead {
 
     /// Starts somebody who does it, when nobody does and there is a place for it. He is not waited for.
     pub fn see_to_it(&self, settings: &Settings) {
-        if self.spool.is_tended() || self.spool.make().is_err() {
+        if self.spool.make_own().is_err() || self.spool.is_tended() || is_first_process(&self.data_directory)
+        {
             return;
         }
         if let Err(failure) = self.start(settings) {
@@ -72,5 +76,27 @@ impl Ahead {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/");
         walpoint_inherited::keep_from_children().map_err(about)?;
         command.spawn().map(drop).map_err(about)
+    }
+}
+
+/// Whether the server is the first process of its container. The kernel gives it whatever is left running then, and
+/// it takes the death of one, by the kernel for want of memory say, for a crash of its own.
+fn is_first_process(data_directory: &Path) -> bool {
+    let text = std::fs::read_to_string(data_directory.join(POSTMASTER_PID)).unwrap_or_default();
+    text.lines().next().is_some_and(|pid| pid.trim() == "1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_is_the_first_process_is_left_alone_with_processes() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(!is_first_process(directory.path()), "no server");
+        for (text, is_first) in [("1\n/data\n1700000000\n", true), ("17\n/data\n", false), ("", false)] {
+            std::fs::write(directory.path().join(POSTMASTER_PID), text).unwrap();
+            assert_eq!(is_first_process(directory.path()), is_first, "{text}");
+        }
     }
 }

@@ -74,6 +74,18 @@ async fn whatever_is_spooled_absence_and_gaps_are_the_archives_word() {
 }
 
 #[tokio::test]
+async fn a_tail_is_the_archives_whatever_is_spooled() {
+    let (stage, tended) = tended(Stage::new().await.with(contract())).await;
+    stage.ship(1, 6, MIB as usize).await;
+    let gets = stage.faulty.calls(Verb::Get);
+    let whole = content(CLUSTER, 1, 6);
+    put(&tended, &whole, &whole);
+    assert_eq!(stage.get_segment(1, 6).await.unwrap(), GetOutcome::Delivered);
+    expect(&stage, &whole);
+    assert!(stage.faulty.calls(Verb::Get) > gets && tended.has(ContentHash::of(&whole)));
+}
+
+#[tokio::test]
 async fn what_lies_past_the_fork_is_cut_off_as_ever() {
     let (stage, tended) = tended(Stage::new().await.with(contract())).await;
     stage.put_segments(1, [8]).await;

@@ -1,6 +1,7 @@
 //! What lies in the spool is handed out when it is what the archive has now, and never else.
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -61,8 +62,12 @@ struct Stage {
 
 impl Stage {
     fn new() -> Result<Option<Stage>> {
-        let Some(mut scene) = on_directory(5)? else { return Ok(None) };
+        let Some(scene) = on_directory(5)? else { return Ok(None) };
         let spools = spools(&scene, "")?;
+        Self::of(scene, spools).map(Some)
+    }
+
+    fn of(mut scene: Scene, spools: Spools) -> Result<Stage> {
         let all = segments(&scene)?;
         let segments = all[all.len() - 5..].to_vec();
         let restored = scene.restore(&["--latest"])?;
@@ -72,7 +77,7 @@ impl Stage {
             wait::until("the next segment to be fetched", END_LIMIT, || Ok(spools.segment(&wanted)))?;
         let content = std::fs::read(&spooled)?;
         std::fs::remove_file(restored.data().join(DESTINATION))?;
-        Ok(Some(Stage { scene, spools, restored, segments, spooled, content }))
+        Ok(Stage { scene, spools, restored, segments, spooled, content })
     }
 
     /// Kills whoever fetches ahead, and lets nobody else begin.
@@ -131,6 +136,25 @@ fn write(path: &Path, content: &[u8]) -> Result<()> {
 #[test]
 fn what_is_damaged_in_the_spool_is_not_handed_out() -> Result<()> {
     let Some(stage) = Stage::new()? else { return Ok(()) };
+    expect_only_sound_ones(&stage)
+}
+
+/// There it is copied and not moved.
+#[test]
+fn what_is_damaged_in_a_spool_on_another_file_system_is_not_handed_out() -> Result<()> {
+    let Some(scene) = on_directory(5)? else { return Ok(()) };
+    let memory = tempfile::Builder::new().prefix("walpoint-spools-").tempdir_in("/dev/shm")?;
+    User::current()?.own(memory.path())?;
+    let device = |path: &Path| Ok::<_, std::io::Error>(std::fs::metadata(path)?.dev());
+    if device(memory.path())? == device(scene.cluster.data())? {
+        println!("skipped: the data directory lies in memory, too");
+        return Ok(());
+    }
+    let spools = Spools::configure(&scene.walpoint, &memory.path().join("spools"), "")?;
+    expect_only_sound_ones(&Stage::of(scene, spools)?)
+}
+
+fn expect_only_sound_ones(stage: &Stage) -> Result<()> {
     let _nobody_else = stage.hold()?;
     let second = &stage.segments[1];
     for (what, damage) in DAMAGES {
