@@ -20,7 +20,7 @@ pub use agent::{AgentArgs, StatusArgs};
 pub use argv::{Called, is_only_help};
 pub use backup::BackupArgs;
 pub use check::CheckArgs;
-pub use hooks::{GetArgs, PushArgs};
+pub use hooks::{GetArgs, PrefetchArgs, PushArgs};
 pub use init::InitArgs;
 pub use list::{ListArgs, WindowArgs};
 pub use plan::PlanArgs;
@@ -95,6 +95,9 @@ pub enum Command {
     ArchivePush(PushArgs),
     /// Bring a WAL file back from the archive; for restore_command
     ArchiveGet(GetArgs),
+    /// Fetch ahead of a recovery; archive-get starts it
+    #[command(hide = true)]
+    Prefetch(PrefetchArgs),
     /// Take a base backup of the running cluster
     Backup(BackupArgs),
     /// List the backups, or the WAL, in the archive
@@ -122,10 +125,11 @@ mod tests {
     use super::*;
 
     /// A sound line of every command.
-    const LINES: [&[&str]; 13] = [
+    const LINES: [&[&str]; 14] = [
         &["init"],
         &["archive-push", "pg_wal/x"],
         &["archive-get", "x", "pg_wal/y"],
+        &["prefetch", "/data"],
         &["backup"],
         &["list"],
         &["window"],

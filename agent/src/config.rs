@@ -140,7 +140,6 @@ pub struct CheckSettings {
 
 /// `[agent]`
 #[derive(Clone, Debug)]
-#[expect(dead_code, reason = "one configuration serves all; the agent reads its part of it")]
 pub struct AgentSettings {
     /// Where the agent's socket lies.
     pub socket_directory: Option<PathBuf>,
@@ -150,8 +149,10 @@ pub struct AgentSettings {
     pub live_tail: bool,
     /// How often.
     pub live_tail_interval: Duration,
-    /// How much fetched WAL may wait for recovery, in bytes.
-    pub spool: Option<u64>,
+    /// How much WAL may be fetched ahead of recovery, in bytes.
+    pub spool: u64,
+    /// Where it lies.
+    pub spool_directory: PathBuf,
     /// How long the agent may finish its work when it is told to leave.
     pub drain: Duration,
 }

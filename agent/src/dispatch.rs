@@ -30,6 +30,7 @@ async fn carry_out(settings: &Settings, cli: &Cli, started: Instant) -> Result<E
         Command::Init(args) => command::init::run(&cli.global, args).await,
         Command::ArchivePush(args) => ship::hook::run(settings, args, started).await,
         Command::ArchiveGet(args) => ship::get::run(settings, args, started).await,
+        Command::Prefetch(args) => ship::prefetch::run(settings, args).await,
         Command::List(args) => command::list::run(settings, args, json).await,
         Command::Window(args) => command::window::run(settings, args, json).await,
         Command::Plan(args) => command::plan::run(settings, args, json).await,

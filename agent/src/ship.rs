@@ -10,6 +10,7 @@ pub mod hook;
 pub mod live_tail;
 pub mod look_ahead;
 pub mod pace;
+pub mod prefetch;
 pub mod protocol;
 pub mod push;
 pub mod shipped;

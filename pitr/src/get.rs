@@ -13,9 +13,11 @@ use walpoint_archive::{Archive, ArchiveError, Usable, Variant};
 use walpoint_wal::{SegmentName, SegmentSize, SystemIdentifier, TimelineId, WalFileName};
 
 use crate::contract::{Contract, Need};
+use crate::spool::Spool;
 
 mod deliver;
 mod error;
+mod from_spool;
 mod header;
 mod own_history;
 mod tail;
@@ -46,6 +48,8 @@ pub struct GetRequest {
     pub contract: Option<Contract>,
     /// Who asks.
     pub asker: Asker,
+    /// Where segments lie that were fetched ahead for this recovery.
+    pub spool: Option<Spool>,
 }
 
 /// Who asks, as far as what was shipped of a segment before it was complete is concerned.

@@ -9,9 +9,11 @@ pub mod locate;
 pub mod path;
 pub mod plan;
 pub mod postgresql_conf;
+pub mod prefetch;
 pub mod progress;
 pub mod recovery_settings;
 pub mod restore;
+pub mod spool;
 pub mod target;
 pub mod window;
 

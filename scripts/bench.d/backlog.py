@@ -2,13 +2,14 @@
 
 import filecmp
 import glob
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import s3
 from measure import SECOND, Failed, Sample, cpu_of, say, settle, tail
@@ -53,6 +54,14 @@ class Stage:
         """As the archiver notes it."""
         os.rename(f"{self.status}/{name}.ready", f"{self.status}/{name}.done")
 
+    def recovers(self, does):
+        """Whether it is a cluster in recovery: for others nobody fetches ahead."""
+        if does:
+            with open(f"{self.data}/recovery.signal", "w", encoding="ascii"):
+                pass
+        elif os.path.exists(f"{self.data}/recovery.signal"):
+            os.remove(f"{self.data}/recovery.signal")
+
 
 @dataclass
 class Way:
@@ -67,6 +76,8 @@ class Way:
     # Where the process beside listens, as a pattern.
     listens: str = ""
     prepare: object = None
+    # Prints as JSON what the process beside has shipped before it was asked.
+    status: str = ""
 
 
 def ways(home, stage, garage, run):
@@ -93,7 +104,9 @@ def _walpoint(home, stage, garage, run, agent):
     beside = [f"{home}/bin/walpoint", "--config", config, "--log-level", "warn", "agent"] if agent else []
     name = "walpoint, agent" if agent else "walpoint, hook alone"
     listens = f"{sockets}/*.sock" if agent else ""
-    return Way(name, f"{program} archive-push %p", f"{program} archive-get %f %p", s3.environment(), beside, listens)
+    status = f"{program} --json status" if agent else ""
+    push, get = f"{program} archive-push %p", f"{program} archive-get %f %p"
+    return Way(name, push, get, s3.environment(), beside, listens, status=status)
 
 
 def _pgbackrest(home, stage, garage, run, several):
@@ -147,6 +160,9 @@ class Taken:
     fetched: list
     # Of the process beside, in MiB.
     resident: float = 0
+    # Seconds of one shell for a file that is shipped already, and of one that does nothing.
+    hooks: list = field(default_factory=list)
+    shells: list = field(default_factory=list)
 
 
 def measure(home, cluster, garage, runs):
@@ -173,15 +189,42 @@ def _take(home, stage, garage, way, taken):
         settle()
         stage.offer()
         taken.pushed.append(_each(way, way.push, stage, stage.segments, log, garage, stage.archived))
+        if way.status:
+            _ask_for_what_is_shipped(way, stage, taken)
         if beside:
             taken.resident = max(taken.resident, _peak_of(beside.pid))
         settle()
+        stage.recovers(True)
         taken.fetched.append(_each(way, way.get, stage, stage.segments[:FETCHED], log, garage, None))
     finally:
+        stage.recovers(False)
         if beside:
             _end(beside)
         _end_left_behind(home)
         stage.empty()
+
+
+def _ask_for_what_is_shipped(way, stage, taken):
+    """Every segment once more, when all are shipped and PostgreSQL has not asked for one of them."""
+    stage.empty()
+    stage.offer()
+    environment = {**os.environ, **way.environment}
+    for _ in range(600):
+        words = ["sh", "-c", way.status]
+        answer = subprocess.run(words, cwd=stage.data, env=environment, capture_output=True, check=False).stdout
+        if answer and json.loads(answer)["shipped"]["ahead"] == len(stage.segments):
+            break
+        time.sleep(0.1)
+    else:
+        raise Failed(f"{way.name} does not ship all that waits: {answer!r}")
+    settle()
+    for name in stage.segments:
+        line = way.push.replace("%p", f"pg_wal/{name}").replace("%f", name)
+        for command, samples in ((line, taken.hooks), ("true", taken.shells)):
+            start = time.perf_counter_ns()
+            subprocess.run(["sh", "-c", command], cwd=stage.data, env=environment, stdin=subprocess.DEVNULL, check=True)
+            samples.append((time.perf_counter_ns() - start) / SECOND)
+        stage.archived(name)
 
 
 def _start(way, stage, log):

@@ -6,6 +6,8 @@ from report import verdict
 
 OURS = "walpoint, agent"
 MOST_RESIDENT = 64
+# Of a hook for what is shipped already, above a shell that does nothing.
+MOST_HOOK_MS = 3
 ASYNC, DAEMON = "pgBackRest, async", "wal-rus, daemon"
 
 
@@ -53,6 +55,12 @@ def _judgements(taken):
     if DAEMON in by_name:
         share = cpu(ours.pushed, WAITING) / cpu(by_name[DAEMON].pushed, WAITING)
         yield f"- CPU for a segment {share:.2f} of {DAEMON}'s, to reach 1.0: **{verdict(share, 1.0)}**\n"
+    if ours.hooks:
+        above = (median(ours.hooks) - median(ours.shells)) * 1000
+        yield (
+            f"- a hook for a segment that is shipped already: {above:.1f} ms above `sh -c true` ({median(ours.shells) * 1000:.1f} ms), "
+            f"to reach {MOST_HOOK_MS} ms: **{verdict(above, MOST_HOOK_MS)}**\n"
+        )
     yield f"- memory {ours.resident:.0f} MiB at 4 in flight, to reach {MOST_RESIDENT} MiB: **{verdict(ours.resident, MOST_RESIDENT)}**\n"
 
 

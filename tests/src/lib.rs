@@ -17,6 +17,7 @@ pub mod garage;
 pub mod keeper;
 pub mod ledger;
 pub mod oracle;
+pub mod prefetch;
 pub mod process;
 pub mod programs;
 pub mod proxy;

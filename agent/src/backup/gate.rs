@@ -101,6 +101,7 @@ mod tests {
             wal_segment_size: 16 << 20,
             stats_temp_directory: None,
             subscriptions: Vec::new(),
+            has_fsync: true,
         }
     }
 

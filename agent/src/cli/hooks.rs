@@ -1,4 +1,4 @@
-//! The two commands that PostgreSQL calls.
+//! The two commands that PostgreSQL calls, and the one that the second of them leaves running.
 
 use clap::Args;
 use std::ffi::OsString;
@@ -24,4 +24,15 @@ pub struct GetArgs {
     /// Where to put it: %p in restore_command
     #[arg(value_name = "%p")]
     pub destination: PathBuf,
+}
+
+/// `prefetch [--contract FILE] DIRECTORY`
+#[derive(Args, Debug)]
+pub struct PrefetchArgs {
+    /// Recovery contract that "restore" wrote
+    #[arg(long, value_name = "FILE")]
+    pub contract: Option<PathBuf>,
+    /// Data directory of the cluster that recovers
+    #[arg(value_name = "DIRECTORY")]
+    pub data_directory: PathBuf,
 }

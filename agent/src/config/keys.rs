@@ -202,7 +202,20 @@ pub const KEYS: &[Key] = &[
     ),
     key("agent", "live_tail", Kind::Switch, "true", "Whether the open segment's tail is shipped."),
     key("agent", "live_tail_interval", Kind::Duration, "1s", "How often."),
-    key("agent", "spool", Kind::Size, "1GiB", "How much fetched WAL may wait for recovery."),
+    key(
+        "agent",
+        "spool",
+        Kind::Size,
+        "1GiB",
+        "How much WAL archive-get may have fetched ahead of recovery; 0B for none.",
+    ),
+    key(
+        "agent",
+        "spool_directory",
+        Kind::Text,
+        "/var/tmp",
+        "Where that lies; best on the disk of pg_wal, and outside the data directory.",
+    ),
     key(
         "agent",
         "drain",

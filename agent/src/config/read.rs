@@ -182,7 +182,8 @@ fn agent(raw: &mut RawSettings) -> Result<AgentSettings, Failure> {
         workers,
         live_tail: raw.switch("agent", "live_tail").unwrap_or(true),
         live_tail_interval,
-        spool: raw.size("agent", "spool"),
+        spool: raw.size("agent", "spool").unwrap_or(1 << 30),
+        spool_directory: raw.path("agent", "spool_directory")?.unwrap_or_else(|| PathBuf::from("/var/tmp")),
         drain: raw.duration("agent", "drain").unwrap_or(Duration::from_secs(10)),
     })
 }

@@ -31,6 +31,8 @@ pub struct Server {
     pub stats_temp_directory: Option<PathBuf>,
     /// Names of the enabled subscriptions, over all databases.
     pub subscriptions: Vec<String>,
+    /// Whether what it calls flushed has been told to the disk.
+    pub has_fsync: bool,
 }
 
 const QUESTION: &str = "SELECT current_setting('server_version_num')::int, \
@@ -41,7 +43,8 @@ const QUESTION: &str = "SELECT current_setting('server_version_num')::int, \
     current_setting('archive_command'), current_setting('archive_library', true), \
     (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size'), \
     current_setting('stats_temp_directory', true), \
-    ARRAY(SELECT subname::text FROM pg_subscription WHERE subenabled ORDER BY 1)";
+    ARRAY(SELECT subname::text FROM pg_subscription WHERE subenabled ORDER BY 1), \
+    current_setting('fsync') = 'on'";
 
 impl Server {
     pub(super) async fn ask(client: &Client) -> Result<Server, SessionError> {
@@ -72,6 +75,7 @@ impl Server {
             wal_segment_size: row.get::<_, i64>(10).cast_unsigned(),
             stats_temp_directory: path(11),
             subscriptions: row.get(12),
+            has_fsync: row.get(13),
         })
     }
 

@@ -2,6 +2,7 @@
 //! waiting can help, and turns what is left into the one answer that PostgreSQL must not misread.
 
 use super::cluster::HookCluster;
+use super::prefetch::Ahead;
 use crate::cli::GetArgs;
 use crate::config::{Settings, StandbyOnOutage, durations};
 use crate::data_directory;
@@ -46,7 +47,10 @@ pub async fn run(settings: &Settings, args: &GetArgs, started: Instant) -> Resul
         }
     };
     match outcome {
-        GetOutcome::Delivered => Ok(Ending::DONE),
+        GetOutcome::Delivered => {
+            question.have_fetched_ahead(settings);
+            Ok(Ending::DONE)
+        }
         GetOutcome::NoSuchFile { why } => {
             tracing::info!("\"{}\" is not in the archive: {why}", question.name);
             Ok(Ending::NotAvailable)
@@ -104,6 +108,8 @@ struct Question {
     segment_size: Option<SegmentSize>,
     contract: Option<Contract>,
     asker: Asker,
+    /// Who fetches ahead for this recovery, where somebody is to.
+    ahead: Option<Ahead>,
 }
 
 impl Question {
@@ -115,13 +121,21 @@ impl Question {
         let beside = data_directory::of_wal_path(&args.destination).unwrap_or_else(|| cluster.path.clone());
         let contract = args.contract.as_deref().map(|file| read_contract(&beside.join(file))).transpose()?;
         let promised = contract.as_ref().map(|contract| contract.segment_size);
+        let segment_size = cluster.segment_size().or(promised);
+        let contract_file = args.contract.as_deref().map(|file| beside.join(file));
         Ok(Self {
             name,
             destination: args.destination.clone(),
             system_identifier: cluster.system_identifier,
-            segment_size: cluster.segment_size().or(promised),
+            segment_size,
             contract,
             asker: asker(&beside),
+            ahead: match name {
+                WalFileName::Segment(_) => {
+                    Ahead::of(settings, &cluster, &args.destination, segment_size, contract_file)
+                }
+                _ => None,
+            },
         })
     }
 
@@ -146,6 +160,14 @@ impl Question {
             segment_size,
             contract: self.contract.clone(),
             asker: self.asker,
+            spool: self.ahead.as_ref().map(|ahead| ahead.spool().clone()),
+        }
+    }
+
+    /// Sees to it that what follows is fetched before it is asked for.
+    fn have_fetched_ahead(&self, settings: &Settings) {
+        if let Some(ahead) = &self.ahead {
+            ahead.see_to_it(settings);
         }
     }
 
@@ -158,7 +180,7 @@ impl Question {
     }
 }
 
-fn read_contract(path: &Path) -> Result<Contract, Failure> {
+pub(super) fn read_contract(path: &Path) -> Result<Contract, Failure> {
     let failure = |why: String| {
         Failure::usage(format!("could not use the recovery contract \"{}\": {why}", path.display()))
             .with_hint("it is written by walpoint restore, and named in restore_command")

@@ -4,9 +4,9 @@
 use crate::config::Settings;
 use crate::exit::Failure;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use walpoint_archive::ContentHash;
+use walpoint_archive::{ContentHash, own_directory};
 use walpoint_wal::SystemIdentifier;
 
 /// Where a service manager makes a directory for the agent.
@@ -52,13 +52,10 @@ impl Socket {
     /// Status 1 when it cannot be made, status 2 when it is not ours alone.
     pub fn make_directory(&self) -> Result<(), Failure> {
         let path = &self.directory;
-        match std::fs::DirBuilder::new().mode(0o700).create(path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(Failure::failed(format!("could not make \"{}\": {error}", path.display()))
-                    .with_hint("set socket_directory in section [agent] to a directory that can be made"));
-            }
-            _ => {}
-        }
+        own_directory::make(path).map_err(|error| {
+            Failure::failed(format!("could not make \"{}\": {error}", path.display()))
+                .with_hint("set socket_directory in section [agent] to a directory that can be made")
+        })?;
         self.check_directory().map_err(|why| {
             Failure::usage(format!("could not use the directory for the socket: {why}"))
                 .with_hint("it must be a directory of this user with the mode 0700: remove it, or set socket_directory in section [agent]")
@@ -70,7 +67,7 @@ impl Socket {
     /// # Errors
     /// Why not.
     pub fn check_directory(&self) -> Result<(), String> {
-        check(&self.directory)
+        own_directory::check(&self.directory)
     }
 }
 
@@ -79,26 +76,10 @@ fn directory(settings: &Settings) -> PathBuf {
         return configured.clone();
     }
     let run = Path::new(RUN);
-    if check(run).is_ok() {
+    if own_directory::check(run).is_ok() {
         return run.to_owned();
     }
     PathBuf::from(format!("/tmp/walpoint-{}", rustix::process::geteuid().as_raw()))
-}
-
-fn check(path: &Path) -> Result<(), String> {
-    // A symbolic link is whose who made it, wherever it leads.
-    let metadata =
-        std::fs::symlink_metadata(path).map_err(|error| format!("\"{}\": {error}", path.display()))?;
-    let why = if !metadata.is_dir() {
-        "is no directory"
-    } else if metadata.uid() != rustix::process::geteuid().as_raw() {
-        "belongs to another user"
-    } else if metadata.mode() & 0o077 != 0 {
-        "is open to other users"
-    } else {
-        return Ok(());
-    };
-    Err(format!("\"{}\" {why}", path.display()))
 }
 
 #[cfg(test)]

@@ -194,6 +194,7 @@ async fn server_state(
         archive_mode: server.archive_mode.clone(),
         has_archiver: server.has_archiver(),
         archives_with_walpoint: server.archives_with_walpoint(),
+        has_fsync: server.has_fsync,
         timeline,
         position,
         waiting,

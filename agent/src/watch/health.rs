@@ -114,6 +114,8 @@ pub struct ServerState {
     pub has_archiver: bool,
     /// Is it `archive-push`?
     pub archives_with_walpoint: bool,
+    /// Whether what the server calls flushed has been told to the disk.
+    pub has_fsync: bool,
     pub timeline: TimelineId,
     /// Where WAL is inserted next; `None` in recovery.
     pub position: Option<Lsn>,

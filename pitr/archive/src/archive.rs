@@ -18,6 +18,7 @@ use crate::layout::Layout;
 use crate::object_key::ObjectKey;
 use crate::store::{Metadata, ObjectStore};
 
+mod ahead;
 mod backup;
 mod cluster;
 mod history;

@@ -22,6 +22,7 @@ pub mod idle;
 pub mod layout;
 pub mod manifest;
 pub mod object_key;
+pub mod own_directory;
 pub mod pack;
 pub mod relative_path;
 pub mod run_facts;

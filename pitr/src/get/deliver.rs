@@ -10,6 +10,7 @@ use walpoint_archive::store::StoreErrorKind;
 use walpoint_archive::{Archive, ArchiveError, Variant};
 use walpoint_wal::{SegmentName, TimelineHistory, TimelineId, WalFileName};
 
+use super::from_spool;
 use super::header::{self, Foreign, HEADER_BYTES};
 use super::temporary::Temporary;
 use super::{GetError, GetRequest};
@@ -59,12 +60,10 @@ fn another_may_do(error: &GetError) -> bool {
 }
 
 async fn deliver_one(archive: &Archive, request: &GetRequest, variant: &Variant) -> Result<(), GetError> {
-    let mut temporary = Temporary::beside(&request.destination)?;
-    let limit = match segment_of(&request.name) {
-        Some(_) => request.segment_size.bytes(),
-        None => SMALL_FILE,
+    let mut temporary = match fetched_ahead(request, variant).await {
+        Some(temporary) => temporary,
+        None => fetch(archive, request, variant).await?,
     };
-    archive.fetch_wal(variant, temporary.file(), limit).await?;
     if let Some(segment) = segment_of(&request.name) {
         check_segment(request, segment, variant, &mut temporary)?;
         cut_at_fork(request, segment, &mut temporary)?;
@@ -73,6 +72,31 @@ async fn deliver_one(archive: &Archive, request: &GetRequest, variant: &Variant)
         check_history(request, timeline, variant, &mut temporary)?;
     }
     temporary.place(&request.destination)
+}
+
+async fn fetch(archive: &Archive, request: &GetRequest, variant: &Variant) -> Result<Temporary, GetError> {
+    let mut temporary = Temporary::beside(&request.destination)?;
+    let limit = match segment_of(&request.name) {
+        Some(_) => request.segment_size.bytes(),
+        None => SMALL_FILE,
+    };
+    archive.fetch_wal(variant, temporary.file(), limit).await?;
+    Ok(temporary)
+}
+
+/// The file as it was fetched ahead. A tail never is: it may have grown since.
+async fn fetched_ahead(request: &GetRequest, variant: &Variant) -> Option<Temporary> {
+    let spool = request.spool.as_ref().filter(|_| variant.tail.is_none())?;
+    let WalFileName::Segment(segment) = request.name else { return None };
+    if let Err(error) = spool.make_own() {
+        tracing::debug!("nothing can be fetched ahead: {error}");
+        return None;
+    }
+    // On a full disk what is there already is of use all the same, and taking it makes room.
+    if let Err(error) = spool.note(segment) {
+        tracing::debug!("who fetches ahead cannot be told what was asked for: {error}");
+    }
+    from_spool::take(spool, variant.content, request.segment_size.bytes(), &request.destination).await
 }
 
 fn segment_of(name: &WalFileName) -> Option<SegmentName> {

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use walpoint_archive::fault_point::step;
 
 use super::error::GetError;
+use super::from_spool;
 
 const PREFIX: &str = ".walpoint.get.";
 
@@ -23,18 +24,27 @@ pub(super) struct Temporary {
 }
 
 impl Temporary {
-    /// Makes an empty one beside `destination`; what killed runs left is removed.
+    /// Makes an empty one beside `destination`.
     pub(super) fn beside(destination: &Path) -> Result<Temporary, GetError> {
-        let directory = match destination.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        remove_leftovers(directory);
-        let path = directory.join(format!("{PREFIX}{}", std::process::id()));
+        let path = path_beside(destination);
         let create = || OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
         let opened = step("create a file", create);
         let file = opened.map_err(|source| GetError::Io { path: path.clone(), verb: "create", source })?;
         Ok(Temporary { path: Some(path), file })
+    }
+
+    /// One whose file was another one's until now, on the same file system.
+    #[expect(clippy::disallowed_methods, reason = "PostgreSQL makes the file durable itself")]
+    pub(super) fn taken_from(other: &Path, destination: &Path) -> io::Result<Temporary> {
+        let path = path_beside(destination);
+        step("rename", || std::fs::rename(other, &path))?;
+        match from_spool::open(&path) {
+            Ok(file) => Ok(Temporary { path: Some(path), file }),
+            Err(error) => {
+                let _ = std::fs::remove_file(path);
+                Err(error)
+            }
+        }
     }
 
     /// The file, to write to.
@@ -66,6 +76,16 @@ impl Drop for Temporary {
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+/// The passing name beside `destination`; what killed runs left is removed.
+fn path_beside(destination: &Path) -> PathBuf {
+    let directory = match destination.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    remove_leftovers(directory);
+    directory.join(format!("{PREFIX}{}", std::process::id()))
 }
 
 /// Removes what runs left that are no more, this process number's earlier owner's

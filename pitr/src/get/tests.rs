@@ -20,6 +20,8 @@ use walpoint_wal::{Lsn, PathStep, TimelineId, Timestamp};
 use super::*;
 use crate::contract::CONTRACT_FORMAT;
 
+mod spooled;
+
 const MIB: u64 = 1 << 20;
 const CLUSTER: SystemIdentifier = SystemIdentifier(7);
 
@@ -66,6 +68,7 @@ struct Stage {
     archive: Archive,
     contract: Option<Contract>,
     asker: Asker,
+    spool: Option<Spool>,
 }
 
 impl Stage {
@@ -95,7 +98,7 @@ impl Stage {
         let faulty = Faulty::new(Arc::new(DirStore::open(&root).await.unwrap()));
         let keys = encryption.then_some(scratch.path());
         let archive = Archive::new(Arc::new(faulty.clone()), CLUSTER, sealer(keys));
-        Stage { scratch, faulty, archive, contract: None, asker: Asker::Recovery }
+        Stage { scratch, faulty, archive, contract: None, asker: Asker::Recovery, spool: None }
     }
 
     fn with(mut self, contract: Contract) -> Stage {
@@ -129,6 +132,7 @@ impl Stage {
             segment_size: size(),
             contract: self.contract.clone(),
             asker: self.asker,
+            spool: self.spool.clone(),
         }
     }
 

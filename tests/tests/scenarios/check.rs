@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use walpoint_tests::cluster::{ClusterOptions, Stop};
+use walpoint_tests::process::Outcome;
 use walpoint_tests::programs;
 use walpoint_tests::scene::Scene;
 use walpoint_tests::wait;
@@ -28,6 +29,12 @@ fn a_healthy_cluster_is_ok_and_one_without_a_backup_is_not() -> Result<()> {
     let line = outcome.stdout.trim_end();
     assert!(!line.contains('\n') && line.contains("OK") && line.contains('|'), "{outcome}");
     scene.walpoint.run(&["check", "--probe"])?.expect(0)?;
+    scene.cluster.execute("alter system set fsync = off")?;
+    scene.cluster.execute("select pg_reload_conf()")?;
+    let warned = |outcome: &Outcome| outcome.code() == 1 && outcome.stdout.contains("fsync is off");
+    wait::until_true("check to warn of fsync", Duration::from_secs(30), || {
+        Ok(warned(&scene.walpoint.run(&["check"])?))
+    })?;
     Ok(())
 }
 

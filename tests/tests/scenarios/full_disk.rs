@@ -17,15 +17,15 @@ use walpoint_tests::wait;
 use walpoint_tests::walpoint::ArchivePlace;
 
 /// A file system of its own, small enough to be filled.
-struct SmallDisk {
-    path: PathBuf,
+pub struct SmallDisk {
+    pub path: PathBuf,
     // Goes after the file system, which lies in it.
     _scratch: Scratch,
 }
 
 impl SmallDisk {
     /// None, said aloud, where nothing can be mounted.
-    fn mount(mebibytes: u32) -> Result<Option<SmallDisk>> {
+    pub fn mount(mebibytes: u32) -> Result<Option<SmallDisk>> {
         let scratch = Scratch::new("disk")?;
         let path = scratch.make_dir("disk")?;
         let user = User::current()?;
@@ -40,7 +40,7 @@ impl SmallDisk {
     }
 
     /// Takes all the room that is left.
-    fn fill(&self) -> Result<()> {
+    pub fn fill(&self) -> Result<()> {
         let mut file = std::fs::File::create(self.path.join("filler"))?;
         let mut chunk = vec![0; 1 << 20];
         while !chunk.is_empty() {

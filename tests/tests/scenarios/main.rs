@@ -43,6 +43,7 @@ mod newer_majors;
 mod odd_ends;
 mod odd_paths;
 mod outage;
+mod prefetch;
 mod prepared;
 mod progress;
 mod proof_list;

@@ -45,6 +45,10 @@ fn judge_server(server: &ServerState, findings: &mut Vec<Finding>) {
     } else if server.archives_itself() {
         judge_archiver(server, findings);
     }
+    if !server.has_fsync {
+        let text = "fsync is off: what a crash takes back from the disk the archive may already have, and the cluster itself may not survive it";
+        findings.push(Finding::new(Level::Warning, text));
+    }
     if server.archiver.is_failing() {
         let file = server.archiver.last_failed_wal.as_deref().unwrap_or("a file");
         let text = format!(

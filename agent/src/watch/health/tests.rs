@@ -43,6 +43,7 @@ fn healthy() -> Snapshot {
             archive_mode: "on".into(),
             has_archiver: true,
             archives_with_walpoint: true,
+            has_fsync: true,
             timeline: TimelineId::FIRST,
             position: Some(Lsn(0x0300_1000)),
             waiting: Waiting::default(),
@@ -321,6 +322,13 @@ fn a_restored_copy_that_stays_in_recovery_is_not_protected() {
 #[test]
 fn an_archiver_that_is_not_ours_is_a_warning() {
     assert_eq!(judged(&server(|it| it.archives_with_walpoint = false)), Level::Warning);
+}
+
+#[test]
+fn flushed_that_is_told_to_no_disk_is_a_warning() {
+    let findings = judge(&server(|it| it.has_fsync = false), &thresholds());
+    assert_eq!(level(&findings), Level::Warning);
+    assert!(findings[0].text.starts_with("fsync is off"), "{findings:?}");
 }
 
 #[test]

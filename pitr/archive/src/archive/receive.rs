@@ -58,6 +58,25 @@ impl Archive {
         Ok(Opened { content, plain_size })
     }
 
+    /// The same without proof, for one who hashes the content himself before he uses it: it is written
+    /// where it is decompressed, on the way of least work.
+    pub(super) async fn open_body_unproven(
+        &self,
+        key: &ObjectKey,
+        body: ByteStream,
+        encrypted: bool,
+        limit: u64,
+        mut out: impl Write + Send + 'static,
+    ) -> Result<u64, ArchiveError> {
+        let (stored_sender, stored) = mpsc::channel(4);
+        let feeding = tokio::spawn(feed(body, stored_sender));
+        let keys = Arc::clone(self.keys());
+        let opening = tokio::task::spawn_blocking(move || {
+            open_unproven(&keys, ChannelReader::new(stored), encrypted, limit, &mut out)
+        });
+        outcome(key, feeding, opening, None).await
+    }
+
     /// The same for an object that is stored as it is: a history file.
     pub(super) async fn copy_body(
         &self,

@@ -13,6 +13,7 @@ use crate::encrypt::tests::key_pair;
 use crate::store::dir::DirStore;
 use crate::writer_id::WriterId;
 
+mod ahead;
 mod backups;
 mod catalog;
 mod fetch;

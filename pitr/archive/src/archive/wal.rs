@@ -175,7 +175,7 @@ impl Archive {
         Ok(common)
     }
 
-    fn check_identity(&self, variant: &Variant, common: &Common) -> Result<(), ArchiveError> {
+    pub(super) fn check_identity(&self, variant: &Variant, common: &Common) -> Result<(), ArchiveError> {
         if common.content.id() != variant.content {
             let what = format!("its metadata speaks of the content {}", common.content);
             return Err(ArchiveError::damaged(&variant.key, what));
