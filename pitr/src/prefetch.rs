@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::{JoinError, JoinSet};
+use walpoint_archive::store::StoreErrorKind;
 use walpoint_archive::{Archive, ArchiveError, ContentHash, ObjectKey, Variant};
 use walpoint_wal::{SegmentName, SegmentSize, WalFileName};
 
@@ -79,6 +80,19 @@ enum AheadError {
     Archive(#[from] ArchiveError),
     #[error("could not write to the spool: {0}")]
     Spool(#[from] io::Error),
+}
+
+impl AheadError {
+    fn is_the_objects_own(&self) -> bool {
+        match self {
+            AheadError::Archive(ArchiveError::Store(error)) => error.kind == StoreErrorKind::Damaged,
+            AheadError::Archive(error) => matches!(
+                error,
+                ArchiveError::Damaged { .. } | ArchiveError::WrongKey { .. } | ArchiveError::NoKey { .. }
+            ),
+            AheadError::Spool(_) => false,
+        }
+    }
 }
 
 impl Prefetch {
@@ -183,7 +197,7 @@ impl Prefetch {
                         self.remove_useless();
                     }
                     // It is the same the next time; what follows may be sound.
-                    Err(AheadError::Archive(ArchiveError::Damaged { .. })) => drop(self.useless.insert(key)),
+                    Err(error) if error.is_the_objects_own() => drop(self.useless.insert(key)),
                     Err(error) => self.rest(&error, now),
                 }
             }
