@@ -51,8 +51,9 @@ class Stage:
                 pass
 
     def archived(self, name):
-        """As the archiver notes it."""
-        os.rename(f"{self.status}/{name}.ready", f"{self.status}/{name}.done")
+        """As the archiver notes it; wal-rus's daemon does so itself for what it shipped ahead."""
+        if os.path.exists(f"{self.status}/{name}.ready"):
+            os.rename(f"{self.status}/{name}.ready", f"{self.status}/{name}.done")
 
     def recovers(self, does):
         """Whether it is a cluster in recovery: for others nobody fetches ahead."""
