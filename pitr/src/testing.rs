@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 pub(crate) mod archive;
+pub(crate) mod contract;
 pub(crate) mod model;
 pub(crate) mod wal;
 

@@ -9,11 +9,11 @@ use walpoint_archive::store::dir::DirStore;
 use walpoint_archive::store::faulty::{Fault, Faulty, Verb};
 use walpoint_archive::store::{ObjectStore, StoreErrorKind};
 use walpoint_archive::{Common, FileFacts, KeyRing, PutSource, PutWal, Sealer, WriterId};
-use walpoint_wal::{Lsn, PathStep, SystemIdentifier, TimelineId, Timestamp};
+use walpoint_wal::{SystemIdentifier, TimelineId};
 
 use super::*;
-use crate::contract::CONTRACT_FORMAT;
 use crate::spool::Spool;
+use crate::testing::contract::forked;
 
 const MIB: u64 = 1 << 20;
 const CLUSTER: SystemIdentifier = SystemIdentifier(7);
@@ -233,23 +233,7 @@ async fn a_damaged_object_is_fetched_once_and_what_follows_it_all_the_same() {
 
 #[tokio::test]
 async fn nothing_is_fetched_that_the_contract_does_not_need() {
-    let fork = Lsn(8 * MIB + 0x98);
-    let contract = Contract {
-        format: CONTRACT_FORMAT,
-        system_identifier: CLUSTER,
-        segment_size: SegmentSize::new(MIB).unwrap(),
-        path: vec![
-            PathStep { timeline: TimelineId::FIRST, begin: Lsn::ZERO, end: Some(fork) },
-            PathStep { timeline: TimelineId::new(2).unwrap(), begin: fork, end: None },
-        ],
-        first_segment: segment(1, 5),
-        last_segment: segment(2, 10),
-        last_record: Lsn(10 * MIB + 0x1000),
-        target: "latest".to_owned(),
-        restored_at: Timestamp(0),
-        writer: "0123456789abcdef".to_owned(),
-    };
-    let mut stage = Stage::new(64, Some(contract)).await;
+    let mut stage = Stage::new(64, Some(forked(CLUSTER))).await;
     stage.put(1, 1..=20).await;
     stage.put(2, 8..=20).await;
     stage.ask(1, 5).await;
