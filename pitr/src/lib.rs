@@ -13,6 +13,7 @@ pub mod progress;
 pub mod recovery_settings;
 pub mod restore;
 pub mod target;
+pub mod unbroken;
 pub mod window;
 
 #[cfg(test)]
