@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use tokio_postgres::Client;
 use walpoint_wal::control_file::ControlFile;
 use walpoint_wal::system_identifier::SystemIdentifier;
+use walpoint_wal::timestamp::Timestamp;
 
 use super::SessionError;
 
@@ -31,6 +32,8 @@ pub struct Server {
     pub stats_temp_directory: Option<PathBuf>,
     /// Names of the enabled subscriptions, over all databases.
     pub subscriptions: Vec<String>,
+    /// When it started, by its own clock: no two runs of a server say the same.
+    pub started: Timestamp,
 }
 
 const QUESTION: &str = "SELECT current_setting('server_version_num')::int, \
@@ -41,7 +44,8 @@ const QUESTION: &str = "SELECT current_setting('server_version_num')::int, \
     current_setting('archive_command'), current_setting('archive_library', true), \
     (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size'), \
     current_setting('stats_temp_directory', true), \
-    ARRAY(SELECT subname::text FROM pg_subscription WHERE subenabled ORDER BY 1)";
+    ARRAY(SELECT subname::text FROM pg_subscription WHERE subenabled ORDER BY 1), \
+    (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint";
 
 impl Server {
     pub(super) async fn ask(client: &Client) -> Result<Server, SessionError> {
@@ -72,6 +76,7 @@ impl Server {
             wal_segment_size: row.get::<_, i64>(10).cast_unsigned(),
             stats_temp_directory: path(11),
             subscriptions: row.get(12),
+            started: Timestamp::from_unix_micros(row.get(13)).unwrap_or(Timestamp(0)),
         })
     }
 
