@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use walpoint_archive::manifest::ManifestError;
+use walpoint_archive::manifest::{ManifestError, Piece};
 use walpoint_pitr::progress::Progress;
 use walpoint_wal::control_file::ControlFile;
 
@@ -27,6 +27,9 @@ use assembly::{Assembly, Known};
 use file::Content;
 use pace::Pace;
 use pages::{BadPage, PageCheck};
+
+/// So many pieces of a file are noted at once: about a pack of them.
+const NOTED_AT_ONCE: usize = 16;
 
 /// One file to read. `index` is its place in the listing.
 #[derive(Debug)]
@@ -174,6 +177,20 @@ impl Queue {
         self.is_given_up.store(true, Ordering::Relaxed);
     }
 
+    /// Notes the pieces of a file from `noted` on, when there are so many, and says how many are noted then.
+    fn note(&self, file: &Wanted, pieces: &[Piece], noted: usize, at_least: usize) -> usize {
+        let (Some(notes), Some(entry)) = (&self.notes, self.listing.entries.get(file.index)) else {
+            return noted;
+        };
+        match pieces.get(noted..) {
+            Some(unnoted) if unnoted.len() >= at_least => {
+                notes.read(&entry.path, unnoted);
+                pieces.len()
+            }
+            _ => noted,
+        }
+    }
+
     /// What was read, when nobody reads any more.
     pub fn read_files(&self) -> ReadFiles {
         std::mem::take(&mut *self.files.lock().unwrap_or_else(PoisonError::into_inner))
@@ -275,6 +292,7 @@ fn read_one(
     let path = queue.path(wanted.index);
     let check = wanted.relation.and_then(|relation| queue.pages.check(relation));
     let mut assembly = Assembly::new(packer, known);
+    let mut noted = 0;
     let read = file::read::<Stopped>(&path, check, buffer, |window, offset, bad| {
         queue.pace.wait(window.len(), || queue.is_given_up());
         if queue.is_given_up() {
@@ -282,6 +300,7 @@ fn read_one(
         }
         let is_bad = |at| check.is_some_and(|check| bad.iter().any(|page| page.block == check.block_at(at)));
         assembly.take(window, offset, is_bad).map_err(Stopped::Pack)?;
+        noted = queue.note(wanted, assembly.placed(), noted, NOTED_AT_ONCE);
         progress.add_bytes(window.len() as u64);
         Ok(())
     });
@@ -292,9 +311,7 @@ fn read_one(
     let read = content.as_ref().map_or(0, |content| content.size);
     progress.add_bytes(wanted.size.saturating_sub(read));
     let Some(Content { bad_pages, .. }) = content else { return Ok(()) };
-    if let (Some(notes), Some(entry)) = (&queue.notes, queue.listing.entries.get(wanted.index)) {
-        notes.read(&entry.path, &pieces);
-    }
+    queue.note(wanted, &pieces, noted, 1);
     let place = queue.spool.put(&pieces).map_err(ReadError::Spool)?;
     queue.files.lock().unwrap_or_else(PoisonError::into_inner).take(wanted.index, place, bad_pages);
     Ok(())

@@ -75,8 +75,8 @@ pub struct Left {
     pub backup: BackupId,
     /// Packs that were stored, by number.
     pub packs: BTreeMap<u32, StoredObject>,
-    /// Where the last record of each file lies, by a hash of its path.
-    files: HashMap<u64, u64>,
+    /// Where the records of each file lie, by a hash of its path.
+    files: HashMap<u64, Vec<u64>>,
 }
 
 impl Notes {
@@ -112,7 +112,7 @@ impl Notes {
                 }
                 (READ, Some(left)) => {
                     if let Some((path, _)) = split_path(&payload) {
-                        left.files.insert(hash_of(path), at);
+                        left.files.entry(hash_of(path)).or_default().push(at);
                     }
                 }
                 _ => {}
@@ -139,7 +139,7 @@ impl Notes {
         );
     }
 
-    /// A file was read, and consists of these pieces.
+    /// These pieces of a file were read.
     pub fn read(&self, path: &Path, pieces: &[Piece]) {
         let path = path.as_os_str().as_bytes();
         let mut payload = Vec::with_capacity(path.len() + 2 + pieces.len() * 80);
@@ -159,15 +159,18 @@ impl Notes {
         }
     }
 
-    /// The pieces of a file that are in packs which are still there, in order.
+    /// The pieces of a file that are in packs which are still there, in order; of two for one place the later.
     pub fn pieces(&self, left: &Left, path: &Path) -> io::Result<Vec<Piece>> {
         let path = path.as_os_str().as_bytes();
-        let Some(at) = left.files.get(&hash_of(path)) else { return Ok(Vec::new()) };
-        let Some((READ, payload, _)) = self.record(*at)? else { return Ok(Vec::new()) };
-        let pieces = split_path(&payload).filter(|(found, _)| *found == path);
-        let pieces = pieces.and_then(|(_, pieces)| spool::decode_all(pieces)).unwrap_or_default();
-        let is_there = |piece: &Piece| piece.backup.is_none() && left.packs.contains_key(&piece.pack);
-        Ok(pieces.into_iter().filter(is_there).collect())
+        let mut found = BTreeMap::new();
+        for at in left.files.get(&hash_of(path)).into_iter().flatten() {
+            let Some((READ, payload, _)) = self.record(*at)? else { continue };
+            let pieces = split_path(&payload).filter(|(found, _)| *found == path);
+            let pieces = pieces.and_then(|(_, pieces)| spool::decode_all(pieces)).unwrap_or_default();
+            let is_there = |piece: &Piece| piece.backup.is_none() && left.packs.contains_key(&piece.pack);
+            found.extend(pieces.into_iter().filter(is_there).map(|piece| (piece.file_offset, piece)));
+        }
+        Ok(found.into_values().collect())
     }
 
     /// The backup is complete: there is nothing to go on with.
@@ -329,16 +332,19 @@ mod tests {
     }
 
     #[test]
-    fn the_last_word_on_a_file_counts_and_others_notes_are_no_use() {
+    fn a_file_is_noted_as_it_is_read_and_others_notes_are_no_use() {
         let directory = tempfile::tempdir().unwrap();
         let first = notes(directory.path());
         first.begin(&id(), &owner());
         first.stored(0, &pack(0));
-        first.read(Path::new("f"), &[piece(0, 0)]);
-        first.read(Path::new("f"), &[piece(0, 0), piece(0, 7)]);
+        first.read(Path::new("f"), &[piece(0, 7)]);
+        first.read(Path::new("f"), &[piece(0, 14), piece(0, 0)]);
+        // Once more, into a pack that was not stored.
+        first.read(Path::new("f"), &[piece(1, 14)]);
         let left = first.left(&owner()).unwrap().unwrap();
         assert_eq!(left.backup, id());
-        assert_eq!(first.pieces(&left, Path::new("f")).unwrap().len(), 2);
+        let expected = [piece(0, 0), piece(0, 7), piece(0, 14)];
+        assert_eq!(first.pieces(&left, Path::new("f")).unwrap(), expected);
         assert_eq!(first.pieces(&left, Path::new("g")).unwrap(), []);
         for other in [
             Owner { recipients: Vec::new(), ..owner() },

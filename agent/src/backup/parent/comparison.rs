@@ -56,7 +56,8 @@ pub fn comparison(parent: &BackupSummary, now: &Now, told: Told) -> Comparison {
 
 fn doubt(parent: &BackupSummary, now: &Now, told: Told) -> Option<&'static str> {
     let hints = parent.wal_log_hints && now.wal_log_hints;
-    if !hints && !(parent.data_checksums && now.data_checksums) {
+    let checksums = parent.data_checksums && now.data_checksums;
+    if !(hints || checksums) {
         return Some(
             "neither data checksums nor wal_log_hints were on at both backups; set wal_log_hints = on and restart",
         );

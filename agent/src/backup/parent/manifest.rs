@@ -5,10 +5,11 @@
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tempfile::{SpooledTempFile, spooled_tempfile_in};
 use walpoint_archive::content::ContentHasher;
+use walpoint_archive::durable::{self, Placement, TempFile};
 use walpoint_archive::manifest::{EntryKind, ManifestEntry, ManifestError, ManifestReader, Piece};
 use walpoint_archive::{Archive, ArchiveError, BackupId, BackupSummary};
 
@@ -105,30 +106,27 @@ fn copy_of(summary: &BackupSummary, data_directory: &Path) -> io::Result<LocalMa
 /// The copy that the next backup will read, as it is written.
 pub struct NewCopy {
     out: zstd::Encoder<'static, File>,
-    temporary: PathBuf,
-    path: PathBuf,
+    temporary: TempFile,
 }
 
 impl std::fmt::Debug for NewCopy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NewCopy").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("NewCopy").field("temporary", &self.temporary).finish_non_exhaustive()
     }
 }
 
 impl NewCopy {
     /// Begins one.
     pub fn begin(data_directory: &Path) -> io::Result<NewCopy> {
-        use std::os::unix::fs::OpenOptionsExt;
-        let path = data_directory.join(COPY);
-        let temporary = data_directory.join(format!("{COPY}.new"));
-        let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        Ok(NewCopy { out: zstd::Encoder::new(file, LEVEL)?, temporary, path })
+        let mut temporary = TempFile::create(&durable::open_dir(data_directory)?, durable::FILE_MODE)?;
+        let file = temporary.file().try_clone()?;
+        Ok(NewCopy { out: zstd::Encoder::new(file, LEVEL)?, temporary })
     }
 
     /// Puts it in the place of the last one. It is verified when it is read, so nothing waits for the disk.
-    pub fn keep(self) -> io::Result<()> {
+    pub fn keep(mut self) -> io::Result<()> {
         self.out.finish()?;
-        std::fs::rename(&self.temporary, &self.path)
+        self.temporary.place(COPY, Placement::Replace).map(drop)
     }
 }
 

@@ -82,6 +82,11 @@ impl<'p> Assembly<'p> {
         }
     }
 
+    /// The pieces so far that have their place.
+    pub fn placed(&self) -> &[Piece] {
+        if self.gathered.waiting.is_empty() { &self.pieces } else { &[] }
+    }
+
     /// The file ends here.
     pub fn finish(mut self) -> Result<Vec<Piece>, PackError> {
         self.flush()?;
