@@ -224,11 +224,11 @@ mod tests {
         assert_eq!(changes(Some(&facts(4, 2, Some(1))), &[five.clone(), six.clone()]), Some(2));
         // Nothing is known of the segment before, or it is of another run.
         assert_eq!(changes(None, &[five.clone(), six.clone()]), None);
-        assert_eq!(changes(Some(&facts(4, 4, Some(0))), &[five.clone()]), None);
+        assert_eq!(changes(Some(&facts(4, 4, Some(0))), std::slice::from_ref(&five)), None);
         // The first segment of a run needs none.
         assert_eq!(changes(None, &[facts(5, 5, Some(1)), facts(6, 5, Some(1))]), Some(1));
         assert_eq!(changes(Some(&facts(4, 2, Some(3))), &[five.clone(), facts(6, 6, Some(2))]), Some(2));
-        assert_eq!(changes(Some(&facts(4, 2, None)), &[five.clone()]), None);
+        assert_eq!(changes(Some(&facts(4, 2, None)), std::slice::from_ref(&five)), None);
         assert_eq!(changes(Some(&facts(4, 2, Some(3))), &[facts(5, 2, None), six]), None);
         // A count that falls is none.
         assert_eq!(changes(Some(&facts(4, 2, Some(4))), &[five]), None);
