@@ -13,12 +13,20 @@ const HEADER: usize = 24;
 /// `PG_PAGE_LAYOUT_VERSION`.
 const LAYOUT_VERSION: u16 = 4;
 
+/// The LSN of the pages that initdb makes before there is WAL (`SizeOfXLogLongPHD`). Whoever has a lower one was written
+/// past the WAL: a new page, and up to PostgreSQL 16 every page that the sorted build of a GiST index writes
+/// (`GistBuildLSN`, 1). Such an index is logged only when it is whole, and keeps the 1 on the disk.
+const FIRST_LSN: Lsn = Lsn(40);
+
+/// Whether the LSN of a page says nothing of when it was written: it may be younger than any backup.
+pub fn is_silent(page: &[u8]) -> bool {
+    page_lsn(page) < FIRST_LSN
+}
+
 /// Whether a page must be stored although the parent has one in its place. A page is taken for the parent's only when
 /// it is one, and says that nothing has changed it since `since`, where the parent began.
 pub fn is_changed(page: &[u8], since: Lsn) -> bool {
-    let lsn = page_lsn(page);
-    // Nothing that is logged has the LSN 0: whoever wrote this page did so past the WAL.
-    lsn == Lsn::ZERO || lsn >= since || !is_page(page)
+    is_silent(page) || page_lsn(page) >= since || !is_page(page)
 }
 
 /// Whether these bytes have the header of a page with content. A new page has none, all zero or not.
@@ -71,9 +79,17 @@ mod tests {
     #[test]
     fn a_page_is_the_parents_only_when_its_lsn_lies_before_the_parents_start() {
         for (lsn, expected) in
-            [(1, false), (0x1_FFFF_FFFF, false), (SINCE.0 - 1, false), (SINCE.0, true), (SINCE.0 + 1, true)]
+            [(40, false), (0x1_FFFF_FFFF, false), (SINCE.0 - 1, false), (SINCE.0, true), (SINCE.0 + 1, true)]
         {
             assert_eq!(is_changed(&page(lsn), SINCE), expected, "{lsn:X}");
+        }
+    }
+
+    #[test]
+    fn an_lsn_that_no_record_of_wal_has_says_nothing() {
+        for (lsn, expected) in [(0, true), (1, true), (39, true), (40, false), (SINCE.0, false)] {
+            assert_eq!(is_silent(&page(lsn)), expected, "{lsn}");
+            assert_eq!(is_changed(&page(lsn), SINCE), expected || lsn >= SINCE.0, "{lsn}");
         }
     }
 

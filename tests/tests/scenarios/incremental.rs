@@ -2,9 +2,10 @@
 //! sequential ones count, every page's word on visibility is true, and every index finds every row.
 
 mod changes;
+mod indexes;
 mod parents;
 mod size;
-mod soundness;
+pub mod soundness;
 mod trust;
 mod visibility;
 
@@ -14,9 +15,16 @@ use walpoint_tests::walpoint::Walpoint;
 
 /// Takes one, which must have this parent.
 fn incremental(walpoint: &Walpoint, parent: &str) -> Result<String> {
+    incremental_by(walpoint, parent, "pages are compared with")
+}
+
+/// Takes one with this parent, whose pages must be compared in this way.
+pub fn incremental_by(walpoint: &Walpoint, parent: &str, how: &str) -> Result<String> {
     let outcome = walpoint.run(&["--json", "backup", "--incremental"])?.success()?;
     let told: serde_json::Value = outcome.json()?;
     ensure!(told["kind"] == "incr" && told["parent"] == parent, "{parent} is not the parent: {outcome}");
+    let line = outcome.stderr.lines().find(|line| line.contains("pages are compared with"));
+    ensure!(line.is_some_and(|line| line.contains(how)), "not \"{how}\": {outcome}");
     Ok(told["id"].as_str().context("no id")?.to_owned())
 }
 

@@ -6,7 +6,7 @@ use walpoint_archive::manifest::Piece;
 use walpoint_archive::pack::{MAX_PIECE_BYTES, PartOfFrame};
 use walpoint_wal::lsn::Lsn;
 
-use super::super::changed::is_changed;
+use super::super::changed::{is_changed, is_silent};
 use super::super::packs::{PackError, Packer};
 use super::super::parent::manifest::ParentFile;
 
@@ -19,7 +19,8 @@ const MOST_PIECES: usize = 48;
 pub enum Known {
     /// Nothing: all of it is stored.
     Nothing,
-    /// A page is as the parent has it when its LSN lies before `since`.
+    /// A page is as the parent has it when its LSN lies before `since`. A piece with a page whose LSN says nothing is
+    /// the parent's when its content is.
     Lsn { file: ParentFile, since: Lsn, page_size: usize },
     /// A piece is the parent's when its content is.
     Content(ParentFile),
@@ -64,13 +65,11 @@ impl<'p> Assembly<'p> {
     ) -> Result<(), PackError> {
         match &self.known {
             Known::Nothing => self.store(window, offset),
-            Known::Content(file) => match same_content(file, window, offset) {
-                Some(piece) => {
-                    self.pieces.push(piece);
-                    Ok(())
-                }
-                None => self.store(window, offset),
-            },
+            Known::Content(_) => self.take_by_content(window, offset),
+            // Of the whole window, or a page that is silent for good would be stored each time.
+            Known::Lsn { page_size, .. } if window.chunks(*page_size).any(is_silent) => {
+                self.take_by_content(window, offset)
+            }
             Known::Lsn { file, since, page_size } => {
                 let stored = |page: &[u8], at: u64| {
                     let end = at + page.len() as u64;
@@ -79,6 +78,16 @@ impl<'p> Assembly<'p> {
                 let runs = runs(window, offset, *page_size, stored);
                 self.take_runs(window, offset, &runs)
             }
+        }
+    }
+
+    fn take_by_content(&mut self, window: &[u8], offset: u64) -> Result<(), PackError> {
+        match same_content(self.parents_pieces(), window, offset) {
+            Some(piece) => {
+                self.pieces.push(piece);
+                Ok(())
+            }
+            None => self.store(window, offset),
         }
     }
 
@@ -193,9 +202,9 @@ fn small(length: usize) -> u32 {
 }
 
 /// The parent's piece that is exactly this window, when it has this content.
-fn same_content(file: &ParentFile, window: &[u8], offset: u64) -> Option<Piece> {
-    let at = file.pieces.binary_search_by_key(&offset, |piece| piece.file_offset).ok()?;
-    let piece = file.pieces.get(at)?;
+fn same_content(pieces: &[Piece], window: &[u8], offset: u64) -> Option<Piece> {
+    let at = pieces.binary_search_by_key(&offset, |piece| piece.file_offset).ok()?;
+    let piece = pieces.get(at)?;
     let is_alike = piece.part.is_none() && piece.length as usize == window.len();
     (is_alike && piece.blake3 == ContentHash::of(window)).then(|| piece.clone())
 }

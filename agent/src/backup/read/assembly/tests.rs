@@ -209,6 +209,26 @@ fn a_page_with_a_wrong_checksum_is_not_the_parents() {
     assert_eq!(assembly.finish().unwrap().iter().map(own).collect::<Vec<_>>(), [false, true, false]);
 }
 
+/// As the sorted build of a GiST index leaves its pages up to PostgreSQL 16: the LSN 1, whatever was there before.
+#[test]
+fn pages_whose_lsn_says_nothing_are_compared_by_content() {
+    for before in [page(0, 0), page(1, 5)] {
+        let mut packs = Packs::new();
+        let mut pages: Vec<Vec<u8>> = (0..2 * WINDOW as u32).map(|at| page(1, at)).collect();
+        let root = std::mem::replace(&mut pages[0], before);
+        let (pieces, _) = back_up(0, &pages.concat(), Known::Nothing, &mut packs);
+        pages[0] = root;
+        let known = |pieces| Known::Lsn { file: parent_file(pieces), since: Lsn(100), page_size: PAGE };
+        let (pieces, stored) = back_up(1, &pages.concat(), known(pieces), &mut packs);
+        assert!(restore(&pieces, &packs) == pages.concat());
+        assert_eq!(stored, MAX_PIECE_BYTES, "only the window that is another");
+        // What stays as it is, is not stored again and again.
+        let (pieces, stored) = back_up(2, &pages.concat(), known(pieces), &mut packs);
+        assert_eq!(stored, 0);
+        assert!(restore(&pieces, &packs) == pages.concat());
+    }
+}
+
 #[test]
 fn by_content_only_a_window_that_is_alike_is_the_parents() {
     let mut packs = Packs::new();
