@@ -104,6 +104,7 @@ mod tests {
             stats_temp_directory: None,
             subscriptions: Vec::new(),
             started: Timestamp(0),
+            wal_log_hints: false,
         }
     }
 

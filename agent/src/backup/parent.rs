@@ -126,7 +126,8 @@ impl Parent {
         if control.timeline != path.timeline {
             return Ok(Err(NoParent(format!("the timeline changed to {} meanwhile", control.timeline))));
         }
-        let is_standby = preparation.session.server.is_in_recovery;
+        let server = &preparation.session.server;
+        let is_standby = server.is_in_recovery;
         if let Err(reason) = choice::must_lie_before(&summary, started.lsn, is_standby) {
             return Ok(Err(reason));
         }
@@ -137,11 +138,12 @@ impl Parent {
         };
         let now = comparison::Now {
             writer: preparation.writer,
-            server_started: preparation.session.server.started,
+            server_started: server.started,
             timeline: control.timeline,
             from_standby: is_standby,
             data_checksums: control.data_checksum_version != 0,
-            wal_log_hints: control.wal_log_hints,
+            wal_log_hints: control.wal_log_hints && server.wal_log_hints,
+            version_num: server.version_num,
         };
         let comparison = comparison::comparison(&summary, &now, told);
         Ok(Ok(Base { summary: Arc::new(summary), manifest, comparison }))

@@ -6,8 +6,12 @@
 //! in every server that wrote to these very files. What proves that:
 //!
 //! - The files are those of the parent: the data directory's writer id is the same. Every copy gets its own.
-//! - They were written by one run of one server, which can change neither setting: it says the same start time,
+//! - They were written by one run of one primary, which can change neither setting: it says the same start time,
 //!   to the microsecond, as at the parent. This needs no look at what lay in between.
+//! - Or by one run of a server that was in recovery for all of it or a part. What `pg_control` says of hints there is
+//!   its primary's setting, and one run sees many; whether replay raises the LSN of a page whose rows all become
+//!   visible goes by the standby's own. So both must be on, nothing of the primary's settings may have changed in
+//!   between, by its WAL, and the version must raise it at all: see [`replay_raises_lsns`].
 //! - Or: `wal_log_hints` was on at the parent and is now, and the WAL in between has no `XLOG_PARAMETER_CHANGE`. A
 //!   server that starts with another value than `pg_control` has, writes one, before it lets anybody write. Not so a
 //!   standby, nor a server in recovery: they replay with a setting of their own. So the timeline must be the same,
@@ -43,7 +47,22 @@ pub struct Now {
     pub timeline: TimelineId,
     pub from_standby: bool,
     pub data_checksums: bool,
+    /// By `pg_control`, which has the primary's on a standby, and by the server's own setting.
     pub wal_log_hints: bool,
+    /// `server_version_num`.
+    pub version_num: i32,
+}
+
+/// Whether `heap_xlog_visible` raises the page's LSN where hints are logged. Older minor versions leave it alone.
+fn replay_raises_lsns(version_num: i32) -> bool {
+    let since = match version_num / 10_000 {
+        ..13 => return false,
+        13 => 130_010,
+        14 => 140_007,
+        15 => 150_002,
+        _ => return true,
+    };
+    version_num >= since
 }
 
 /// How it is told what has changed, given what the WAL in between tells.
@@ -72,17 +91,31 @@ fn doubt(parent: &BackupSummary, now: &Now, told: Told) -> Option<&'static str> 
     if told.file_copy {
         return Some("a database or tablespace was made by file copy since, with pages older than it");
     }
-    if parent.server_started == Some(now.server_started) {
+    let recovered = parent.from_standby || now.from_standby;
+    let is_one_run = parent.server_started == Some(now.server_started);
+    if is_one_run && !recovered {
         return None;
+    }
+    if is_one_run {
+        return match replay_raises_lsns(now.version_num) {
+            true => settings_changed(told),
+            false => Some(
+                "this minor version does not raise a page's LSN when a standby learns that all is visible",
+            ),
+        };
     }
     if !hints {
         return Some(
             "the server was restarted since, and that leaves open whether checksums were on all the time",
         );
     }
-    if parent.timeline != now.timeline || parent.from_standby || now.from_standby {
+    if parent.timeline != now.timeline || recovered {
         return Some("a standby's recovery was part of what happened since");
     }
+    settings_changed(told)
+}
+
+fn settings_changed(told: Told) -> Option<&'static str> {
     match told.parameter_changes {
         Some(0) => None,
         Some(_) => Some("the server's settings were changed since"),
@@ -114,6 +147,7 @@ mod tests {
             from_standby: false,
             data_checksums: checksums,
             wal_log_hints: hints,
+            version_num: 150_020,
         };
         (parent, now)
     }
@@ -139,6 +173,36 @@ mod tests {
             let before = BackupSummary { data_checksums: false, wal_log_hints: false, ..parent };
             assert!(!by_lsn(&before, &now, Told::NOTHING));
         }
+    }
+
+    /// One run of a standby sees its primary's settings come and go.
+    #[test]
+    fn in_one_run_of_a_standby_lsns_are_believed_only_when_no_setting_changed() {
+        let told = |parameter_changes| Told { parameter_changes, ..Told::NOTHING };
+        for (checksums, hints) in [(true, false), (false, true), (true, true)] {
+            let (parent, now) = case(checksums, hints);
+            for (then_standby, is_standby) in [(true, true), (true, false), (false, true)] {
+                let parent = BackupSummary { from_standby: then_standby, ..parent.clone() };
+                let now = Now { from_standby: is_standby, ..now };
+                for (changes, expected) in [(Some(0), true), (Some(2), false), (None, false)] {
+                    assert_eq!(
+                        by_lsn(&parent, &now, told(changes)),
+                        expected,
+                        "{checksums} {hints} {changes:?}"
+                    );
+                }
+                for version_num in [130_009, 140_006, 150_001] {
+                    assert!(!by_lsn(&parent, &Now { version_num, ..now }, Told::NOTHING), "{version_num}");
+                    assert!(by_lsn(&parent, &Now { version_num: version_num + 1, ..now }, Told::NOTHING));
+                }
+                assert!(by_lsn(&parent, &Now { version_num: 160_000, ..now }, Told::NOTHING));
+            }
+            // A primary cannot change its own.
+            assert!(by_lsn(&parent, &now, told(Some(2))) && by_lsn(&parent, &now, told(None)));
+        }
+        // The primary's setting is on, the standby's own is not.
+        let (parent, now) = case(false, true);
+        assert!(!by_lsn(&parent, &Now { wal_log_hints: false, from_standby: true, ..now }, Told::NOTHING));
     }
 
     #[test]
