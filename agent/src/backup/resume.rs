@@ -4,12 +4,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use futures::{StreamExt, TryStreamExt, stream};
+use walpoint_archive::summary::StoredObject;
 use walpoint_archive::{Archive, ArchiveError, BackupId, Entry};
 
 use super::prepare::Preparation;
 use super::unfinished::{Left, Notes, Owner};
 use crate::config::Settings;
 use crate::exit::Failure;
+
+/// Packs that are read back side by side; each is a few hundred KiB in memory at most.
+const READ_AT_A_TIME: usize = 4;
 
 /// What a full backup begins with.
 #[derive(Debug)]
@@ -51,7 +56,7 @@ impl Beginning {
         let stored = stored_packs(archive, &left.backup).await?;
         let first_pack =
             stored.keys().chain(left.packs.keys()).max().map_or(0, |last| last.saturating_add(1));
-        let left = with_packs(left, &stored);
+        let left = sound(archive, with_packs(left, &stored)).await?;
         if left.packs.is_empty() {
             return Ok(Beginning { notes, ..anew });
         }
@@ -111,11 +116,38 @@ async fn stored_packs(
     Ok(packs)
 }
 
-/// Of the packs that were noted, those that are there as they were stored, and alone under their number.
+/// Of the packs that were noted, those that are there with their size, and alone under their number.
 fn with_packs(mut left: Left, stored: &BTreeMap<u32, Vec<(String, u64)>>) -> Left {
     left.packs.retain(|number, object| match stored.get(number).map(Vec::as_slice) {
         Some([(key, size)]) => *key == object.key.to_string() && *size == object.size,
         _ => false,
     });
     left
+}
+
+/// Of these packs, those whose bytes are the ones that were stored. The size says nothing of what became of them, and a
+/// piece is looked for by the hash that was noted, so each is read back before it is counted on.
+async fn sound(archive: &Archive, mut left: Left) -> Result<Left, ArchiveError> {
+    if left.packs.is_empty() {
+        return Ok(left);
+    }
+    tracing::info!("reading back {} packs of {}, which was interrupted", left.packs.len(), left.backup);
+    let packs: Vec<(u32, StoredObject)> =
+        left.packs.iter().map(|(number, object)| (*number, object.clone())).collect();
+    let looks = stream::iter(packs).map(|(number, object)| async move {
+        match archive.stored_hash(&object.key).await {
+            Ok(found) if found == object.sha256 => Ok(None),
+            Ok(_) => {
+                tracing::warn!("\"{}\" is damaged: what is in it is stored again", object.key);
+                Ok(Some(number))
+            }
+            Err(error) if error.is_not_found() => Ok(Some(number)),
+            Err(error) => Err(error),
+        }
+    });
+    let unfit: Vec<Option<u32>> = looks.buffer_unordered(READ_AT_A_TIME).try_collect().await?;
+    for number in unfit.into_iter().flatten() {
+        left.packs.remove(&number);
+    }
+    Ok(left)
 }

@@ -1,7 +1,7 @@
 //! What a full backup has stored so far, written down in the data directory as it goes on, so that one that was
 //! interrupted goes on where it was. The next one has the same id, reads all files again, and stores what is not in a
-//! pack of the first one yet. That is decided by content alone: a piece is there when its BLAKE3 is, in a pack that
-//! the store took with its checksum and still has.
+//! pack of the first one yet. That is decided by content alone: a piece is there when its BLAKE3 is, in a pack whose
+//! bytes were read back and are those that were stored.
 //!
 //! Records, one behind the other, each with a checksum: who is killed leaves half a record at most.
 
