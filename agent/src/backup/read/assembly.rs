@@ -11,8 +11,8 @@ use super::super::packs::{PackError, Packer};
 use super::super::parent::manifest::ParentFile;
 
 /// Most pieces of one window. Where more would be needed, pages that have not changed are stored again with those that
-/// have, so that the manifest stays below a thousandth of the data.
-const MOST_PIECES: usize = 48;
+/// have, so that the manifest stays below a thousandth of the data, to the end of a long chain.
+const MOST_PIECES: usize = 32;
 
 /// What is known of a file's content before it is read.
 #[derive(Debug)]

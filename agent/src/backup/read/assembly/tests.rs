@@ -10,7 +10,9 @@ use walpoint_archive::envelope::Sealer;
 use walpoint_archive::pack::{open_frame, open_pack, read_piece};
 
 use super::*;
-use walpoint_archive::BackupId;
+use walpoint_archive::manifest::{EntryKind, ManifestEntry, ManifestHeader, ManifestWriter};
+use walpoint_archive::{BackupId, RelativePath};
+use walpoint_wal::SystemIdentifier;
 
 const PAGE: usize = 8192;
 /// Pages of a window.
@@ -179,6 +181,39 @@ fn of_one_page_in_a_hundred_no_more_than_these_pages_is_stored() {
     assert!(own.iter().all(|piece| piece.place().shares_frame_with(&own[0].place())));
     let frame = open_frame(&packs[&(id(1), 0)], &own[0].place()).unwrap();
     assert_eq!(own.iter().map(|piece| piece.place().cut(&frame).unwrap().len()).sum::<usize>(), frame.len());
+}
+
+/// Bytes of a manifest that has this one file, compressed.
+fn manifest_of(number: u32, pieces: &[Piece]) -> usize {
+    let header = ManifestHeader { backup: id(number), system_identifier: SystemIdentifier(7) };
+    let size = pieces.iter().map(|piece| u64::from(piece.length)).sum();
+    let path = RelativePath::new("f").unwrap();
+    let entry = ManifestEntry { path, kind: EntryKind::File, mode: 0o600, size, pieces: pieces.to_vec() };
+    let mut writer = ManifestWriter::new(Vec::new(), &header).unwrap();
+    writer.entry(&entry).unwrap();
+    zstd::encode_all(writer.finish().unwrap().0.as_slice(), 3).unwrap().len()
+}
+
+#[test]
+fn a_manifest_stays_below_a_thousandth_of_the_data_to_the_end_of_a_long_chain() {
+    let (mut packs, count) = (Packs::new(), 8 * WINDOW);
+    let mut pages: Vec<Vec<u8>> = (0..count as u32).map(|at| page(50, at)).collect();
+    let (mut pieces, _) = back_up(0, &pages.concat(), Known::Nothing, &mut packs);
+    let mut largest = 0;
+    for number in 1..=30 {
+        let lsn = 100 * u64::from(number);
+        // One page in a hundred, at random.
+        for step in 0..count / 100 {
+            let at = (step + number as usize * 1000).wrapping_mul(2_654_435_761) / 7 % count;
+            pages[at] = page(lsn + 50, number * 1000 + step as u32);
+        }
+        let known = Known::Lsn { file: parent_file(pieces), since: Lsn(lsn), page_size: PAGE };
+        (pieces, _) = back_up(number, &pages.concat(), known, &mut packs);
+        largest = largest.max(manifest_of(number, &pieces));
+    }
+    assert!(restore(&pieces, &packs) == pages.concat());
+    println!("{largest} bytes at most for {} of data", count * PAGE);
+    assert!(largest * 1000 <= count * PAGE, "{largest} bytes for {} of data", count * PAGE);
 }
 
 #[test]
