@@ -70,7 +70,16 @@ pub async fn between(
     if let Some(found) = names(&wal, first, last) {
         return Ok(found);
     }
-    match records(&wal, first, last, archive).await {
+    // A host that only encrypts can read no content; it goes by what was checked when it was archived.
+    let can_read = !archive.sealer().encrypts() || archive.keys().can_open();
+    let content = if can_read { Content::Read } else { Content::Sealed };
+    let found = match records(&wal, first, last, content).await {
+        Err(ArchiveError::NoKey { .. } | ArchiveError::WrongKey { .. }) => {
+            records(&wal, first, last, Content::Sealed).await
+        }
+        found => found,
+    };
+    match found {
         Err(ArchiveError::Damaged { key, what }) => {
             Ok(Between::Broken(format!("\"{key}\" is damaged: {what}")))
         }
@@ -104,10 +113,8 @@ async fn records(
     wal: &PathWal<'_>,
     first: u64,
     last: u64,
-    archive: &Archive,
+    content: Content,
 ) -> Result<Between, ArchiveError> {
-    // A host that only encrypts can read no content; it goes by what was checked when it was archived.
-    let content = if archive.sealer().encrypts() { Content::Sealed } else { Content::Read };
     let chains = chains(wal, content).await?;
     let facts = wal.facts_from(first, last).await?;
     let before = match first.checked_sub(1).filter(|before| wal.link(*before).is_some()) {

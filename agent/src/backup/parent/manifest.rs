@@ -1,5 +1,5 @@
 //! The parent's manifest on this host, read as a stream beside the files. It comes out of the archive; where that is
-//! encrypted and only public keys are here, out of a copy that the last backup left in the data directory. What it
+//! encrypted, out of a copy that the last backup left in the data directory, for most hosts have only public keys. What it
 //! says is what the data directory itself shows.
 
 use std::fs::File;
@@ -37,9 +37,13 @@ impl LocalManifest {
         summary: &BackupSummary,
         data_directory: &Path,
     ) -> Result<Result<LocalManifest, NoParent>, Failure> {
-        match archive.sealer().encrypts() {
-            true => Ok(of_copy(summary, data_directory)),
-            false => of_archive(archive, summary, data_directory).await,
+        if !archive.sealer().encrypts() {
+            return of_archive(archive, summary, data_directory).await;
+        }
+        match copy_of(summary, data_directory) {
+            Ok(manifest) => Ok(Ok(manifest)),
+            Err(_) if archive.keys().can_open() => of_archive(archive, summary, data_directory).await,
+            Err(error) => Ok(Err(no_copy(summary, &error))),
         }
     }
 
@@ -67,6 +71,9 @@ async fn of_archive(
         Err(ArchiveError::Damaged { key, what }) => {
             Ok(Err(NoParent(format!("\"{key}\" is damaged: {what}"))))
         }
+        Err(ArchiveError::NoKey { key } | ArchiveError::WrongKey { key }) => {
+            Ok(Err(NoParent(format!("no key that is here opens \"{key}\""))))
+        }
         Err(error) if error.is_not_found() => {
             Ok(Err(NoParent(format!("the manifest of {} is not in the archive", summary.id))))
         }
@@ -74,13 +81,17 @@ async fn of_archive(
     }
 }
 
-fn of_copy(summary: &BackupSummary, data_directory: &Path) -> Result<LocalManifest, NoParent> {
-    copy_of(summary, data_directory).map_err(|_| {
-        NoParent(format!(
-            "the archive is encrypted, and this host has no copy of the manifest of {}: the last backup was not taken here",
-            summary.id
-        ))
-    })
+fn no_copy(summary: &BackupSummary, error: &io::Error) -> NoParent {
+    let of = &summary.id;
+    // What the system refuses has a number; what is no copy of this manifest has none.
+    match error.raw_os_error() {
+        Some(_) if error.kind() != io::ErrorKind::NotFound => NoParent(format!(
+            "the archive is encrypted, and this host could not read its copy of the manifest of {of}: {error}"
+        )),
+        _ => NoParent(format!(
+            "the archive is encrypted, and this host has neither its key nor a copy of the manifest of {of}: the last backup was not taken here"
+        )),
+    }
 }
 
 /// The copy, when it is that of this backup and whole.

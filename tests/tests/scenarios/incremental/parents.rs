@@ -135,22 +135,25 @@ fn with_public_keys_only_the_copy_of_the_last_manifest_decides() -> Result<()> {
     ensure!(stored(&archiving, &first)? * 4 < stored(&archiving, &full)?, "nearly all of it is stored again");
     let copy = cluster.data().join("walpoint.manifest.zst");
     fs::remove_file(&copy)?;
-    let again = full_instead(&archiving, "no copy of the manifest")?;
+    let again = full_instead(&archiving, "nor a copy of the manifest")?;
     // A damaged one is none.
     let mut bytes = fs::read(&copy)?;
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&copy, bytes)?;
-    let third = full_instead(&archiving, "no copy of the manifest")?;
+    let third = full_instead(&archiving, "nor a copy of the manifest")?;
     ensure!(again != third);
     cluster.execute("update t set word = 'last' where n % 991 = 0")?;
-    let last = incremental(&archiving, &third)?;
-    let expected = content(&cluster)?;
-    cluster.stop(Stop::Fast)?;
-
+    let fourth = incremental(&archiving, &third)?;
     let restoring = archiving.with_config(|text| {
         text.replace(&line, &format!("{line}\nidentity_file = \"{}\"", identity.file.display()))
     })?;
+    // Who has the key needs no copy.
+    fs::remove_file(&copy)?;
+    let last = incremental(&restoring, &fourth)?;
+    let expected = content(&cluster)?;
+    cluster.stop(Stop::Fast)?;
+
     let mut scene = Scene::of_parts(cluster, restoring, place);
     let mut restored = scene.recover(&["--target-immediate", "--backup", &last])?;
     ensure!(content(&restored)? == expected);
