@@ -1,8 +1,8 @@
 //! Fetches packs and writes their pieces, several packs at once.
 //!
 //! Memory is bounded: a worker holds one pack (16 MiB), its frames when it is
-//! encrypted, and one piece. Every pack is compared with the hash that the backup's
-//! summary has of it, every piece with the one in the manifest.
+//! encrypted, and one piece. Every pack that is fetched whole is compared with the hash that
+//! the backup's summary has of it, every piece with the one in the manifest.
 //!
 //! A restore wants nearly every piece of nearly every pack, so it fetches packs whole:
 //! one request each, and the stored hash is checked along with the rest. Of an older backup's
@@ -196,6 +196,9 @@ const NEAR: u64 = 256 << 10;
 async fn fetch_wanted(archive: &Archive, pack: &PackWork) -> Result<Fetched, RestoreError> {
     let object = &pack.object;
     let ranges = ranges(&pack.pieces);
+    if !lie_within(&ranges, object.size) {
+        return Err(outside(object));
+    }
     let wanted: u64 = ranges.iter().map(|range| range.end - range.start).sum();
     if pack.encrypted || wanted >= object.size / 2 {
         return fetch(archive, object).await.map(Fetched::Whole);
@@ -205,8 +208,7 @@ async fn fetch_wanted(archive: &Archive, pack: &PackWork) -> Result<Fetched, Res
         let bytes = fetch_bytes(archive, object, Some(range.clone()), range.end - range.start).await?;
         let from = usize::try_from(range.start).unwrap_or(usize::MAX);
         let place = from.checked_add(bytes.len()).and_then(|to| stored.get_mut(from..to));
-        let outside = || RestoreError::damaged(&object.key, "a piece lies outside of its pack");
-        place.ok_or_else(outside)?.copy_from_slice(&bytes);
+        place.ok_or_else(|| outside(object))?.copy_from_slice(&bytes);
     }
     Ok(Fetched::Frames(stored))
 }
@@ -229,6 +231,15 @@ fn ranges(pieces: &[PieceWork]) -> Vec<Range<u64>> {
     ranges
 }
 
+/// Whether ranges in order end where the object does, or before.
+fn lie_within(ranges: &[Range<u64>], size: u64) -> bool {
+    ranges.last().is_none_or(|last| last.end <= size)
+}
+
+fn outside(object: &StoredObject) -> RestoreError {
+    RestoreError::damaged(&object.key, "a piece lies outside of its pack")
+}
+
 /// The stored bytes, no more than the summary says there are.
 async fn fetch(archive: &Archive, object: &StoredObject) -> Result<Vec<u8>, RestoreError> {
     fetch_bytes(archive, object, None, object.size).await
@@ -242,8 +253,8 @@ async fn fetch_frame(
 ) -> Result<Vec<u8>, RestoreError> {
     let length = u64::from(place.stored_length);
     let end = place.offset.checked_add(length).filter(|end| *end <= object.size);
-    let outside = || RestoreError::damaged(&object.key, "a piece lies outside of its pack");
-    fetch_bytes(archive, object, Some(place.offset..end.ok_or_else(outside)?), length).await
+    let end = end.ok_or_else(|| outside(object))?;
+    fetch_bytes(archive, object, Some(place.offset..end), length).await
 }
 
 /// At most `most` bytes of an object that has the size it should.
@@ -320,7 +331,8 @@ impl Work {
     }
 }
 
-/// Whether a piece need not be written: it is large and all zero, as the file is that was made at its full size.
+/// Whether a piece need not be written: it is large and all zero, as the file is that was made at its full size. That
+/// holds of a new file only, never of one that has content.
 fn is_hole(plain: &[u8]) -> bool {
     const LARGE: usize = 1 << 20;
     plain.len() >= LARGE && plain.iter().all(|byte| *byte == 0)
@@ -364,5 +376,14 @@ mod tests {
         assert_eq!(ranges(&pieces), [0..26 + NEAR, far..far + 10]);
         assert_eq!(ranges(&[]), []);
         assert_eq!(ranges(&[piece(0, 1), piece(NEAR + 2, 1)]).len(), 2);
+    }
+
+    #[test]
+    fn a_frame_beyond_the_end_of_its_pack_is_not_asked_for() {
+        let pieces = [piece(0, 10), piece(10 * NEAR, 7)];
+        assert!(lie_within(&ranges(&pieces), 10 * NEAR + 7));
+        assert!(!lie_within(&ranges(&pieces), 10 * NEAR + 6));
+        assert!(!lie_within(&ranges(&[piece(u64::MAX, 7)]), 1 << 24));
+        assert!(lie_within(&[], 0));
     }
 }
