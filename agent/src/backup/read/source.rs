@@ -54,14 +54,16 @@ impl Source {
                 read => return read,
             }
         }
-        match &mut self.way {
-            Way::Around { direct, buffer } if !is_cached(&self.file, into.len(), offset) => {
-                match read_direct(direct, buffer, into, offset) {
+        if let Way::Around { direct, buffer } = &mut self.way {
+            match is_cached(&self.file, into.len(), offset) {
+                Some(true) => {}
+                Some(false) => match read_direct(direct, buffer, into, offset) {
                     Err(error) if error.kind() == io::ErrorKind::InvalidInput => self.way = Way::Plain,
                     read => return read,
-                }
+                },
+                // To leave pages behind is better than to drop the server's.
+                None => self.way = Way::Plain,
             }
-            _ => {}
         }
         self.read_again(into, offset)
     }
@@ -95,21 +97,33 @@ fn read_dontcache(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize
     fill(into, offset, |rest, at| Ok(preadv2(file, &mut [IoSliceMut::new(rest)], at, DONTCACHE)?))
 }
 
-/// Whether the window is in the page cache, by its first page and one in its middle.
-fn is_cached(file: &File, length: usize, offset: u64) -> bool {
+/// Whether the window is in the page cache, by its first page and one in its middle; `None` where nobody can say.
+fn is_cached(file: &File, length: usize, offset: u64) -> Option<bool> {
     let middle = offset + (length / 2 - length / 2 % ALIGNED) as u64;
-    [offset, middle].into_iter().all(|at| is_page_cached(file, at))
+    match is_page_cached(file, offset)? {
+        true => is_page_cached(file, middle),
+        false => Some(false),
+    }
 }
 
-fn is_page_cached(file: &File, offset: u64) -> bool {
+fn is_page_cached(file: &File, offset: u64) -> Option<bool> {
     let mut byte = [0];
-    match preadv2(file, &mut [IoSliceMut::new(&mut byte)], offset, ReadWriteFlags::NOWAIT) {
-        Ok(_) => true,
-        Err(_) => {
-            let page = NonZeroU64::new(ALIGNED as u64);
-            let _ = fadvise(file, offset, page, Advice::DontNeed);
-            false
-        }
+    let read = preadv2(file, &mut [IoSliceMut::new(&mut byte)], offset, ReadWriteFlags::NOWAIT);
+    let is_cached = told(read);
+    if is_cached == Some(false) {
+        let page = NonZeroU64::new(ALIGNED as u64);
+        let _ = fadvise(file, offset, page, Advice::DontNeed);
+    }
+    is_cached
+}
+
+/// What a read that does not wait tells of the page.
+fn told(read: Result<usize, Errno>) -> Option<bool> {
+    match read {
+        Ok(_) => Some(true),
+        Err(Errno::AGAIN) => Some(false),
+        // Not what was asked about: the file system does not know the question, or somebody interrupted it.
+        Err(_) => None,
     }
 }
 
@@ -180,6 +194,17 @@ mod tests {
                     assert_eq!(&into[..again], expected);
                 }
             }
+        }
+    }
+
+    /// What the server has in the cache is dropped for no file system's lack of an answer.
+    #[test]
+    fn only_a_page_that_is_said_to_be_missing_counts_as_missing() {
+        assert_eq!(told(Ok(1)), Some(true));
+        assert_eq!(told(Ok(0)), Some(true));
+        assert_eq!(told(Err(Errno::AGAIN)), Some(false));
+        for error in [Errno::OPNOTSUPP, Errno::INVAL, Errno::NOSYS, Errno::IO] {
+            assert_eq!(told(Err(error)), None, "{error}");
         }
     }
 
