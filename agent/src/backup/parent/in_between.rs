@@ -17,8 +17,10 @@ use super::{NoParent, segment_start};
 use crate::config::Settings;
 use crate::exit::Failure;
 
-/// How often the archive is asked for what is on its way.
-const PAUSE: Duration = Duration::from_millis(500);
+/// How often the archive is asked for what is on its way: soon at first, because most arrives within a second. Each
+/// time all of the stretch is listed.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// From a parent's start to this backup's.
 #[derive(Debug)]
@@ -57,6 +59,7 @@ async fn archived(
     let archive = &preparation.archive;
     let until = Instant::now() + settings.backup.wal_timeout;
     let mut looked_again = None;
+    let mut pause = FIRST_PAUSE;
     loop {
         let catalog = archive.with_wal(stretch.catalog.clone(), stretch.from).await?;
         let missing =
@@ -75,7 +78,8 @@ async fn archived(
         }
         // It may have been archived after it was looked for.
         looked_again = (!is_awaited).then_some(missing);
-        sleep(PAUSE).await;
+        sleep(pause.min(until.saturating_duration_since(Instant::now()))).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
