@@ -6,7 +6,7 @@ use walpoint_tests::programs::{self, Postgres};
 use walpoint_tests::scene::Scene;
 
 use super::soundness::{database, must_be_sound};
-use super::{incremental, recover_backup};
+use super::{incremental, incremental_by, recover_backup};
 
 const TABLES: [&str; 6] = ["kept", "updated", "cut", "rewritten", "moved", "grown"];
 
@@ -40,7 +40,7 @@ fn a_chain_of_six_comes_back_as_the_cluster_was_at_each_backup() -> Result<()> {
         // Most numbers of a sequence are given out without a word in the WAL.
         let number: u64 =
             scene.cluster.value("select nextval('numbers') from generate_series(1, 3) offset 2")?.parse()?;
-        last = incremental(&scene.walpoint, &last)?;
+        last = incremental_by(&scene.walpoint, &last, "by LSN")?;
         taken.push((last.clone(), digest(&scene.cluster.sql()?)?, number));
     }
     let mapping = |number: usize| format!("{}={}-{number}", space.display(), space.display());
