@@ -104,6 +104,8 @@ fn a_backup_of_a_standby_comes_back_and_has_incremental_children() -> Result<()>
     // The standby begins where its last restartpoint was.
     scene.cluster.execute("update t set filler = 'later' where n % 100 = 5")?;
     scene.cluster.execute("vacuum t")?;
+    // No record spans into the segment in which the backup will start: such a one might be anything.
+    scene.cluster.execute("select pg_switch_wal()")?;
     scene.cluster.execute("checkpoint")?;
     replayed(&scene, &standby)?;
     // Checksums are on, and no setting has changed.
@@ -115,11 +117,11 @@ fn a_backup_of_a_standby_comes_back_and_has_incremental_children() -> Result<()>
         ensure!(restored.value("select count(*) from t")? == "20000");
         if *id == child {
             ensure!(restored.value("select count(*) from t where filler = 'later'")? == "200");
+            // What comes later relies on the pages' words, which the standby set by replay.
+            restored.execute("delete from t where n % 20 = 3")?;
+            ensure!(counts_agree(&restored.sql()?, "t")? == "19000");
         }
         must_be_sound(&restored)?;
-        // What comes later relies on the pages' words, which the standby set by replay.
-        restored.execute("delete from t where n % 20 = 3")?;
-        ensure!(counts_agree(&restored.sql()?, "t")? == "19000");
         restored.stop(Stop::Immediate)?;
     }
     scene.cluster.stop(Stop::Fast)
