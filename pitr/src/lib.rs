@@ -15,6 +15,7 @@ pub mod recovery_settings;
 pub mod restore;
 pub mod spool;
 pub mod target;
+pub mod unbroken;
 pub mod window;
 
 #[cfg(test)]

@@ -161,6 +161,7 @@ pub(crate) fn backup(
         damaged_pages: 0,
         subscriptions: None,
         archive_mode: None,
+        server_started: None,
         manifest: ManifestObject { key, size: 300, sha256, content, plain_size },
         packs: Vec::new(),
         id,

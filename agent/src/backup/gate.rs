@@ -29,8 +29,9 @@ pub fn must_be_a_release(server: &Server, major: Option<Major>) -> Result<(), Fa
 /// Refuses with status 2 a server whose backup could never become complete.
 /// Returns what the operator should know all the same.
 pub fn pass(server: &Server) -> Result<Vec<String>, Failure> {
+    // A standby's WAL is its primary's, which archives it.
     if server.is_in_recovery {
-        return Err(refusal("the server is in recovery", "take the base backup on the primary"));
+        return Ok(Vec::new());
     }
     if server.archive_mode == "off" {
         return Err(refusal(
@@ -82,6 +83,7 @@ fn is_our_command(command: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use walpoint_wal::system_identifier::SystemIdentifier;
+    use walpoint_wal::timestamp::Timestamp;
 
     use super::*;
     use crate::exit::Status;
@@ -102,6 +104,8 @@ mod tests {
             stats_temp_directory: None,
             subscriptions: Vec::new(),
             has_fsync: true,
+            started: Timestamp(0),
+            wal_log_hints: false,
         }
     }
 
@@ -117,12 +121,17 @@ mod tests {
             Server { archive_mode: "off".into(), ..server() },
             Server { archive_command: String::new(), ..server() },
             Server { archive_command: "  ".into(), ..server() },
-            Server { is_in_recovery: true, ..server() },
         ];
         for server in table {
             let failure = pass(&server).map_err(|failure| (failure.status, failure.hint.is_some()));
             assert_eq!(failure, Err((Status::Usage, true)), "{server:?}");
         }
+    }
+
+    #[test]
+    fn a_standby_need_not_archive() {
+        let standby = Server { is_in_recovery: true, archive_mode: "off".into(), ..server() };
+        assert_eq!(pass(&standby), Ok(vec![]));
     }
 
     #[test]

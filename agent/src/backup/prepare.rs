@@ -42,7 +42,7 @@ pub async fn prepare(settings: &Settings) -> Result<Preparation, Failure> {
     }
     must_not_hold_the_archive(settings, &directory.path)?;
     let archive =
-        open::archive_to_write(settings, directory.control.system_identifier, open::Patience::Command)
+        open::archive_to_build_on(settings, directory.control.system_identifier, open::Patience::Command)
             .await?;
     archive.ensure_cluster(&directory.as_cluster()?).await?;
     histories::must_be_somewhere(&archive, &directory.path.join("pg_wal"), directory.control.timeline)

@@ -20,6 +20,7 @@ use walpoint_wal::file_name::WalFileName;
 use walpoint_wal::timeline::TimelineId;
 
 use super::backup;
+use crate::backup::Wanted;
 use crate::cli::TakeOverArgs;
 use crate::config::{Connection, Settings};
 use crate::data_directory::{self, DataDirectory};
@@ -51,7 +52,7 @@ pub async fn run(settings: &Settings, _args: &TakeOverArgs, json: bool) -> Resul
     push_histories(&archive, &directory, timeline, ours).await?;
     turn_archiving_on(settings, &session, &directory)?;
     drop(session);
-    backup::take_and_tell(settings, json).await
+    backup::take_and_tell(settings, Wanted::Full, json).await
 }
 
 /// A copy of the cluster elsewhere has its system identifier too. Its control file stays behind at the

@@ -162,6 +162,20 @@ pub const KEYS: &[Key] = &[
         "Whether a backup without a flag is an incremental one.",
     ),
     key(
+        "backup",
+        "full_every",
+        Kind::Duration,
+        "7d",
+        "How old the last full backup may be before such a one is a full one again.",
+    ),
+    key(
+        "backup",
+        "max_rate",
+        Kind::Size,
+        "100MiB",
+        "How much of the data directory a backup reads in a second at most.",
+    ),
+    key(
         "check",
         "wal_lag_warning",
         Kind::Duration,

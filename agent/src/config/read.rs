@@ -40,6 +40,8 @@ pub fn settings(source: Option<PathBuf>, raw: &mut RawSettings) -> Result<Settin
         backup: BackupSettings {
             wal_timeout: raw.duration("backup", "wal_timeout").unwrap_or(minutes(10)),
             incremental: raw.switch("backup", "incremental").unwrap_or(false),
+            full_every: raw.duration("backup", "full_every").unwrap_or(hours(7 * 24)),
+            max_rate: raw.size("backup", "max_rate").and_then(NonZeroU64::new),
         },
         check: check(raw)?,
         agent: agent(raw)?,
@@ -50,9 +52,7 @@ pub fn settings(source: Option<PathBuf>, raw: &mut RawSettings) -> Result<Settin
 
 /// What is set and not carried out in this version.
 fn idle(raw: &RawSettings) -> Vec<&'static str> {
-    let retention = raw.has("retention", None).then_some("section [retention]");
-    let incremental = raw.has("backup", Some("incremental")).then_some("\"incremental\" in section [backup]");
-    retention.into_iter().chain(incremental).collect()
+    raw.has("retention", None).then_some("section [retention]").into_iter().collect()
 }
 
 /// Reads a word or name by its type's own parser.

@@ -1,12 +1,13 @@
 //! Fetches packs and writes their pieces, several packs at once.
 //!
 //! Memory is bounded: a worker holds one pack (16 MiB), its frames when it is
-//! encrypted, and one piece. Every pack is compared with the hash that the backup's
-//! summary has of it, every piece with the one in the manifest.
+//! encrypted, and one piece. Every pack that is fetched whole is compared with the hash that
+//! the backup's summary has of it, every piece with the one in the manifest.
 //!
 //! A restore wants nearly every piece of nearly every pack, so it fetches packs whole:
-//! one request each, and the stored hash is checked along with the rest. What wants a few
-//! small files alone fetches their pieces by range ([`read_files`]).
+//! one request each, and the stored hash is checked along with the rest. Of an older backup's
+//! pack, most of which has been stored anew since, only the frames that are wanted are fetched.
+//! What wants a few small files alone fetches their pieces by range ([`read_files`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
@@ -17,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use walpoint_archive::fault_point::panic_for_a_test;
-use walpoint_archive::pack::{PiecePlace, open_pack, read_frame, read_piece};
+use walpoint_archive::pack::{PiecePlace, open_frame, open_pack, read_frame, read_piece};
 use walpoint_archive::summary::StoredObject;
 use walpoint_archive::{Archive, ArchiveError, KeyRing, ObjectKey, StoredHash};
 
@@ -164,12 +165,13 @@ pub(super) async fn read_files(
 
 async fn restore_pack(
     archive: &Archive,
-    pack: PackWork,
+    mut pack: PackWork,
     work: &Work,
     permits: &Arc<Semaphore>,
 ) -> Result<Written, RestoreError> {
+    pack.pieces.sort_unstable_by_key(|piece| (piece.file, piece.place.offset, piece.offset));
     let permit = Arc::clone(permits).acquire_owned().await.map_err(|_| stopped())?;
-    let stored = fetch(archive, &pack.object).await?;
+    let stored = fetch_wanted(archive, &pack).await?;
     let (keys, work) = (Arc::clone(archive.keys()), work.clone());
     let write = move || {
         let _permit: OwnedSemaphorePermit = permit;
@@ -177,6 +179,65 @@ async fn restore_pack(
         work.write_pieces(&keys, &pack, stored)
     };
     tokio::task::spawn_blocking(write).await.map_err(|_| stopped())?
+}
+
+/// A pack's bytes.
+#[derive(Debug)]
+enum Fetched {
+    Whole(Vec<u8>),
+    /// Only those of the frames that are wanted; zeros elsewhere.
+    Frames(Vec<u8>),
+}
+
+/// Frames as near to each other as this are fetched in one request.
+const NEAR: u64 = 256 << 10;
+
+/// The pack, or what is wanted of it when that is less than half.
+async fn fetch_wanted(archive: &Archive, pack: &PackWork) -> Result<Fetched, RestoreError> {
+    let object = &pack.object;
+    let ranges = ranges(&pack.pieces);
+    if !lie_within(&ranges, object.size) {
+        return Err(outside(object));
+    }
+    let wanted: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+    if pack.encrypted || wanted >= object.size / 2 {
+        return fetch(archive, object).await.map(Fetched::Whole);
+    }
+    let mut stored = vec![0; usize::try_from(object.size).unwrap_or_default()];
+    for range in ranges {
+        let bytes = fetch_bytes(archive, object, Some(range.clone()), range.end - range.start).await?;
+        let from = usize::try_from(range.start).unwrap_or(usize::MAX);
+        let place = from.checked_add(bytes.len()).and_then(|to| stored.get_mut(from..to));
+        place.ok_or_else(|| outside(object))?.copy_from_slice(&bytes);
+    }
+    Ok(Fetched::Frames(stored))
+}
+
+/// Where the frames of these pieces lie in their pack, in order, those near each other as one.
+fn ranges(pieces: &[PieceWork]) -> Vec<Range<u64>> {
+    let range = |piece: &PieceWork| {
+        let PiecePlace { offset, stored_length, .. } = piece.place;
+        offset..offset.saturating_add(stored_length.into())
+    };
+    let mut frames: Vec<Range<u64>> = pieces.iter().map(range).collect();
+    frames.sort_unstable_by_key(|frame| frame.start);
+    let mut ranges: Vec<Range<u64>> = Vec::new();
+    for frame in frames {
+        match ranges.last_mut().filter(|last| frame.start <= last.end.saturating_add(NEAR)) {
+            Some(last) => last.end = last.end.max(frame.end),
+            None => ranges.push(frame),
+        }
+    }
+    ranges
+}
+
+/// Whether ranges in order end where the object does, or before.
+fn lie_within(ranges: &[Range<u64>], size: u64) -> bool {
+    ranges.last().is_none_or(|last| last.end <= size)
+}
+
+fn outside(object: &StoredObject) -> RestoreError {
+    RestoreError::damaged(&object.key, "a piece lies outside of its pack")
 }
 
 /// The stored bytes, no more than the summary says there are.
@@ -192,8 +253,8 @@ async fn fetch_frame(
 ) -> Result<Vec<u8>, RestoreError> {
     let length = u64::from(place.stored_length);
     let end = place.offset.checked_add(length).filter(|end| *end <= object.size);
-    let outside = || RestoreError::damaged(&object.key, "a piece lies outside of its pack");
-    fetch_bytes(archive, object, Some(place.offset..end.ok_or_else(outside)?), length).await
+    let end = end.ok_or_else(|| outside(object))?;
+    fetch_bytes(archive, object, Some(place.offset..end), length).await
 }
 
 /// At most `most` bytes of an object that has the size it should.
@@ -224,11 +285,14 @@ impl Work {
         &self,
         keys: &KeyRing,
         pack: &PackWork,
-        stored: Vec<u8>,
+        fetched: Fetched,
     ) -> Result<Written, RestoreError> {
-        let frames = open(keys, pack, stored)?;
+        let frames = match fetched {
+            Fetched::Whole(stored) => open(keys, pack, stored)?,
+            Fetched::Frames(frames) => frames,
+        };
         let mut written = Written::default();
-        // Pieces of a file mostly follow each other.
+        // Pieces of a file follow each other, and of these the parts of one frame.
         for pieces in pack.pieces.chunk_by(|one, next| one.file == next.file) {
             self.write_file(&pack.object.key, &frames, pieces, &mut written)?;
         }
@@ -248,16 +312,30 @@ impl Work {
         let place = &file.ok_or_else(|| RestoreError::damaged(key, "a piece belongs to no file"))?.place;
         let open = self.site.open(place)?;
         let mut unsent = 0;
-        for piece in pieces {
-            let plain = read_piece(frames, &piece.place).map_err(|error| unopened(key, error))?;
-            self.site.write(place, &open, piece.offset, &plain)?;
-            written.bytes += plain.len() as u64;
-            written.files += u64::from(self.remaining.one_piece_less(index));
-            self.to_disk.wrote(place, &open, plain.len(), &mut unsent);
+        for parts in pieces.chunk_by(|one, next| one.place.shares_frame_with(&next.place)) {
+            let Some(first) = parts.first() else { continue };
+            let frame = open_frame(frames, &first.place).map_err(|error| unopened(key, error))?;
+            for piece in parts {
+                let plain = piece.place.cut(&frame).map_err(|error| unopened(key, error))?;
+                written.bytes += plain.len() as u64;
+                written.files += u64::from(self.remaining.one_piece_less(index));
+                if is_hole(plain) {
+                    continue;
+                }
+                self.site.write(place, &open, piece.offset, plain)?;
+                self.to_disk.wrote(place, &open, plain.len(), &mut unsent);
+            }
         }
         self.to_disk.end_of_pack(place, &open, unsent);
         Ok(())
     }
+}
+
+/// Whether a piece need not be written: it is large and all zero, as the file is that was made at its full size. That
+/// holds of a new file only, never of one that has content.
+fn is_hole(plain: &[u8]) -> bool {
+    const LARGE: usize = 1 << 20;
+    plain.len() >= LARGE && plain.iter().all(|byte| *byte == 0)
 }
 
 /// The pack's frames, when its bytes are those that were stored.
@@ -276,5 +354,36 @@ fn unopened(key: &ObjectKey, error: walpoint_archive::envelope::OpenError) -> Re
         OpenError::NoKey => ArchiveError::NoKey { key }.into(),
         OpenError::WrongKey => ArchiveError::WrongKey { key }.into(),
         other => RestoreError::damaged(key, other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use walpoint_archive::ContentHash;
+
+    use super::*;
+
+    fn piece(offset: u64, stored_length: u32) -> PieceWork {
+        let place = PiecePlace { offset, stored_length, length: 1, hash: ContentHash::of(b""), part: None };
+        PieceWork { file: 0, offset: 0, place }
+    }
+
+    #[test]
+    fn frames_that_lie_near_each_other_are_fetched_in_one_request_and_no_frame_twice() {
+        let far = 10 * NEAR;
+        let pieces =
+            [piece(far, 7), piece(0, 10), piece(20, 5), piece(20, 5), piece(far + 7, 3), piece(25 + NEAR, 1)];
+        assert_eq!(ranges(&pieces), [0..26 + NEAR, far..far + 10]);
+        assert_eq!(ranges(&[]), []);
+        assert_eq!(ranges(&[piece(0, 1), piece(NEAR + 2, 1)]).len(), 2);
+    }
+
+    #[test]
+    fn a_frame_beyond_the_end_of_its_pack_is_not_asked_for() {
+        let pieces = [piece(0, 10), piece(10 * NEAR, 7)];
+        assert!(lie_within(&ranges(&pieces), 10 * NEAR + 7));
+        assert!(!lie_within(&ranges(&pieces), 10 * NEAR + 6));
+        assert!(!lie_within(&ranges(&[piece(u64::MAX, 7)]), 1 << 24));
+        assert!(lie_within(&[], 0));
     }
 }

@@ -84,6 +84,7 @@ pub(in crate::restore) fn summary(layout: &Layout) -> BackupSummary {
         damaged_pages: 0,
         subscriptions: None,
         archive_mode: None,
+        server_started: None,
         manifest: ManifestObject {
             key: layout.manifest(&id, manifest.id(), false),
             size: 0,
