@@ -19,6 +19,7 @@ use crate::object_key::ObjectKey;
 use crate::store::{Metadata, ObjectStore};
 
 mod backup;
+mod check;
 mod cluster;
 mod history;
 mod idle;
@@ -32,12 +33,15 @@ mod send;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod verification;
 mod wal;
 
+pub use check::SegmentRead;
 pub use cluster::ClusterListing;
 pub use listing::BackupListing;
 pub use send::{PutSource, SEALED_IN_MEMORY};
 pub use tail::{PutChunk, TailRemoval};
+pub use verification::StoredRecord;
 pub use wal::{FileFacts, Neighbours, PutWal, PutWalOutcome};
 
 /// Requests that are under way at once where many are needed.

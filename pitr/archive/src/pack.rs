@@ -12,6 +12,10 @@ use crate::content::{ContentHash, ContentHasher};
 use crate::encrypt::{DecryptFailure, KeyRing};
 use crate::envelope::{OpenError, Sealed, Sealer};
 
+mod walk;
+
+pub use walk::{Frame, FrameWalk, WalkedPack};
+
 /// Most bytes of a file in one piece. Small enough to be held, fetched and
 /// verified by many workers at once; large enough that the line it takes in the
 /// manifest is 0.01 % of it.
@@ -57,6 +61,16 @@ impl PiecePlace {
     /// Plain bytes of its frame.
     fn frame_length(&self) -> u32 {
         self.part.map_or(self.length, |part| part.frame_length)
+    }
+
+    /// The frame that it is in, or a part of.
+    pub fn frame(&self) -> Frame {
+        Frame {
+            offset: self.offset,
+            stored_length: self.stored_length,
+            length: self.frame_length(),
+            hash: self.hash,
+        }
     }
 
     /// What of its frame's plain bytes the piece is.
