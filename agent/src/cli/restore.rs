@@ -11,9 +11,17 @@ pub struct RestoreArgs {
     /// Where to restore to, empty or not there yet [default: the one in the configuration]
     #[arg(long, value_name = "DIRECTORY")]
     pub data_directory: Option<PathBuf>,
+    /// Make the cluster that is in the directory into what the backup has: fetch only what differs, remove what the
+    /// backup does not have. No server must run there
+    #[arg(long)]
+    pub delta: bool,
     /// Put a tablespace elsewhere: its old path or its OID, and the new path
     #[arg(long = "tablespace", value_name = "OLD=NEW")]
     pub tablespaces: Vec<String>,
+    /// Restore this database, and of those that are not named only zeros: they can be dropped and not be used. The
+    /// databases that initdb makes are always restored
+    #[arg(long = "include-database", value_name = "NAME")]
+    pub databases: Vec<String>,
     /// What the server does when it has reached the target [default: promote]
     #[arg(long, value_name = "ACTION", value_enum)]
     pub target_action: Option<TargetAction>,

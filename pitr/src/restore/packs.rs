@@ -5,8 +5,9 @@
 //! summary has of it, every piece with the one in the manifest.
 //!
 //! A restore wants nearly every piece of nearly every pack, so it fetches packs whole:
-//! one request each, and the stored hash is checked along with the rest. What wants a few
-//! small files alone fetches their pieces by range ([`read_files`]).
+//! one request each, and the stored hash is checked along with the rest. Of a pack of which
+//! less is wanted, what is wanted is fetched by range, neighbours together ([`ranges`]); a few
+//! small files alone piece by piece ([`read_files`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
@@ -16,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use walpoint_archive::envelope::OpenError;
 use walpoint_archive::fault_point::panic_for_a_test;
 use walpoint_archive::pack::{PiecePlace, open_pack, read_frame, read_piece};
 use walpoint_archive::summary::StoredObject;
@@ -169,7 +171,10 @@ async fn restore_pack(
     permits: &Arc<Semaphore>,
 ) -> Result<Written, RestoreError> {
     let permit = Arc::clone(permits).acquire_owned().await.map_err(|_| stopped())?;
-    let stored = fetch(archive, &pack.object).await?;
+    let stored = match ranges(&pack) {
+        Some(ranges) => Stored::Ranges(fetch_ranges(archive, &pack.object, ranges).await?),
+        None => Stored::Whole(fetch(archive, &pack.object).await?),
+    };
     let (keys, work) = (Arc::clone(archive.keys()), work.clone());
     let write = move || {
         let _permit: OwnedSemaphorePermit = permit;
@@ -178,6 +183,78 @@ async fn restore_pack(
     };
     tokio::task::spawn_blocking(write).await.map_err(|_| stopped())?
 }
+
+/// What was fetched of a pack.
+#[derive(Debug)]
+enum Stored {
+    Whole(Vec<u8>),
+    /// By where they begin.
+    Ranges(BTreeMap<u64, Vec<u8>>),
+}
+
+/// A pack's frames, or those that are wanted of it.
+enum Frames {
+    Whole(Vec<u8>),
+    Ranges(BTreeMap<u64, Vec<u8>>),
+}
+
+impl Frames {
+    /// The plain bytes of a piece, verified.
+    fn piece(&self, place: &PiecePlace) -> Result<Vec<u8>, OpenError> {
+        let ranges = match self {
+            Frames::Whole(frames) => return read_piece(frames, place),
+            Frames::Ranges(ranges) => ranges,
+        };
+        let outside = || OpenError::Damaged("a piece lies outside of what was fetched".to_owned());
+        let (begin, bytes) = ranges.range(..=place.offset).next_back().ok_or_else(outside)?;
+        let from = usize::try_from(place.offset - begin).map_err(|_| outside())?;
+        let frame = from.checked_add(place.stored_length as usize).and_then(|end| bytes.get(from..end));
+        read_frame(frame.ok_or_else(outside)?, place)
+    }
+}
+
+/// Bytes that are fetched along rather than with a request of their own.
+const FETCHED_ALONG: u64 = 256 * 1024;
+
+/// What of a pack to fetch, when that is less than half of it. Of an encrypted pack the whole: where a piece lies in
+/// it shows only when it is decrypted from its beginning.
+fn ranges(pack: &PackWork) -> Option<Vec<Range<u64>>> {
+    if pack.encrypted {
+        return None;
+    }
+    let mut places: Vec<Range<u64>> = pack
+        .pieces
+        .iter()
+        .map(|piece| piece.place.offset..piece.place.offset.saturating_add(piece.place.stored_length.into()))
+        .collect();
+    places.sort_unstable_by_key(|place| (place.start, place.end));
+    let mut ranges: Vec<Range<u64>> = Vec::new();
+    for place in places {
+        match ranges.last_mut() {
+            Some(last) if place.start <= last.end.saturating_add(FETCHED_ALONG) => {
+                last.end = last.end.max(place.end)
+            }
+            _ => ranges.push(place),
+        }
+    }
+    let wanted: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+    (wanted < pack.object.size / 2).then_some(ranges)
+}
+
+async fn fetch_ranges(
+    archive: &Archive,
+    object: &StoredObject,
+    ranges: Vec<Range<u64>>,
+) -> Result<BTreeMap<u64, Vec<u8>>, RestoreError> {
+    let fetch = |range: Range<u64>| async move {
+        let (begin, length) = (range.start, range.end - range.start);
+        Ok::<_, RestoreError>((begin, fetch_bytes(archive, object, Some(range), length).await?))
+    };
+    futures::stream::iter(ranges.into_iter().map(fetch)).buffered(RANGES_AT_ONCE).try_collect().await
+}
+
+/// Ranges of one pack that are fetched at once.
+const RANGES_AT_ONCE: usize = 4;
 
 /// The stored bytes, no more than the summary says there are.
 async fn fetch(archive: &Archive, object: &StoredObject) -> Result<Vec<u8>, RestoreError> {
@@ -220,13 +297,11 @@ async fn fetch_bytes(
 }
 
 impl Work {
-    fn write_pieces(
-        &self,
-        keys: &KeyRing,
-        pack: &PackWork,
-        stored: Vec<u8>,
-    ) -> Result<Written, RestoreError> {
-        let frames = open(keys, pack, stored)?;
+    fn write_pieces(&self, keys: &KeyRing, pack: &PackWork, stored: Stored) -> Result<Written, RestoreError> {
+        let frames = match stored {
+            Stored::Whole(stored) => Frames::Whole(open(keys, pack, stored)?),
+            Stored::Ranges(ranges) => Frames::Ranges(ranges),
+        };
         let mut written = Written::default();
         // Pieces of a file mostly follow each other.
         for pieces in pack.pieces.chunk_by(|one, next| one.file == next.file) {
@@ -239,7 +314,7 @@ impl Work {
     fn write_file(
         &self,
         key: &ObjectKey,
-        frames: &[u8],
+        frames: &Frames,
         pieces: &[PieceWork],
         written: &mut Written,
     ) -> Result<(), RestoreError> {
@@ -249,7 +324,7 @@ impl Work {
         let open = self.site.open(place)?;
         let mut unsent = 0;
         for piece in pieces {
-            let plain = read_piece(frames, &piece.place).map_err(|error| unopened(key, error))?;
+            let plain = frames.piece(&piece.place).map_err(|error| unopened(key, error))?;
             self.site.write(place, &open, piece.offset, &plain)?;
             written.bytes += plain.len() as u64;
             written.files += u64::from(self.remaining.one_piece_less(index));
@@ -269,12 +344,59 @@ fn open(keys: &KeyRing, pack: &PackWork, stored: Vec<u8>) -> Result<Vec<u8>, Res
     open_pack(keys, stored, pack.encrypted).map_err(|error| unopened(key, error))
 }
 
-fn unopened(key: &ObjectKey, error: walpoint_archive::envelope::OpenError) -> RestoreError {
-    use walpoint_archive::envelope::OpenError;
+fn unopened(key: &ObjectKey, error: OpenError) -> RestoreError {
     let key = key.to_string();
     match error {
         OpenError::NoKey => ArchiveError::NoKey { key }.into(),
         OpenError::WrongKey => ArchiveError::WrongKey { key }.into(),
         other => RestoreError::damaged(key, other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+    use walpoint_archive::ContentHash;
+
+    fn pack(size: u64, places: &[(u64, u32)], encrypted: bool) -> PackWork {
+        let piece = |(offset, stored_length): &(u64, u32)| PieceWork {
+            file: 0,
+            offset: 0,
+            place: PiecePlace {
+                offset: *offset,
+                stored_length: *stored_length,
+                length: 1,
+                hash: ContentHash::of(b""),
+                part: None,
+            },
+        };
+        let object = StoredObject { key: "7/x".parse().unwrap(), size, sha256: StoredHash::of(b"") };
+        PackWork { object, encrypted, pieces: places.iter().map(piece).collect() }
+    }
+
+    #[test]
+    fn much_of_a_pack_and_what_is_encrypted_is_fetched_whole() {
+        assert_eq!(ranges(&pack(100, &[(0, 50)], false)), None);
+        assert_eq!(ranges(&pack(1000, &[(0, 50)], true)), None);
+        let near = ranges(&pack(1000, &[(20, 50), (70, 30)], false)).unwrap();
+        assert_eq!(near.iter().map(|range| (range.start, range.end)).collect::<Vec<_>>(), [(20, 100)]);
+        let far = 2 * FETCHED_ALONG;
+        assert_eq!(ranges(&pack(8 * far, &[(far, 50), (0, 30)], false)), Some(vec![0..30, far..far + 50]));
+    }
+
+    proptest! {
+        #[test]
+        fn ranges_hold_every_piece_and_do_not_overlap(
+            places in prop::collection::vec((0..16_000_000u64, 1..1_000_000u32), 1..20),
+        ) {
+            let Some(ranges) = ranges(&pack(16 << 20, &places, false)) else { return Ok(()) };
+            for (offset, length) in places {
+                let end = offset + u64::from(length);
+                prop_assert!(ranges.iter().any(|range| range.start <= offset && end <= range.end));
+            }
+            prop_assert!(ranges.is_sorted_by(|one, next| one.end < next.start));
+        }
     }
 }

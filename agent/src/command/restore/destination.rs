@@ -8,12 +8,17 @@ use walpoint_pitr::restore::{Destination, TablespaceMapping};
 ///
 /// # Errors
 /// Status 2 when one of them cannot be read.
-pub fn of(directory: &Path, tablespaces: &[String], take_over: bool) -> Result<Destination, Failure> {
+pub fn of(
+    directory: &Path,
+    delta: bool,
+    tablespaces: &[String],
+    take_over: bool,
+) -> Result<Destination, Failure> {
     let data_directory = std::path::absolute(directory).map_err(|error| {
         Failure::usage(format!("could not use \"{}\" as a path: {error}", directory.display()))
     })?;
     let tablespaces = tablespaces.iter().map(|text| mapping(text)).collect::<Result<_, _>>()?;
-    Ok(Destination { data_directory, tablespaces, take_over })
+    Ok(Destination { data_directory, delta, tablespaces, databases: Vec::new(), take_over })
 }
 
 fn mapping(text: &str) -> Result<TablespaceMapping, Failure> {
