@@ -208,6 +208,28 @@ impl Verification {
         self.damaged.keys()
     }
 
+    /// What `found` saw damaged is damaged, also where it is said to have been found sound later: somebody's clock was
+    /// ahead then.
+    pub fn insist_on_damage(&mut self, layout: &Layout, found: &Verification) {
+        for (key, (at, depth)) in &found.damaged {
+            let latest = self.of_key(layout, key).map(|proof| proof.content_at.max(Some(proof.stored_at)));
+            let at = latest.flatten().map_or(*at, |latest| latest.max(*at));
+            self.add_damaged(key.clone(), at, *depth);
+        }
+    }
+
+    /// The objects that were found damaged and not sound since, with when that was.
+    pub fn still_damaged(&self, layout: &Layout) -> impl Iterator<Item = (&ObjectKey, Timestamp)> {
+        let layout = *layout;
+        let is_damaged = move |key: &ObjectKey| self.is_damaged(key, self.of_key(&layout, key));
+        self.damaged.iter().filter(move |(key, _)| is_damaged(key)).map(|(key, (at, _))| (key, *at))
+    }
+
+    /// When an object was found damaged, and was not found sound since. `sound` is when it was.
+    pub fn damaged_at(&self, key: &ObjectKey, sound: Option<Proof>) -> Option<Timestamp> {
+        self.damaged.get(key).map(|(at, _)| *at).filter(|_| self.is_damaged(key, sound))
+    }
+
     /// Forgets what was found damaged and is sound now, or is not there any more.
     pub fn forget_damage(&mut self, layout: &Layout, is_there: impl Fn(&ObjectKey) -> bool) {
         let over: Vec<ObjectKey> = self
@@ -242,8 +264,8 @@ impl Verification {
             Some(Entry::Pack { backup, number, .. }) => self.sound(&pack.key, self.pack(&backup, number)),
             _ => None,
         });
-        let objects = packs.chain([Some(manifest)]).chain(self.wal_of(backup));
-        objects.reduce(|one, other| Some(one?.weakest(other?)))?
+        // Ends at the first that is not known: a summary may name more WAL than anybody can count.
+        packs.chain(self.wal_of(backup)).try_fold(manifest, |all, one| Some(all.weakest(one?)))
     }
 
     /// How many objects of a backup were found damaged and not sound since.

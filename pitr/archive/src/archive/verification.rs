@@ -57,7 +57,7 @@ impl Archive {
             Err(error) => Err(error),
         };
         match read {
-            Ok(record) => Ok(Some(StoredRecord { id, stored_at, record })),
+            Ok(record) => Ok(Some(StoredRecord { id, stored_at, record: record.not_after(stored_at) })),
             // Another run has put it together with its own.
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => {

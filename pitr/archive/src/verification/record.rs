@@ -129,6 +129,29 @@ impl VerificationRecord {
         Ok(json)
     }
 
+    /// Without what it says was found sound later than it was stored itself: nobody knows that, and it would outlive
+    /// all damage that is found until then.
+    #[must_use]
+    pub fn not_after(mut self, stored_at: Option<Timestamp>) -> Self {
+        let Some(limit) = stored_at else { return self };
+        let holds = |proof: &mut Proof| {
+            proof.content_at = proof.content_at.filter(|at| *at <= limit);
+            proof.stored_at <= limit
+        };
+        self.pass = self.pass.filter(|pass| *pass <= limit);
+        self.wal.retain_mut(|stretch| holds(&mut stretch.proof));
+        for backup in &mut self.backups {
+            backup.manifest =
+                backup.manifest.take().filter(|proof| proof.stored_at <= limit).map(|mut proof| {
+                    holds(&mut proof);
+                    proof
+                });
+            backup.packs.retain_mut(|range| holds(&mut range.proof));
+        }
+        self.objects.retain_mut(|object| holds(&mut object.proof));
+        self
+    }
+
     /// Reads what is stored under this key.
     pub fn parse(key: &str, json: &[u8]) -> Result<Self, ArchiveError> {
         check_format(key, json)?;

@@ -185,3 +185,37 @@ proptest! {
         prop_assert_eq!(tidy.found_damaged().count(), all.found_damaged().count());
     }
 }
+
+/// Whoever may write below `verify/` could say that everything will be found sound in a hundred years.
+#[test]
+fn what_a_record_says_of_the_time_after_it_is_not_believed() {
+    let mut verification = Verification::new();
+    verification.add_wal(segment(3), segment(5), keys(1), content(100));
+    verification.add_manifest(&id(), Proof { stored_at: at(5), content_at: Some(at(100)) });
+    verification.add_packs(&id(), 0, 41, content(100));
+    verification.add_packs(&id(), 42, 43, content(10));
+    verification.add_object(pack_key(7), content(100));
+    verification.add_damaged(pack_key(42), at(100), Depth::Stored);
+    let record = verification.to_record(Some(at(100)), false);
+    let mut known = Verification::new();
+    known.merge(&record.clone().not_after(Some(at(10))));
+    assert_eq!(known.manifest(&id()), Some(Proof::at(at(5), Depth::Stored)));
+    assert_eq!((known.pack(&id(), 0), known.pack(&id(), 42)), (None, Some(content(10))));
+    assert_eq!((known.segment(segment(4), |_, _| None), known.object(&pack_key(7))), (None, None));
+    // That something is damaged is believed at once.
+    assert!(known.is_damaged(&pack_key(42), known.pack(&id(), 42)));
+    assert_eq!(record.clone().not_after(Some(at(10))).pass, None);
+    assert_eq!(record.clone().not_after(None), record);
+}
+
+#[test]
+fn damage_is_not_older_than_what_a_clock_ahead_said() {
+    let mut known = Verification::new();
+    known.add_packs(&id(), 42, 42, content(100));
+    let mut found = Verification::new();
+    found.add_damaged(pack_key(42), at(50), Depth::Stored);
+    known.insist_on_damage(&Layout::new(LAYOUT), &found);
+    assert!(known.is_damaged(&pack_key(42), known.pack(&id(), 42)));
+    known.forget_damage(&Layout::new(LAYOUT), |_| true);
+    assert_eq!(known.found_damaged().count(), 1);
+}
