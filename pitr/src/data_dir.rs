@@ -12,11 +12,13 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Access;
 
 mod existing;
+mod losses;
 #[cfg(test)]
 mod tests;
 
 pub use existing::{Existing, examine_existing};
 pub(crate) use existing::{HIDDEN_CONTROL_FILE, TAKEN_CONTROL_FILE, marker_text};
+pub use losses::{is_unfinished, others_that_would_be_lost, wal_that_would_be_lost};
 
 /// Says that a restore began here and did not end.
 pub const UNFINISHED_MARKER: &str = "walpoint.restoring";

@@ -59,6 +59,10 @@ pub struct RestoreRequest {
     pub data_directory: PathBuf,
     /// Whether a cluster that is there is made into what the backup has.
     pub delta: bool,
+    /// Whether the data directory is the one in the configuration: what its tablespaces' links point to is its own.
+    pub is_configured: bool,
+    /// Whether WAL may be lost that only the directory has.
+    pub discard_wal: bool,
     /// Tablespaces that go elsewhere than where they were.
     pub tablespaces: Vec<TablespaceMapping>,
     /// The databases to restore, by name or OID; all when none is named.
@@ -180,6 +184,7 @@ async fn build(
 ) -> Result<(Arc<Site>, Inventory, BTreeSet<usize>), RestoreError> {
     let data_directory = request.data_directory.clone();
     let directories: Vec<PathBuf> = tablespaces.iter().map(|it| it.directory.clone()).collect();
+    let tablespaces = tablespaces.to_vec();
     let (owner, cluster, delta) = (request.owner, plan.system_identifier, request.delta);
     blocking(move || {
         let claim = Claim {
@@ -193,12 +198,12 @@ async fn build(
         let (site, kept) = match is_there {
             true => {
                 let site = Site::claim_existing(&claim)?;
-                let kept = delta::clear(&site, &inventory)?;
+                let kept = delta::clear(&site, &inventory, &tablespaces)?;
                 (site, kept)
             }
             false => (Site::claim(&claim)?, BTreeSet::new()),
         };
-        site.build_over(&inventory.directories, &inventory.files, &kept)?;
+        site.build_over(&inventory.directories, &tablespaces, &inventory.files, &kept)?;
         Ok((Arc::new(site), inventory, kept))
     })
     .await

@@ -20,7 +20,7 @@ pub async fn run(settings: &Settings, args: &PlanArgs, as_json: bool) -> Result<
     // Wrong usage is said before anybody waits for the archive.
     let request = args.target.request()?;
     let destination = match &args.data_directory {
-        Some(directory) => Some(destination::of(directory, args.delta, &args.tablespaces, false)?),
+        Some(directory) => Some(destination::of(settings, directory, args.delta, &args.tablespaces, false)?),
         None => None,
     };
     let chosen = cluster_choice::open(settings, args.target.cluster).await?;

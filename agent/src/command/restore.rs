@@ -86,7 +86,7 @@ fn target(args: &RestoreArgs) -> Result<TargetRequest, Failure> {
 }
 
 fn request(settings: &Settings, args: &RestoreArgs) -> Result<RestoreRequest, Failure> {
-    let Destination { data_directory, delta, tablespaces, databases, take_over } =
+    let Destination { data_directory, delta, is_configured, discard_wal, tablespaces, databases, take_over } =
         destination(settings, args)?;
     let program = postgres_command::this_program()?;
     // The server is to find all three again, and so is whoever reads where it was restored to.
@@ -98,6 +98,8 @@ fn request(settings: &Settings, args: &RestoreArgs) -> Result<RestoreRequest, Fa
         owner: owner::of_restored(&data_directory)?,
         data_directory,
         delta,
+        is_configured,
+        discard_wal,
         tablespaces,
         databases,
         action: match args.target_action.unwrap_or_default() {
@@ -118,8 +120,8 @@ fn destination(settings: &Settings, args: &RestoreArgs) -> Result<Destination, F
         Failure::usage("it is not said where to restore to")
             .with_hint("name a directory with --data-directory")
     })?;
-    let destination = destination::of(path, args.delta, &args.tablespaces, args.take_over)?;
-    Ok(Destination { databases: args.databases.clone(), ..destination })
+    let destination = destination::of(settings, path, args.delta, &args.tablespaces, args.take_over)?;
+    Ok(Destination { databases: args.databases.clone(), discard_wal: args.discard_wal, ..destination })
 }
 
 fn json_text(

@@ -60,12 +60,19 @@ pub fn examine_existing(directory: &Path, cluster: SystemIdentifier) -> Result<E
         return refuse(
             directory,
             "holds a cluster with a postmaster.pid: a server runs there, or did when it was killed",
-            "stop the server; when none runs there, remove postmaster.pid, then restore again",
+            "stop the server; only when no process of it is left, not one that serves a client either, remove \
+             postmaster.pid, then restore again",
         );
     }
     if directory.join("pg_wal").symlink_metadata().is_ok_and(|metadata| metadata.is_symlink()) {
         let hint = "put a directory in the place of the link, or restore to another directory";
         return refuse(directory, "holds a cluster whose pg_wal is a symbolic link", hint);
+    }
+    for name in ["global", CONTROL_FILE] {
+        if directory.join(name).symlink_metadata().is_ok_and(|metadata| metadata.is_symlink()) {
+            let hint = "put what it points to in the place of the link, or restore to another directory";
+            return refuse(directory, &format!("holds a cluster whose {name} is a symbolic link"), hint);
+        }
     }
     match cluster_in(directory).or_else(|error| unreadable(directory, &error))? {
         Some(found) if found == cluster => Ok(Existing::Cluster),
@@ -85,18 +92,32 @@ pub fn examine_existing(directory: &Path, cluster: SystemIdentifier) -> Result<E
 /// Whose cluster a directory holds, also where a restore took its `pg_control` away.
 fn cluster_in(directory: &Path) -> io::Result<Option<SystemIdentifier>> {
     for name in [CONTROL_FILE, TAKEN_CONTROL_FILE] {
-        // The identifier comes first on every version.
-        let mut identifier = [0; 8];
-        match File::open(directory.join(name)) {
-            Ok(mut file) => match file.read_exact(&mut identifier) {
-                Ok(()) => return Ok(Some(SystemIdentifier(u64::from_le_bytes(identifier)))),
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
-                Err(error) => return Err(error),
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+        if let Some(found) = identifier_in(&directory.join(name))? {
+            return Ok(Some(found));
         }
     }
+    if let Some(found) = marked(directory)? {
+        return Ok(Some(found));
+    }
+    // The marker goes when all is written, just before this gets its name.
+    identifier_in(&directory.join(HIDDEN_CONTROL_FILE))
+}
+
+/// The identifier that a control file begins with, on every version.
+fn identifier_in(path: &Path) -> io::Result<Option<SystemIdentifier>> {
+    let mut identifier = [0; 8];
+    match File::open(path) {
+        Ok(mut file) => match file.read_exact(&mut identifier) {
+            Ok(()) => Ok(Some(SystemIdentifier(u64::from_le_bytes(identifier)))),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(error) => Err(error),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn marked(directory: &Path) -> io::Result<Option<SystemIdentifier>> {
     let mut marker = String::new();
     match File::open(directory.join(UNFINISHED_MARKER)) {
         Ok(file) => file.take(4096).read_to_string(&mut marker)?,
@@ -128,7 +149,7 @@ mod tests {
 
     #[test]
     fn only_the_cluster_itself_is_changed() {
-        for name in [CONTROL_FILE, TAKEN_CONTROL_FILE] {
+        for name in [CONTROL_FILE, TAKEN_CONTROL_FILE, HIDDEN_CONTROL_FILE] {
             let ours = cluster(7, name);
             assert_eq!(examine_existing(ours.path(), OURS), Ok(Existing::Cluster));
             assert!(refused(cluster(8, name).path()).contains("another cluster"), "{name}");
@@ -149,6 +170,11 @@ mod tests {
         let elsewhere = cluster(7, CONTROL_FILE);
         std::os::unix::fs::symlink("/tmp", elsewhere.path().join("pg_wal")).unwrap();
         assert!(refused(elsewhere.path()).contains("pg_wal"));
+        let linked = cluster(7, CONTROL_FILE);
+        let (control, aside) = (linked.path().join(CONTROL_FILE), linked.path().join("aside"));
+        std::fs::rename(&control, &aside).unwrap();
+        std::os::unix::fs::symlink(&aside, &control).unwrap();
+        assert!(refused(linked.path()).contains("symbolic link"));
     }
 
     #[test]

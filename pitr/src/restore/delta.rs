@@ -4,7 +4,7 @@
 //! Nothing here asks whether the directory may be changed; that is decided, and `pg_control` taken away, before.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,6 +16,7 @@ use super::inventory::Inventory;
 use super::packs::{PackWork, PieceWork};
 use super::site::{NewFile, Site, on_disk};
 use super::stopped;
+use super::tablespaces::{Tablespace, link_of};
 use super::tree::Tree;
 use crate::data_dir::UNFINISHED_MARKER;
 use crate::progress::Progress;
@@ -25,7 +26,11 @@ use crate::progress::Progress;
 ///
 /// Of a tablespace's directory only what the server that was backed up has there is looked at: another version's
 /// server may have its own beside it.
-pub(super) fn clear(site: &Site, inventory: &Inventory) -> Result<BTreeSet<usize>, RestoreError> {
+pub(super) fn clear(
+    site: &Site,
+    inventory: &Inventory,
+    tablespaces: &[Tablespace],
+) -> Result<BTreeSet<usize>, RestoreError> {
     let mut wanted: BTreeMap<(usize, &Path), Wanted> = BTreeMap::new();
     for directory in &inventory.directories {
         wanted.insert((directory.place.tree, &directory.place.path), Wanted::Directory);
@@ -40,7 +45,7 @@ pub(super) fn clear(site: &Site, inventory: &Inventory) -> Result<BTreeSet<usize
     let mut kept = BTreeSet::new();
     for tree in 0..=inventory.tablespaces.len() {
         let Some(root) = site.tree_number(tree) else { continue };
-        let mut clearing = Clearing { root, tree, wanted: &wanted, kept: &mut kept };
+        let mut clearing = Clearing { root, tree, wanted: &wanted, tablespaces, kept: &mut kept };
         clearing.directory(Path::new(""))?;
     }
     Ok(kept)
@@ -56,6 +61,7 @@ struct Clearing<'a> {
     root: &'a Tree,
     tree: usize,
     wanted: &'a BTreeMap<(usize, &'a Path), Wanted>,
+    tablespaces: &'a [Tablespace],
     kept: &'a mut BTreeSet<usize>,
 }
 
@@ -72,7 +78,7 @@ impl Clearing<'_> {
             }
             match wanted {
                 Some(Wanted::Directory) if metadata.is_dir() => self.directory(&path)?,
-                Some(Wanted::File(number)) if metadata.is_file() && metadata.nlink() == 1 => {
+                Some(Wanted::File(number)) if can_be_written_into(&metadata) => {
                     self.kept.insert(number);
                 }
                 _ if metadata.is_dir() => self.remove_directory(&path)?,
@@ -85,9 +91,19 @@ impl Clearing<'_> {
     fn is_left_alone(&self, path: &Path) -> bool {
         let is_top = path.parent() == Some(Path::new(""));
         match self.tree {
-            0 => path == Path::new(UNFINISHED_MARKER) || path == Path::new("lost+found"),
+            0 => {
+                path == Path::new(UNFINISHED_MARKER)
+                    || path == Path::new("lost+found")
+                    || self.is_right_link(path)
+            }
             _ => is_top,
         }
+    }
+
+    /// A tablespace's link to where the tablespace goes: whoever goes on with this knows by it whose directory that is.
+    fn is_right_link(&self, path: &Path) -> bool {
+        let of_path = self.tablespaces.iter().find(|tablespace| path == tablespace.link());
+        of_path.is_some_and(|it| is_linked_from(self.root.path(), it.oid, &it.directory))
     }
 
     fn remove_directory(&mut self, below: &Path) -> Result<(), RestoreError> {
@@ -103,6 +119,14 @@ impl Clearing<'_> {
         }
         self.root.remove_directory(below)
     }
+}
+
+/// Whether a file can be read, changed and dressed by whoever runs this. Others are removed and made anew: the directory
+/// that they are in is ours.
+fn can_be_written_into(file: &Metadata) -> bool {
+    let user = rustix::process::geteuid();
+    let is_ours = user.is_root() || (file.uid() == user.as_raw() && file.mode() & 0o600 == 0o600);
+    file.is_file() && file.nlink() == 1 && is_ours
 }
 
 /// A piece by its pack and its place in the pack's list.
@@ -183,6 +207,6 @@ pub(super) fn bytes_of(packs: &[PackWork]) -> u64 {
 
 /// Whether a tablespace's directory is one of the cluster in this data directory.
 pub(super) fn is_linked_from(data_directory: &Path, oid: u32, directory: &Path) -> bool {
-    let link = data_directory.join("pg_tblspc").join(oid.to_string());
+    let link = data_directory.join(link_of(oid));
     std::fs::read_link(link).is_ok_and(|target: PathBuf| target == directory)
 }

@@ -26,6 +26,10 @@ pub struct Destination {
     pub data_directory: PathBuf,
     /// Whether a cluster that is there is made into what the backup has.
     pub delta: bool,
+    /// Whether the data directory is the one in the configuration: what its tablespaces' links point to is its own.
+    pub is_configured: bool,
+    /// Whether WAL may be lost that only the directory has.
+    pub discard_wal: bool,
     /// Tablespaces that go elsewhere than where they were.
     pub tablespaces: Vec<TablespaceMapping>,
     /// The databases to restore, by name or OID; all when none is named.
@@ -80,6 +84,8 @@ impl RestoreRequest {
         Destination {
             data_directory: self.data_directory.clone(),
             delta: self.delta,
+            is_configured: self.is_configured,
+            discard_wal: self.discard_wal,
             tablespaces: self.tablespaces.clone(),
             databases: self.databases.clone(),
             take_over: self.take_over,
@@ -165,10 +171,13 @@ fn refusals(
         .chain(tablespaces.iter().map(|tablespace| tablespace.directory.as_path()))
         .collect();
     let mut refusals: Vec<Refusal> = examined(destination, plan).err().into_iter().collect();
-    let other_than_its_own = tablespaces.iter().filter(|tablespace| {
-        !(destination.delta && is_linked_from(data_directory, tablespace.oid, &tablespace.directory))
-    });
-    refusals.extend(other_than_its_own.filter_map(|it| data_dir::examine(&it.directory).err()));
+    if destination.delta && refusals.is_empty() && !destination.discard_wal {
+        refusals.extend(data_dir::wal_that_would_be_lost(data_directory));
+    }
+    if destination.delta && !destination.databases.is_empty() {
+        refusals.extend(data_dir::others_that_would_be_lost(data_directory));
+    }
+    refusals.extend(tablespaces.iter().filter_map(|it| foreign(it, destination)));
     let need = |directory: &&Path| SpaceNeed { directory: directory.to_path_buf(), bytes: 0, files: 0 };
     let mut needs: Vec<SpaceNeed> = directories.iter().map(need).collect();
     for (number, file) in inventory.files.iter().enumerate() {
@@ -190,6 +199,32 @@ fn refusals(
     }
     refusals.extend(data_dir::shortages(&needs));
     refusals
+}
+
+/// Why a tablespace's directory may not be written to. One in which something lies is this cluster's when a link in the
+/// data directory leads there, and the data directory is no copy: a copy's links lead to the original's tablespaces.
+fn foreign(tablespace: &Tablespace, destination: &Destination) -> Option<Refusal> {
+    let refusal = data_dir::examine(&tablespace.directory).err()?;
+    let data_directory = &destination.data_directory;
+    if !destination.delta || !is_linked_from(data_directory, tablespace.oid, &tablespace.directory) {
+        return Some(refusal);
+    }
+    let is_named = destination.tablespaces.iter().any(|mapping| mapping.to == tablespace.directory);
+    let is_unfinished = data_dir::is_unfinished(data_directory);
+    let is_own = destination.is_configured || is_named || is_unfinished;
+    (!is_own).then(|| Refusal {
+        why: format!(
+            "{}; \"{}\" is not the data directory in the configuration, and may be a copy of the cluster whose \
+             tablespace that is",
+            refusal.why,
+            data_directory.display()
+        ),
+        hint: format!(
+            "when no other cluster uses it, name it with --tablespace {}={}; else name an empty directory there",
+            tablespace.oid,
+            tablespace.directory.display()
+        ),
+    })
 }
 
 /// Whether the data directory can be written to.

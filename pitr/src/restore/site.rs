@@ -14,9 +14,11 @@ use rustix::fs::FlockOperation;
 use walpoint_archive::fault_point::step;
 use walpoint_wal::SystemIdentifier;
 
+use super::delta::is_linked_from;
 use super::error::RestoreError;
 use super::inventory::BACKUP_LABEL;
 use super::sync;
+use super::tablespaces::Tablespace;
 use super::tree::{Owner, Tree};
 use crate::data_dir::{
     self, CONTROL_FILE, HIDDEN_CONTROL_FILE, TAKEN_CONTROL_FILE, UNFINISHED_MARKER, marker_text,
@@ -172,13 +174,23 @@ impl Site {
     }
 
     /// As [`Site::build`], where files of these numbers are there already: they keep their content.
+    ///
+    /// The links of tablespaces come before anything is in these: they say whose they are, should this end half-way.
     pub(super) fn build_over(
         &self,
         directories: &[NewDirectory],
+        tablespaces: &[Tablespace],
         files: &[NewFile],
         kept: &BTreeSet<usize>,
     ) -> Result<(), RestoreError> {
-        self.build_directories(directories)?;
+        let (own, theirs): (Vec<_>, Vec<_>) = directories.iter().partition(|it| it.place.tree == 0);
+        self.build_directories(&own)?;
+        for tablespace in tablespaces {
+            if !is_linked_from(self.data.path(), tablespace.oid, &tablespace.directory) {
+                self.data.link(&tablespace.link(), &tablespace.directory)?;
+            }
+        }
+        self.build_directories(&theirs)?;
         for (number, file) in files.iter().enumerate() {
             self.build_file(file, kept.contains(&number))?;
         }
@@ -198,10 +210,10 @@ impl Site {
     /// Makes all directories, those above others first, and all files at their length.
     #[cfg(test)]
     pub(super) fn build(&self, directories: &[NewDirectory], files: &[NewFile]) -> Result<(), RestoreError> {
-        self.build_over(directories, files, &BTreeSet::new())
+        self.build_over(directories, &[], files, &BTreeSet::new())
     }
 
-    fn build_directories(&self, directories: &[NewDirectory]) -> Result<(), RestoreError> {
+    fn build_directories(&self, directories: &[&NewDirectory]) -> Result<(), RestoreError> {
         for directory in directories {
             let mode = self.group.directory_mode(directory.mode);
             self.tree(&directory.place)?.create_directory(&directory.place.path, mode)?;

@@ -17,6 +17,7 @@ use crate::data_dir::{CONTROL_FILE, UNFINISHED_MARKER};
 use crate::postgresql_conf::value_of;
 use fixture::{Contents, noise};
 
+mod delta;
 pub(super) mod fixture;
 mod ground;
 

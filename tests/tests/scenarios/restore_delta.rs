@@ -106,12 +106,18 @@ fn only_what_differs_is_fetched_and_the_result_is_that_of_a_whole_restore() -> R
 #[test]
 fn a_killed_delta_restore_starts_no_server_and_is_gone_on_with() -> Result<()> {
     let Some(mut scene) = scene()? else { return Ok(()) };
+    let scratch = scene.cluster.scratch();
+    let (apart, mapped) = (scratch.make_dir("apart")?, scratch.path().join("mapped"));
+    scene.cluster.execute(&format!("create tablespace apart location '{}'", apart.display()))?;
+    scene.cluster.execute("create table u tablespace apart as select n from generate_series(1, 200000) n")?;
     scene.backup()?;
     scene.archive_everything()?;
     let rows = scene.cluster.value(ROWS)?;
     let directory = scene.fresh_directory();
+    let mapping = format!("{}={}", apart.display(), mapped.display());
+    let latest: &[&str] = &["--latest", "--tablespace", &mapping];
     let begun = Instant::now();
-    scene.restore_into(&directory, &["--latest"])?.success()?;
+    scene.restore_into(&directory, latest)?.success()?;
     let takes = begun.elapsed();
     let mut broken_off = 0;
     for part in 1..8 {
@@ -125,7 +131,7 @@ fn a_killed_delta_restore_starts_no_server_and_is_gone_on_with() -> Result<()> {
         }
         let output = scene.cluster.scratch().path().join("killed.log");
         let mut child =
-            scene.walpoint.spawn(Path::new("/"), &args(&directory, LATEST)?, &File::create(&output)?)?;
+            scene.walpoint.spawn(Path::new("/"), &args(&directory, latest)?, &File::create(&output)?)?;
         std::thread::sleep(takes.mul_f64(f64::from(part) / 8.0));
         child.kill()?;
         child.wait()?;
@@ -133,14 +139,15 @@ fn a_killed_delta_restore_starts_no_server_and_is_gone_on_with() -> Result<()> {
             broken_off += 1;
             Cluster::restored(&directory, &scene.cluster)?.start_expect_fatal(Duration::from_secs(60))?;
             // Without --delta it is not touched.
-            scene.restore_into(&directory, &["--latest"])?.expect(7)?;
+            scene.restore_into(&directory, latest)?.expect(7)?;
         }
     }
     assert!(broken_off > 0, "it was never killed in the middle");
-    scene.walpoint.run(&args(&directory, LATEST)?)?.success()?;
+    scene.walpoint.run(&args(&directory, latest)?)?.success()?;
     let mut restored = Cluster::restored(&directory, &scene.cluster)?;
     restored.start_expect_ready(RECOVERY_LIMIT)?;
     assert_eq!(restored.value(ROWS)?, rows);
+    assert_eq!(restored.value("select count(*) from u")?, "200000");
     restored.stop(Stop::Fast)?;
     scene.cluster.stop(Stop::Fast)
 }

@@ -173,6 +173,9 @@ pub fn restore_command_line(
     if destination.is_some_and(|it| it.delta) {
         words.push("--delta".to_owned());
     }
+    if destination.is_some_and(|it| it.discard_wal) {
+        words.push("--discard-wal".to_owned());
+    }
     if destination.is_some_and(|it| it.take_over) {
         words.push("--take-over".to_owned());
     }

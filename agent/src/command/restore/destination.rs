@@ -1,5 +1,6 @@
 //! Where to: from options to typed paths.
 
+use crate::config::Settings;
 use crate::exit::Failure;
 use std::path::Path;
 use walpoint_pitr::restore::{Destination, TablespaceMapping};
@@ -9,6 +10,7 @@ use walpoint_pitr::restore::{Destination, TablespaceMapping};
 /// # Errors
 /// Status 2 when one of them cannot be read.
 pub fn of(
+    settings: &Settings,
     directory: &Path,
     delta: bool,
     tablespaces: &[String],
@@ -18,7 +20,15 @@ pub fn of(
         Failure::usage(format!("could not use \"{}\" as a path: {error}", directory.display()))
     })?;
     let tablespaces = tablespaces.iter().map(|text| mapping(text)).collect::<Result<_, _>>()?;
-    Ok(Destination { data_directory, delta, tablespaces, databases: Vec::new(), take_over })
+    let is_configured = is_configured(settings, &data_directory);
+    let (databases, discard_wal) = (Vec::new(), false);
+    Ok(Destination { data_directory, delta, is_configured, discard_wal, tablespaces, databases, take_over })
+}
+
+/// Whether it is the data directory that the configuration names, however it is written.
+fn is_configured(settings: &Settings, data_directory: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    settings.postgres.data_directory.as_deref().is_some_and(|own| real(own) == real(data_directory))
 }
 
 fn mapping(text: &str) -> Result<TablespaceMapping, Failure> {

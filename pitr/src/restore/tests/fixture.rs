@@ -291,6 +291,8 @@ pub(in crate::restore) fn request(data_directory: PathBuf) -> RestoreRequest {
     RestoreRequest {
         data_directory,
         delta: false,
+        is_configured: false,
+        discard_wal: false,
         tablespaces: Vec::new(),
         databases: Vec::new(),
         action: TargetAction::Promote,
