@@ -2,10 +2,11 @@
 //!
 //! What is read is every object that a summary or a name of WAL points to; what is said is which of them are not what
 //! was stored, and which moments that costs. When the store does not answer nothing is concluded about any object: the
-//! run fails, and what it has read by then stays known ([`ledger`]). Memory is bounded by the number of objects in
+//! run ends there, says what it found by then, and what it has read stays known ([`ledger`]). One object that cannot
+//! be read while the store answers is named ([`unread`]), and the others are read. Memory is bounded by the number of objects in
 //! the listing, and by one pack or one piece of a segment for each worker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -13,9 +14,10 @@ use std::time::Instant;
 use serde::Serialize;
 use walpoint_archive::verification::Depth;
 use walpoint_archive::{
-    Archive, ArchiveError, BackupId, Catalog, CatalogScope, Entry, Proof, StoredRecord, Variant, Verification,
+    Archive, ArchiveError, BackupId, Catalog, CatalogScope, Entry, Layout, ObjectKey, Proof, SegmentState,
+    StoredRecord, Usable, Variant, Verification,
 };
-use walpoint_wal::{Timestamp, WalFileName};
+use walpoint_wal::{Lsn, TimelineId, Timestamp, WalFileName};
 
 use crate::progress::{Phase, Progress};
 
@@ -31,17 +33,20 @@ mod run;
 #[cfg(test)]
 mod tests;
 mod units;
+mod unread;
 mod wal;
 
 pub use finding::{Cost, Finding, Trouble};
 pub use inventory::Unreferenced;
 pub use judge::SoundRange;
+pub use unread::Unread;
 
 use finding::{Fault, Touches};
 use inventory::Inventory;
 use ledger::{Ledger, Scope};
 use run::Run;
 use units::Unit;
+use unread::SetAside;
 
 /// What is to be verified.
 #[derive(Debug, Clone, Copy)]
@@ -99,6 +104,10 @@ pub struct Verified {
     pub read: Read,
     /// What was not, as it was read before, or the budget did not last.
     pub left: Left,
+    /// Objects that could not be read, though the store answers: whether they are sound is not known.
+    pub unread: Vec<Unread>,
+    /// Why the run is not what it was to be: the store went away, or what was read could not be noted.
+    pub incomplete: Vec<String>,
     /// Packs and manifests that no backup names.
     pub unreferenced: Vec<Unreferenced>,
     /// Backups without a summary: being made, or given up.
@@ -107,6 +116,13 @@ pub struct Verified {
     pub refused: Vec<Variant>,
     /// Keys that are not ours.
     pub unknown: Vec<String>,
+}
+
+impl Verified {
+    /// Whether nothing is known to be wrong, and all was read that was to be.
+    pub fn is_sound(&self) -> bool {
+        self.findings.is_empty() && self.unread.is_empty() && self.incomplete.is_empty()
+    }
 }
 
 /// What a run has read.
@@ -140,7 +156,7 @@ pub struct Left {
 /// Verifies.
 ///
 /// # Errors
-/// The store did not answer. What was read until then is kept.
+/// The store did not answer before anything was read. Later it is said in the answer, beside what was found by then.
 pub async fn verify(
     archive: &Archive,
     request: &VerifyRequest,
@@ -148,25 +164,39 @@ pub async fn verify(
 ) -> Result<Verified, ArchiveError> {
     progress.enter(Phase::Preparing);
     let mut seen = Seen::look(archive).await?;
-    let (mut read, mut left) = (Read::default(), Left::default());
+    let mut reading = Reading::default();
     if request.extent != Extent::Listings {
-        (read, left) = seen.read(archive, request, progress).await?;
+        reading = seen.read(archive, request, progress).await?;
     }
+    seen.remember_damage(archive.layout());
     let Seen { catalog, inventory, faults, known, .. } = seen;
-    let backups = catalog.backups.iter();
-    let proofs = backups.map(|backup| (backup.id.clone(), known.of_backup(archive.layout(), backup)));
     let judged = judge::judge(&catalog, &faults);
+    let proofs = catalog.backups.iter().map(|backup| {
+        let proof = known.of_backup(archive.layout(), backup);
+        (backup.id.clone(), proof.filter(|_| !judged.without_way.contains(&backup.id)))
+    });
     Ok(Verified {
+        backups: proofs.collect(),
         findings: judged.findings,
         ranges: judged.ranges,
-        backups: proofs.collect(),
-        read,
-        left,
+        read: reading.read,
+        left: reading.left,
+        unread: reading.unread,
+        incomplete: reading.incomplete,
         unreferenced: inventory.unreferenced.clone(),
         unfinished: catalog.unfinished.clone(),
         refused: catalog.conflicts.clone(),
         unknown: catalog.unknown.iter().chain(&inventory.unknown).cloned().collect(),
     })
+}
+
+/// What came of reading, beside what is wrong.
+#[derive(Debug, Default)]
+struct Reading {
+    read: Read,
+    left: Left,
+    unread: Vec<Unread>,
+    incomplete: Vec<String>,
 }
 
 /// What is there, and what is known of it.
@@ -198,7 +228,7 @@ impl Seen {
         archive: &Archive,
         request: &VerifyRequest,
         progress: &Arc<Progress>,
-    ) -> Result<(Read, Left), ArchiveError> {
+    ) -> Result<Reading, ArchiveError> {
         let ledger = Ledger::begin(archive, &self.records, request.extent.into(), request.now).await?;
         let since = ledger.pass.filter(|pass| *pass < ledger.began);
         let layout = archive.layout();
@@ -216,32 +246,99 @@ impl Seen {
             not_cleared: units::not_cleared(&self.catalog, layout, &self.known, &chosen),
             progress: Arc::clone(progress),
             workers: request.workers.get(),
+            set_aside: Arc::new(SetAside::default()),
             outcome: Mutex::default(),
         };
         progress.enter(Phase::Reading);
         let began = Instant::now();
-        if let Err(error) = run.read(chosen).await {
-            // What was read is worth keeping, also when the store is away by now.
-            if let Err(lost) = run.ledger.store(archive).await {
-                tracing::warn!("what was read since the last time it was noted will be read again: {lost}");
+        let ended = match run.read(chosen).await {
+            Ok(()) => {
+                progress.enter(Phase::Finishing);
+                run.note_speed(began.elapsed());
+                let finished = run.ledger.finish(archive, &self.catalog).await;
+                finished.map_err(|error| format!("what was read could not be noted in the archive: {error}"))
             }
-            return Err(error);
-        }
-        progress.enter(Phase::Finishing);
-        run.note_speed(began.elapsed());
-        self.known = run.ledger.finish(archive, &self.catalog).await?;
-        let outcome = run.outcome.into_inner().unwrap_or_else(PoisonError::into_inner);
+            Err(error) => Err(error.to_string()),
+        };
+        let incomplete = match ended {
+            Ok(known) => {
+                self.known = known;
+                Vec::new()
+            }
+            Err(why) => {
+                // What was read is worth keeping, also when the store is away by now.
+                if let Err(lost) = run.ledger.store(archive).await {
+                    tracing::warn!(
+                        "what was read since the last time it was noted will be read again: {lost}"
+                    );
+                }
+                self.known.merge(&run.ledger.found().to_record(run.ledger.pass, false));
+                vec![why]
+            }
+        };
+        let Run { outcome, set_aside, .. } = run;
+        let outcome = outcome.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.faults.extend(outcome.faults);
-        let doubtful = self.catalog.backups.iter().filter(|backup| run.not_cleared.contains(&backup.id));
-        for backup in doubtful {
-            let key = &backup.manifest.key;
-            if !self.faults.iter().any(|fault| fault.object == key.as_str()) {
-                let what = "it was found damaged before, and only a whole pass shows whether it is mended";
-                let touches = Touches::Backups(vec![backup.id.clone()]);
-                self.faults.push(Fault::new(key, Trouble::Damaged, what, touches));
+        self.now_there(outcome.changed);
+        Ok(Reading { read: outcome.read, left, unread: set_aside.unread(), incomplete })
+    }
+
+    /// Of segments of which something went away meanwhile.
+    fn now_there(&mut self, changed: BTreeMap<(TimelineId, u64), SegmentState>) {
+        if changed.is_empty() {
+            return;
+        }
+        let catalog = Arc::make_mut(&mut self.catalog);
+        for ((timeline, number), state) in changed {
+            let Some(segments) = catalog.wal.get_mut(&timeline) else { continue };
+            match state == SegmentState::default() {
+                true => segments.remove(&number),
+                false => segments.insert(number, state),
+            };
+        }
+    }
+
+    /// What was found damaged before, and that nobody found sound since, is damaged as far as is known.
+    fn remember_damage(&mut self, layout: &Layout) {
+        let named: BTreeSet<&str> = self.faults.iter().map(|fault| fault.object.as_str()).collect();
+        let known = self.known.still_damaged(layout).filter(|(key, _)| !named.contains(key.as_str()));
+        let faults = known.filter_map(|(key, at)| {
+            let touches = self.touches_of(layout, key)?;
+            let what = format!("it was found damaged, last at {at}, and not found sound since");
+            Some(Fault::new(key, Trouble::Damaged, what, touches))
+        });
+        let faults: Vec<Fault> = faults.collect();
+        self.faults.extend(faults);
+    }
+
+    /// What an object is needed for; none when it is not there any more.
+    fn touches_of(&self, layout: &Layout, key: &ObjectKey) -> Option<Touches> {
+        let catalog = &self.catalog;
+        match layout.parse(key)? {
+            Entry::Pack { backup, number, .. } => {
+                let pack = self.inventory.packs.get(&backup)?.get(&number)?;
+                let is_it = pack.object.key == *key;
+                is_it.then(|| Touches::Backups(inventory::ids(&catalog.backups, &pack.namers)))
+            }
+            Entry::Manifest { backup, .. } => {
+                let is_it = catalog.backups.iter().any(|it| it.id == backup && it.manifest.key == *key);
+                is_it.then(|| Touches::Backups(vec![backup]))
+            }
+            Entry::Wal { name: WalFileName::Segment(name), .. } => {
+                let size = catalog.cluster.segment_size;
+                let state = catalog.wal.get(&name.timeline)?.get(&name.number(size).ok()?)?;
+                let variant = state.variants.iter().find(|it| it.key == *key)?;
+                let stop = name.start(size).ok()?;
+                let beyond = Lsn(stop.0.saturating_add(size.bytes()));
+                let is_used = !variant.refused && !matches!(state.available(), Usable::Nothing);
+                Some(if is_used { Touches::Segment { name, stop, beyond } } else { Touches::Nothing })
+            }
+            _ => {
+                let partials = catalog.partials.values().flat_map(|state| &state.variants);
+                let mut aside = partials.chain(&catalog.backup_histories).chain(&catalog.conflicts);
+                aside.any(|variant| variant.key == *key).then_some(Touches::Nothing)
             }
         }
-        Ok((outcome.read, left))
     }
 }
 

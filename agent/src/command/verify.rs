@@ -1,5 +1,5 @@
 //! `verify`: reads back what a recovery needs and says what is proven. 0 when all that was looked at is sound, 5 with
-//! each object that is not and the moments that it costs.
+//! each object that is not and the moments that it costs, 1 when nothing is known to be wrong and not all could be read.
 
 use std::sync::Arc;
 
@@ -48,7 +48,11 @@ fn extent(args: &VerifyArgs) -> Extent {
 }
 
 fn ending(verified: &Verified) -> Ending {
-    Ending::Status(if verified.findings.is_empty() { Status::Done } else { Status::Damaged })
+    Ending::Status(match verified.findings.is_empty() {
+        false => Status::Damaged,
+        true if verified.is_sound() => Status::Done,
+        true => Status::Failed,
+    })
 }
 
 /// Waits for the signals by which people and service managers end a program.

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 use walpoint_archive::{BackupId, BackupSummary, Catalog};
-use walpoint_wal::{Lsn, SegmentName, TimelineId};
+use walpoint_wal::{Lsn, SegmentName, TimelineId, WalFileName};
 
 use super::costs::{Lost, Obstacle, Way, WayBackup};
 use super::finding::{Cost, Fault, Finding, Touches, Trouble};
 use crate::coverage::{Coverage, Gap, WhyGap};
-use crate::path::{TimelinePath, known};
+use crate::path::{NoPath, TimelinePath, known};
 use crate::plan::{Moment, on_path, words};
 
 /// Moments that can be reached.
@@ -30,6 +30,8 @@ pub struct SoundRange {
 pub(super) struct Judged {
     pub findings: Vec<Finding>,
     pub ranges: Vec<SoundRange>,
+    /// Backups that no way holds.
+    pub without_way: BTreeSet<BackupId>,
 }
 
 /// A way that a recovery can take, and what lies on it.
@@ -44,7 +46,10 @@ struct Judging<'a> {
 pub(super) fn judge(catalog: &Catalog, faults: &[Fault]) -> Judged {
     let ways: Vec<Judging<'_>> =
         known(catalog).into_iter().filter_map(|timeline| Judging::of(catalog, timeline)).collect();
-    let mut findings: Vec<Finding> = faults.iter().map(|fault| finding(catalog, &ways, fault)).collect();
+    let without_way = without_way(catalog, &ways);
+    let lost = lost_histories(catalog, faults);
+    let all = faults.iter().chain(&lost);
+    let mut findings: Vec<Finding> = all.map(|fault| finding(catalog, &ways, &without_way, fault)).collect();
     for judging in &ways {
         for hole in judging.holes(catalog) {
             take_in(&mut findings, hole);
@@ -53,7 +58,48 @@ pub(super) fn judge(catalog: &Catalog, faults: &[Fault]) -> Judged {
     findings.sort_by(|one, other| (one.trouble, &one.object).cmp(&(other.trouble, &other.object)));
     let gone = lost_backups(faults);
     let ranges = ways.iter().flat_map(|judging| judging.left(catalog, faults, &gone)).collect();
-    Judged { findings, ranges }
+    Judged { findings, ranges, without_way }
+}
+
+/// Timelines that are more than a name in the archive, and whose history is not there: nobody knows where they branch
+/// off, and nothing on them can be reached.
+fn lost_histories(catalog: &Catalog, faults: &[Fault]) -> Vec<Fault> {
+    let is_lost = |timeline: &TimelineId| {
+        let is_known = faults.iter().any(|fault| fault.touches == Touches::Timeline(*timeline));
+        let has_backup = catalog.backups.iter().any(|backup| backup.timeline == *timeline);
+        let has_wal = catalog.wal.get(timeline).is_some_and(|segments| !segments.is_empty());
+        let no_history = || matches!(TimelinePath::to(catalog, *timeline), Err(NoPath::NoHistory(_)));
+        !is_known && (has_backup || has_wal) && no_history()
+    };
+    let fault = |timeline: TimelineId| {
+        let name = WalFileName::History(timeline);
+        let what = format!(
+            "the timeline's history file is not there; push it again: walpoint archive-push pg_wal/{name}"
+        );
+        Fault::new(name, Trouble::Missing, what, Touches::Timeline(timeline))
+    };
+    known(catalog).into_iter().filter(is_lost).map(fault).collect()
+}
+
+fn without_way(catalog: &Catalog, ways: &[Judging<'_>]) -> BTreeSet<BackupId> {
+    let held: BTreeSet<&BackupId> = ways.iter().flat_map(|it| &it.way.backups).map(|it| &it.id).collect();
+    let ids = catalog.backups.iter().map(|backup| &backup.id);
+    ids.filter(|id| !held.contains(id)).cloned().collect()
+}
+
+/// What there is of a timeline to which no way leads: from where it branches off, as far as a descendant's history
+/// says so, to the end of its WAL.
+fn extent(catalog: &Catalog, ways: &[Judging<'_>], timeline: TimelineId) -> Option<Lost> {
+    let size = catalog.cluster.segment_size;
+    let segments = catalog.wal.get(&timeline).into_iter().flat_map(|segments| segments.keys());
+    let starts = segments.map(|number| Lsn(number.saturating_mul(size.bytes())));
+    let (first, last) = (starts.clone().min(), starts.max());
+    let backups = || catalog.backups.iter().filter(|backup| backup.timeline == timeline);
+    let fork = ways.iter().find_map(|it| it.coverage.path.step_of(timeline)).map(|step| step.begin);
+    let from = fork.or_else(|| first.into_iter().chain(backups().map(|backup| backup.redo)).min())?;
+    let ends = last.map(|start| Lsn(start.0.saturating_add(size.bytes()))).into_iter();
+    let to = ends.chain(backups().map(|backup| backup.stop.lsn)).max()?;
+    Some((from, to))
 }
 
 /// A hole in a parent is one on the way to its children, too: one finding, with all that it costs.
@@ -79,11 +125,24 @@ fn lost_backups(faults: &[Fault]) -> BTreeSet<BackupId> {
     lost.flatten().cloned().collect()
 }
 
-fn finding(catalog: &Catalog, ways: &[Judging<'_>], fault: &Fault) -> Finding {
+fn finding(
+    catalog: &Catalog,
+    ways: &[Judging<'_>],
+    without_way: &BTreeSet<BackupId>,
+    fault: &Fault,
+) -> Finding {
     let (mut backups, mut costs) = (Vec::new(), Vec::new());
     match &fault.touches {
         Touches::Nothing => {}
-        Touches::Timeline(timeline) => costs.push(Cost { timeline: *timeline, from: None, to: None }),
+        Touches::Timeline(timeline) => {
+            let of_it = catalog.backups.iter().filter(|backup| backup.timeline == *timeline);
+            let lost = of_it.filter(|backup| without_way.contains(&backup.id));
+            backups.extend(lost.map(|backup| backup.id.clone()));
+            let extent = extent(catalog, ways, *timeline);
+            let (from, to) = (extent.map(|(from, _)| from), extent.map(|(_, to)| to));
+            let moment = |lsn: Option<Lsn>| lsn.map(|lsn| moment(catalog, lsn));
+            costs.push(Cost { timeline: *timeline, from: moment(from), to: moment(to) });
+        }
         Touches::Backups(ids) => {
             backups.clone_from(ids);
             let gone: BTreeSet<BackupId> = ids.iter().cloned().collect();

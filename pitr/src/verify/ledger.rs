@@ -5,8 +5,8 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use walpoint_archive::verification::RecordId;
-use walpoint_archive::{Archive, ArchiveError, Catalog, ObjectKey, StoredRecord, Verification};
-use walpoint_wal::{TimelineId, Timestamp};
+use walpoint_archive::{Archive, ArchiveError, Catalog, Entry, ObjectKey, StoredRecord, Verification};
+use walpoint_wal::{SegmentName, TimelineId, Timestamp, WalFileName};
 
 use super::finding::{Fault, Trouble};
 use super::inventory::named_packs;
@@ -112,14 +112,24 @@ impl Ledger {
                 taken.push(stored.id);
             }
         }
+        known.insist_on_damage(archive.layout(), &self.found());
         tidy(&mut known, archive, catalog);
         archive.put_verification(self.id, &known.to_record(self.pass, true)).await?;
         // Two that finish at once take each other's in, and neither the other's away: a run's own record is
         // not finished before this.
         for id in taken {
-            archive.remove_verification(id).await?;
+            // What it says is said by the one that was just put: it does no harm where it is.
+            if let Err(error) = archive.remove_verification(id).await {
+                tracing::warn!("an older note of what was verified stays: {error}");
+                break;
+            }
         }
         Ok(known)
+    }
+
+    /// What this run found, as long as it is not put together with what is known already.
+    pub fn found(&self) -> Verification {
+        self.own().found.clone()
     }
 
     fn own(&self) -> std::sync::MutexGuard<'_, Own> {
@@ -152,7 +162,6 @@ fn tidy(known: &mut Verification, archive: &Archive, catalog: &Catalog) {
     let layout = archive.layout();
     let (packs, _) = named_packs(layout, &catalog.backups);
     let backups: BTreeSet<_> = catalog.backups.iter().map(|backup| &backup.id).collect();
-    let states = || catalog.wal.values().flat_map(BTreeMap::values);
     let size = catalog.cluster.segment_size;
     let folders: BTreeSet<(TimelineId, u32)> = {
         let segments = catalog.wal.iter().flat_map(|(timeline, segments)| {
@@ -172,7 +181,13 @@ fn tidy(known: &mut Verification, archive: &Archive, catalog: &Catalog) {
         let packs = packs.values().flat_map(BTreeMap::values).map(|pack| &pack.object.key);
         packs.chain(catalog.backups.iter().map(|backup| &backup.manifest.key)).collect()
     };
-    let is_segment = |key: &ObjectKey| states().any(|state| state.variants.iter().any(|it| it.key == *key));
+    let state = |name: SegmentName| catalog.wal.get(&name.timeline)?.get(&name.number(size).ok()?);
+    let is_segment = |key: &ObjectKey| match layout.parse(key) {
+        Some(Entry::Wal { name: WalFileName::Segment(name), .. }) => {
+            state(name).is_some_and(|state| state.variants.iter().any(|it| it.key == *key))
+        }
+        _ => false,
+    };
     known.forget_damage(layout, |key| of_backups.contains(key) || aside.contains(key) || is_segment(key));
 }
 

@@ -20,8 +20,12 @@ const MOST_IN_PACK: usize = 2 << 20;
 /// Which frames manifests name, of packs of one backup from one number up to another.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
-    /// By pack; each frame with the first manifest that names it.
-    pub packs: BTreeMap<u32, BTreeMap<Frame, usize>>,
+    /// By pack; each frame with the manifests that name it.
+    pub packs: BTreeMap<u32, BTreeMap<Frame, Namers>>,
+    /// Which manifests these are.
+    pub namers: NamerSets,
+    /// Manifests that could not be read, of which nothing is in here.
+    pub unread: BTreeSet<usize>,
     count: usize,
     /// The first number that is left out for want of memory.
     pub until: Option<u32>,
@@ -36,9 +40,9 @@ impl Wanted {
         if frames.len() >= MOST_IN_PACK {
             return Err(format!("it names more than {MOST_IN_PACK} pieces in pack {pack}"));
         }
-        if frames.insert(frame, manifest).is_none() {
-            self.count += 1;
-        }
+        let known = frames.get(&frame).copied();
+        frames.insert(frame, self.namers.with(known, manifest));
+        self.count += usize::from(known.is_none());
         // The last packs wait for another time through the manifests; one is always kept.
         while self.count > MOST_FRAMES && self.packs.len() > 1 {
             if let Some((last, frames)) = self.packs.pop_last() {
@@ -49,12 +53,51 @@ impl Wanted {
         Ok(())
     }
 
+    /// What an unsound manifest names is not asked of the packs in its name.
     fn forget(&mut self, manifest: usize) {
-        for frames in self.packs.values_mut() {
-            let before = frames.len();
-            frames.retain(|_, first| *first != manifest);
-            self.count -= before - frames.len();
+        self.namers.unsound.insert(manifest);
+    }
+}
+
+/// Some manifests, by their number in [`NamerSets`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Namers(u32);
+
+/// Sets of manifests. Incrementals name what their parents name, so that millions of frames have a few sets: each is
+/// an older one and one manifest more.
+#[derive(Debug, Default)]
+pub(super) struct NamerSets {
+    sets: Vec<(usize, Option<Namers>)>,
+    known: BTreeMap<(usize, Option<Namers>), Namers>,
+    unsound: BTreeSet<usize>,
+}
+
+impl NamerSets {
+    fn with(&mut self, before: Option<Namers>, manifest: usize) -> Namers {
+        if let Some(before) = before.filter(|before| self.last_of(*before) == Some(manifest)) {
+            return before;
         }
+        let next = Namers(u32::try_from(self.sets.len()).unwrap_or(u32::MAX));
+        let set = (manifest, before);
+        *self.known.entry(set).or_insert_with(|| {
+            self.sets.push(set);
+            next
+        })
+    }
+
+    fn last_of(&self, namers: Namers) -> Option<usize> {
+        self.sets.get(namers.0 as usize).map(|(manifest, _)| *manifest)
+    }
+
+    /// The sound ones of a set.
+    pub fn of(&self, namers: Namers) -> impl Iterator<Item = usize> {
+        let mut next = Some(namers);
+        let all = std::iter::from_fn(move || {
+            let (manifest, before) = *self.sets.get(next?.0 as usize)?;
+            next = before;
+            Some(manifest)
+        });
+        all.filter(|manifest| !self.unsound.contains(manifest))
     }
 }
 

@@ -11,13 +11,14 @@ use walpoint_archive::{Archive, ArchiveError, Entry, KeyRing, StoredHash};
 
 use super::finding::Trouble;
 use super::looked::{Looked, looked};
+use super::manifests::Namers;
 
 /// What reading one pack came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum PackRead {
     /// It is what was stored, looked into as deep as this. With it the manifests that name a piece which
-    /// it does not have, each with the first such place.
-    Sound(Depth, BTreeMap<usize, u64>),
+    /// it does not have, all that name one together, each time with the first such place.
+    Sound(Depth, BTreeMap<Namers, u64>),
     /// It is not.
     Unsound(Depth, Trouble, String),
     /// The store answered that it is not there.
@@ -28,7 +29,7 @@ pub(super) enum PackRead {
 pub(super) async fn read(
     archive: &Archive,
     object: &StoredObject,
-    wanted: BTreeMap<Frame, usize>,
+    wanted: BTreeMap<Frame, Namers>,
 ) -> Result<PackRead, ArchiveError> {
     let stored = match looked(&object.key, archive.fetch_stored(object).await)? {
         Looked::Sound(stored) => stored,
@@ -51,7 +52,7 @@ fn look_into(
     object: &StoredObject,
     entry: Option<&Entry>,
     stored: Vec<u8>,
-    wanted: &BTreeMap<Frame, usize>,
+    wanted: &BTreeMap<Frame, Namers>,
 ) -> PackRead {
     let unsound = |depth, what: String| PackRead::Unsound(depth, Trouble::Damaged, what);
     let found = StoredHash::of(&stored);
@@ -80,10 +81,10 @@ fn look_into(
 }
 
 /// The content of all frames, and what of `wanted` is not among them.
-fn walk(
+fn walk<N: Copy + Ord>(
     frames: &[u8],
-    wanted: &BTreeMap<Frame, usize>,
-) -> Result<(walpoint_archive::ContentHash, BTreeMap<usize, u64>), OpenError> {
+    wanted: &BTreeMap<Frame, N>,
+) -> Result<(walpoint_archive::ContentHash, BTreeMap<N, u64>), OpenError> {
     let mut walk = FrameWalk::new(frames).map_err(OpenError::Io)?;
     let (mut missing, mut wanted) = (BTreeMap::new(), wanted.iter().peekable());
     while let Some(frame) = walk.next_frame()? {

@@ -5,10 +5,12 @@ use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt};
 use walpoint_archive::pack::Frame;
 use walpoint_archive::verification::{Depth, ReadSpeed};
-use walpoint_archive::{Archive, ArchiveError, BackupId, BackupSummary, Catalog, ObjectKey, Proof, Variant};
+use walpoint_archive::{
+    Archive, ArchiveError, BackupId, BackupSummary, Catalog, ObjectKey, Prefix, Proof, SegmentState, Variant,
+};
 use walpoint_wal::{SegmentName, TimelineId};
 
 use super::Read;
@@ -16,9 +18,10 @@ use super::finding::{Fault, Touches, Trouble};
 use super::inventory::{self, Inventory, NamedPack};
 use super::ledger::Ledger;
 use super::looked::{Looked, looked};
-use super::manifests::{self, Wanted};
+use super::manifests::{self, NamerSets, Namers, Wanted};
 use super::packs::{self, PackRead};
 use super::units::{self, Unit, Work};
+use super::unread::SetAside;
 use super::wal::{WalRead, WalReader};
 use crate::progress::Progress;
 
@@ -32,6 +35,8 @@ pub(super) struct Run {
     pub not_cleared: BTreeSet<BackupId>,
     pub progress: Arc<Progress>,
     pub workers: usize,
+    /// What cannot be read, though the store answers.
+    pub set_aside: Arc<SetAside>,
     pub outcome: Mutex<Outcome>,
 }
 
@@ -40,6 +45,8 @@ pub(super) struct Run {
 pub(super) struct Outcome {
     pub read: Read,
     pub faults: Vec<Fault>,
+    /// What is there now of segments of which something went away meanwhile.
+    pub changed: BTreeMap<(TimelineId, u64), SegmentState>,
 }
 
 impl Run {
@@ -67,7 +74,11 @@ impl Run {
         F: Future<Output = Result<(), ArchiveError>>,
     {
         let mut reads = stream::iter(all.into_iter().map(read)).buffer_unordered(self.workers);
-        while let Some(()) = reads.try_next().await? {
+        while let Some(done) = reads.next().await {
+            match done {
+                Ok(()) => self.set_aside.answered(),
+                Err(error) => self.set_aside.take(&self.archive, error).await?,
+            }
             self.ledger.store_now_and_then(&self.archive).await?;
         }
         Ok(())
@@ -171,14 +182,15 @@ impl Run {
         while let Some(from) = numbers.first().copied() {
             let wanted = self.wanted(owner, named, from, &numbers).await?;
             let later = wanted.until.map_or_else(BTreeSet::new, |until| numbers.split_off(&until));
-            let mut frames = wanted.packs;
+            let (mut frames, asked) = (wanted.packs, (&wanted.namers, &wanted.unread));
             let packs: Vec<(u32, &NamedPack, _)> = numbers
                 .iter()
                 .filter_map(|number| {
                     Some((*number, named.get(number)?, frames.remove(number).unwrap_or_default()))
                 })
                 .collect();
-            self.each(packs, |(number, pack, frames)| self.pack(owner, number, pack, frames)).await?;
+            self.each(packs, |(number, pack, frames)| self.pack((owner, number), pack, frames, asked))
+                .await?;
             numbers = later;
         }
         Ok(())
@@ -200,12 +212,20 @@ impl Run {
             sound.filter(|(_, backup)| !self.inventory.wrong.contains(&backup.manifest.key))
         {
             let collected = manifests::collect(&self.archive, (place, backup), owner, from, &wanted).await;
+            let read = match looked(&backup.manifest.key, collected) {
+                Ok(read) => read,
+                Err(error) => {
+                    self.set_aside.take(&self.archive, error).await?;
+                    manifests::lock(&wanted).unread.insert(place);
+                    continue;
+                }
+            };
             // What is wrong with a manifest is said where it is read for itself, and here if it is not.
             let fault = |depth, trouble, what| {
                 let touches = Touches::Backups(vec![backup.id.clone()]);
                 Fault::of(&backup.manifest.key, depth, trouble, what, touches)
             };
-            match looked(&backup.manifest.key, collected)? {
+            match read {
                 Looked::Sound(Ok(())) | Looked::NoKey | Looked::Gone => {}
                 Looked::Sound(Err(what)) => {
                     self.found_once(fault(Depth::Content, Trouble::Damaged, what));
@@ -228,10 +248,10 @@ impl Run {
 
     async fn pack(
         &self,
-        owner: &BackupId,
-        number: u32,
+        (owner, number): (&BackupId, u32),
         pack: &NamedPack,
-        frames: BTreeMap<Frame, usize>,
+        frames: BTreeMap<Frame, Namers>,
+        (namers, unread): (&NamerSets, &BTreeSet<usize>),
     ) -> Result<(), ArchiveError> {
         let key = &pack.object.key;
         let read = packs::read(&self.archive, &pack.object, frames).await?;
@@ -239,10 +259,15 @@ impl Run {
         match read {
             PackRead::Gone => return self.gone(&pack.namers, key, "it is not there").await,
             PackRead::Sound(depth, lies) => {
-                self.ledger.note(|found| {
-                    found.add_packs(owner, number, number, Proof::at(self.ledger.began, depth))
-                });
+                // What a manifest that could not be read says of it was not looked for.
+                if !pack.namers.iter().any(|namer| unread.contains(namer)) {
+                    self.ledger.note(|found| {
+                        found.add_packs(owner, number, number, Proof::at(self.ledger.began, depth))
+                    });
+                }
                 self.count(|outcome| outcome.read.sealed += u64::from(depth == Depth::Stored));
+                let lies =
+                    lies.into_iter().flat_map(|(named, offset)| namers.of(named).map(move |it| (it, offset)));
                 for (manifest, offset) in lies {
                     let Some(backup) = self.backup(manifest) else { continue };
                     let what = format!(
@@ -277,6 +302,7 @@ impl Run {
                     archive: self.archive.clone(),
                     catalog: Arc::clone(&self.catalog),
                     progress: Arc::clone(&self.progress),
+                    set_aside: Arc::clone(&self.set_aside),
                 };
                 // A task of its own: decoding takes the processor.
                 let reading = tokio::spawn(async move { reader.read(timeline, first, last).await });
@@ -293,6 +319,8 @@ impl Run {
                     all.undecoded += read.undecoded;
                     all.edges_closed += read.edges_closed;
                     all.gone += read.gone;
+                    let changed = read.changed.into_iter();
+                    outcome.changed.extend(changed.map(|(number, state)| ((timeline, number), state)));
                 });
                 Ok(())
             }
@@ -338,6 +366,10 @@ impl Run {
             Looked::Unsound(trouble, what) => {
                 self.found(Fault::of(&variant.key, Depth::Stored, trouble, what, Touches::Nothing));
             }
+            Looked::Gone if self.is_listed(&variant.key).await? => {
+                let what = "it is listed, and the store says that there is no such object";
+                self.found(Fault::of(&variant.key, Depth::Stored, Trouble::Missing, what, Touches::Nothing));
+            }
             Looked::Gone | Looked::NoKey => self.count(|outcome| outcome.read.gone += 1),
         }
         self.progress.add_bytes(variant.stored_size);
@@ -346,6 +378,12 @@ impl Run {
             outcome.read.bytes += variant.stored_size;
         });
         Ok(())
+    }
+
+    async fn is_listed(&self, key: &ObjectKey) -> Result<bool, ArchiveError> {
+        let Ok(prefix) = Prefix::new(key.as_str()) else { return Ok(false) };
+        let listed = self.archive.store().list(&prefix, None, None).await?;
+        Ok(listed.iter().any(|object| object.key == *key))
     }
 }
 

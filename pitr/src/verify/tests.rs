@@ -218,4 +218,27 @@ async fn a_child_goes_on_where_its_parent_was_left() {
         "the child's first segment begins within a record of its parent's"
     );
     assert_eq!(verified.ranges.iter().map(|range| range.timeline).collect::<Vec<_>>(), [tli(1), tli(2)]);
+
+    // Without the child's history nobody knows where it branches off.
+    let second = backup(2, 2, fork, Lsn(fork.0 + 8192), at_second(210));
+    let second = stored(&test.archive, second, &[]).await;
+    let verified = verify_with(&test.archive, Extent::Everything).await.unwrap();
+    assert_eq!(verified.backups.iter().filter(|(_, proof)| proof.is_some()).count(), 2);
+    let listed = test.archive.store().list(&walpoint_archive::Prefix::all(), None, None).await.unwrap();
+    for history in listed.iter().filter(|it| it.key.as_str().contains("00000002.history")) {
+        test.archive.store().delete(&history.key).await.unwrap();
+    }
+    for extent in [Extent::Listings, Extent::Everything] {
+        let verified = verify_with(&test.archive, extent).await.unwrap();
+        let [finding] = verified.findings.as_slice() else { panic!("{:#?}", verified.findings) };
+        assert_eq!((finding.trouble, finding.object.as_str()), (Trouble::Missing, "00000002.history"));
+        assert_eq!(finding.backups, std::slice::from_ref(&second.id));
+        let [cost] = finding.costs.as_slice() else { panic!("{finding:?}") };
+        let end = Lsn(new.end().0.next_multiple_of(MIB));
+        assert_eq!((cost.timeline, cost.to.as_ref().unwrap().lsn), (tli(2), end));
+        assert!(cost.from.as_ref().unwrap().lsn <= fork);
+        assert_eq!(verified.ranges.iter().map(|range| range.timeline).collect::<Vec<_>>(), [tli(1)]);
+        let proven = verified.backups.iter().filter(|(_, proof)| proof.is_some());
+        assert_eq!(proven.map(|(id, _)| id).collect::<Vec<_>>(), [&verified.ranges[0].backup]);
+    }
 }

@@ -25,6 +25,17 @@ pub(super) struct Unit {
     /// When all of it was last found sound, as deep as can be looked now; `None` when something never was, or was
     /// found damaged.
     pub sound_at: Option<Timestamp>,
+    /// Whether it is read again and again until somebody mends it, and since when it waits for that.
+    pub again: Option<Again>,
+}
+
+/// Why something is read in every round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Again {
+    /// It was found damaged, last at this time.
+    Damaged(Timestamp),
+    /// Nobody has decided which content is right, and nothing is remembered of it before.
+    Undecided,
 }
 
 /// What is read.
@@ -54,8 +65,9 @@ pub(super) fn all(
     for (place, backup) in catalog.backups.iter().enumerate() {
         let manifest = &backup.manifest;
         if !inventory.wrong.contains(&manifest.key) {
-            let sound_at = look.sound_at(&manifest.key, known.manifest(&backup.id));
-            units.push(Unit { work: Work::Manifest(place), bytes: manifest.size, sound_at });
+            let proof = known.manifest(&backup.id);
+            let (sound_at, again) = (look.sound_at(&manifest.key, proof), look.again(&manifest.key, proof));
+            units.push(Unit { work: Work::Manifest(place), bytes: manifest.size, sound_at, again });
         }
     }
     for (owner, packs) in &inventory.packs {
@@ -65,7 +77,7 @@ pub(super) fn all(
             let doubted = pack.namers.iter().any(|namer| is_doubtful.get(*namer).is_some_and(|it| *it));
             let proof = known.pack(owner, *number).filter(|_| !(doubted && is_pass));
             let sound_at = look.sound_at(&pack.object.key, proof);
-            (*number, pack.object.size, sound_at)
+            (*number, pack.object.size, (sound_at, look.again(&pack.object.key, proof)))
         });
         units.extend(of_packs(owner, packs));
     }
@@ -74,11 +86,12 @@ pub(super) fn all(
     }
     let partials = catalog.partials.values().flat_map(|state| &state.variants);
     for variant in partials.chain(&catalog.backup_histories).chain(&catalog.conflicts) {
-        let sound_at = look.sound_at(&variant.key, known.object(&variant.key));
+        let proof = known.object(&variant.key);
         units.push(Unit {
             work: Work::Aside(Box::new(variant.clone())),
             bytes: variant.stored_size,
-            sound_at,
+            sound_at: look.sound_at(&variant.key, proof),
+            again: look.again(&variant.key, proof),
         });
     }
     units
@@ -110,15 +123,27 @@ pub(super) fn not_cleared(
     doubtful.filter(|backup| !is_read(backup)).map(|backup| backup.id.clone()).collect()
 }
 
-/// Which units a run reads: those that were not found sound since `since`; with a budget the oldest first, as long
-/// as it lasts, and one at least.
+/// Which units a run reads: those that were not found sound since `since`; with a budget what was found damaged or is
+/// undecided first, on half of it, then the oldest, as long as it lasts. One of each at least: so neither waits for
+/// the other for ever.
 pub(super) fn chosen(mut units: Vec<Unit>, since: Option<Timestamp>, budget: Option<u64>) -> Vec<Unit> {
     if let Some(since) = since {
         units.retain(|unit| unit.sound_at.is_none_or(|sound_at| sound_at < since));
     }
     let Some(budget) = budget else { return units };
-    units.sort_by_key(|unit| unit.sound_at);
-    let (mut left, mut chosen) = (budget, Vec::new());
+    let (mut again, mut others): (Vec<Unit>, Vec<Unit>) =
+        units.into_iter().partition(|unit| unit.again.is_some());
+    again.sort_by_key(|unit| unit.again);
+    others.sort_by_key(|unit| unit.sound_at);
+    let mut chosen = as_many_as(again, budget / 2);
+    let spent = chosen.iter().map(|unit| unit.bytes).sum::<u64>();
+    chosen.extend(as_many_as(others, budget.saturating_sub(spent)));
+    chosen
+}
+
+/// The first ones as long as `left` lasts, one at least.
+fn as_many_as(units: Vec<Unit>, mut left: u64) -> Vec<Unit> {
+    let mut chosen = Vec::new();
     for unit in units {
         if unit.bytes > left && !chosen.is_empty() {
             break;
@@ -129,25 +154,26 @@ pub(super) fn chosen(mut units: Vec<Unit>, since: Option<Timestamp>, budget: Opt
     chosen
 }
 
-fn of_packs(
-    owner: &BackupId,
-    packs: impl Iterator<Item = (u32, u64, Option<Timestamp>)>,
-) -> impl Iterator<Item = Unit> {
-    let mut units: Vec<(Vec<u32>, u64, Option<Timestamp>)> = Vec::new();
-    for (number, size, sound_at) in packs {
+/// When something was last sound, and why it is read again.
+type Known = (Option<Timestamp>, Option<Again>);
+
+fn of_packs(owner: &BackupId, packs: impl Iterator<Item = (u32, u64, Known)>) -> impl Iterator<Item = Unit> {
+    let mut units: Vec<(Vec<u32>, u64, Known)> = Vec::new();
+    for (number, size, known) in packs {
         match units.last_mut() {
-            Some((numbers, bytes, all)) if *all == sound_at && numbers.len() < PACKS => {
+            Some((numbers, bytes, all)) if *all == known && numbers.len() < PACKS => {
                 numbers.push(number);
                 *bytes = bytes.saturating_add(size);
             }
-            _ => units.push((vec![number], size, sound_at)),
+            _ => units.push((vec![number], size, known)),
         }
     }
     let owner = owner.clone();
-    units.into_iter().map(move |(numbers, bytes, sound_at)| Unit {
+    units.into_iter().map(move |(numbers, bytes, (sound_at, again))| Unit {
         work: Work::Packs { owner: owner.clone(), numbers },
         bytes,
         sound_at,
+        again,
     })
 }
 
@@ -163,7 +189,7 @@ struct Run {
     first: u64,
     last: u64,
     bytes: u64,
-    sound_at: Option<Timestamp>,
+    known: Known,
     is_memorable: bool,
 }
 
@@ -176,6 +202,10 @@ impl Look<'_> {
         proof.of_depth(depth)
     }
 
+    fn again(&self, key: &ObjectKey, proof: Option<Proof>) -> Option<Again> {
+        self.known.damaged_at(key, proof).map(Again::Damaged)
+    }
+
     fn of_timeline(
         &self,
         timeline: TimelineId,
@@ -186,13 +216,16 @@ impl Look<'_> {
         let mut runs: Vec<Run> = Vec::new();
         for (number, state) in segments.iter().filter(|(_, state)| has_content(state)) {
             let is_memorable = matches!(state.usable(), Usable::One(_));
-            let sound_at = match is_memorable {
+            let proof = proofs.get(number).copied();
+            let known = match is_memorable {
                 true => {
-                    let proof = proofs.get(number).copied();
                     let times = state.variants.iter().map(|variant| self.sound_at(&variant.key, proof));
-                    times.min().flatten()
+                    let again = state.variants.iter().filter_map(|variant| self.again(&variant.key, proof));
+                    (times.min().flatten(), again.min())
                 }
-                false => None,
+                // Also what has a tail only, which grows.
+                false if state.variants.is_empty() => (None, None),
+                false => (None, Some(Again::Undecided)),
             };
             let bytes = state.variants.iter().chain(&state.tail).map(|it| it.stored_size).sum();
             let per_log = size.segments_per_log();
@@ -201,7 +234,7 @@ impl Look<'_> {
                     if run.last + 1 == *number
                         && run.last / per_log == number / per_log
                         && number - run.first < SEGMENTS
-                        && run.sound_at == sound_at
+                        && run.known == known
                         && run.is_memorable
                         && is_memorable =>
                 {
@@ -209,14 +242,14 @@ impl Look<'_> {
                     run.bytes += bytes;
                 }
                 _ => {
-                    runs.push(Run { first: *number, last: *number, bytes, sound_at, is_memorable });
+                    runs.push(Run { first: *number, last: *number, bytes, known, is_memorable });
                 }
             }
         }
         let unit = |run: Run| {
-            let is_memorable = run.is_memorable;
+            let (is_memorable, (sound_at, again)) = (run.is_memorable, run.known);
             let work = Work::Wal { timeline, first: run.first, last: run.last, is_memorable };
-            Unit { work, bytes: run.bytes, sound_at: run.sound_at }
+            Unit { work, bytes: run.bytes, sound_at, again }
         };
         runs.into_iter().map(unit).collect()
     }
@@ -330,6 +363,7 @@ mod tests {
             work: Work::Manifest(0),
             bytes,
             sound_at: sound_at.map(at_second),
+            again: None,
         };
         let all = vec![unit(10, Some(5)), unit(20, None), unit(30, Some(3)), unit(40, Some(9))];
         let bytes = |units: Vec<Unit>| units.iter().map(|unit| unit.bytes).collect::<Vec<_>>();
@@ -338,6 +372,24 @@ mod tests {
         assert_eq!(bytes(chosen(all.clone(), None, Some(55))), [20, 30]);
         assert_eq!(bytes(chosen(all.clone(), None, Some(1))), [20]);
         assert_eq!(bytes(chosen(all, None, Some(100))), [20, 30, 10, 40]);
+    }
+
+    #[test]
+    fn what_has_to_be_read_again_takes_half_of_a_budget_and_no_more() {
+        let unit = |bytes, again| Unit { work: Work::Manifest(0), bytes, sound_at: None, again };
+        let damaged = |second| Some(Again::Damaged(at_second(second)));
+        let all = vec![
+            unit(10, None),
+            unit(20, None),
+            unit(30, Some(Again::Undecided)),
+            unit(31, damaged(8)),
+            unit(32, damaged(7)),
+        ];
+        let bytes =
+            |budget| chosen(all.clone(), None, Some(budget)).iter().map(|it| it.bytes).collect::<Vec<_>>();
+        assert_eq!(bytes(1000), [32, 31, 30, 10, 20]);
+        assert_eq!(bytes(80), [32, 10, 20]);
+        assert_eq!(bytes(1), [32, 10], "neither waits for the other for ever");
     }
 
     proptest! {

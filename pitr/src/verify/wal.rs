@@ -1,7 +1,7 @@
 //! Reads segments back: their content, the records in it, that these are what the metadata say, and that each segment
 //! continues the one before it. What push could not see, having only the file, is seen here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use walpoint_wal::{
 
 use super::finding::{Fault, Touches, Trouble};
 use super::looked::{Looked, looked};
+use super::unread::SetAside;
 use crate::path::TimelinePath;
 use crate::progress::Progress;
 
@@ -34,9 +35,11 @@ pub(super) struct WalRead {
     pub undecoded: u64,
     /// They were not there any more.
     pub gone: u64,
+    /// What is there now of the segments of which something went away.
+    pub changed: BTreeMap<u64, SegmentState>,
     /// Whether all of them were looked into, and not only at their stored bytes.
     pub is_deep: bool,
-    /// The segments with which something is wrong.
+    /// The segments with which something is wrong, or that could not be read.
     pub wrong: BTreeSet<u64>,
 }
 
@@ -54,6 +57,7 @@ pub(super) struct WalReader {
     pub archive: Archive,
     pub catalog: Arc<Catalog>,
     pub progress: Arc<Progress>,
+    pub set_aside: Arc<SetAside>,
 }
 
 impl WalReader {
@@ -69,22 +73,66 @@ impl WalReader {
             let Some(state) = self.state(timeline, number) else { continue };
             let Some(name) = SegmentName::from_number(timeline, number, self.size()) else { continue };
             let before_it = (read.faults.len(), read.gone);
-            let before = match carry.take() {
-                Some(carry) => carry,
-                None => self.carry_into(timeline, number).await?,
-            };
-            carry = Some(match state.available() {
-                Usable::One(variant) => self.read_one(name, variant, before, &mut read).await?,
-                _ => Carry::Unknown,
-            });
-            for variant in others(state) {
-                self.read_aside(name, variant, &mut read).await?;
+            match self.read_segment(name, state, carry.take(), &mut read).await {
+                Ok(left) => {
+                    self.set_aside.answered();
+                    carry = Some(left);
+                }
+                Err(error) => {
+                    self.set_aside.take(&self.archive, error).await?;
+                    read.wrong.insert(number);
+                }
             }
             if (read.faults.len(), read.gone) != before_it {
                 read.wrong.insert(number);
             }
         }
         Ok(read)
+    }
+
+    /// All contents of one segment; returns what it leaves for the next.
+    async fn read_segment(
+        &self,
+        name: SegmentName,
+        state: &SegmentState,
+        before: Option<Carry>,
+        read: &mut WalRead,
+    ) -> Result<Carry, ArchiveError> {
+        let number = name.number(self.size()).unwrap_or_default();
+        let before = match before {
+            Some(carry) => carry,
+            None => self.carry_into(name.timeline, number).await?,
+        };
+        let left = match state.available() {
+            Usable::One(variant) => self.read_one(name, variant, before, read).await?,
+            _ => Carry::Unknown,
+        };
+        for variant in others(state) {
+            self.read_aside(name, variant, read).await?;
+        }
+        Ok(left)
+    }
+
+    /// An object that was listed, and of which the store says that it is not there: when it is listed all the same,
+    /// it is lost; when it is not, somebody took it away, and what is there now counts.
+    async fn gone(
+        &self,
+        name: SegmentName,
+        variant: &Variant,
+        touches: Touches,
+        read: &mut WalRead,
+    ) -> Result<(), ArchiveError> {
+        let now = self.archive.segment_state(&name).await?;
+        if now.variants.iter().chain(&now.tail).any(|it| it.key == variant.key) {
+            let what = "it is listed, and the store says that there is no such object";
+            read.faults.push(Fault::of(&variant.key, Depth::Stored, Trouble::Missing, what, touches));
+            return Ok(());
+        }
+        read.gone += 1;
+        if let Ok(number) = name.number(self.size()) {
+            read.changed.insert(number, now);
+        }
+        Ok(())
     }
 
     fn state(&self, timeline: TimelineId, number: u64) -> Option<&SegmentState> {
@@ -111,11 +159,11 @@ impl WalReader {
                 return Ok(Carry::Unknown);
             }
             Looked::Gone => {
-                read.gone += 1;
+                self.gone(name, variant, touches, read).await?;
                 return Ok(Carry::Unknown);
             }
             Looked::NoKey => {
-                self.read_sealed(variant, touches, read).await?;
+                self.read_sealed(name, variant, touches, read).await?;
                 return Ok(Carry::Unknown);
             }
         };
@@ -210,14 +258,15 @@ impl WalReader {
                 read.faults.push(Fault::of(&variant.key, Depth::Stored, trouble, what, touches));
                 self.count(variant, read);
             }
-            Looked::Gone => read.gone += 1,
-            Looked::NoKey => self.read_sealed(variant, touches, read).await?,
+            Looked::Gone => self.gone(name, variant, touches, read).await?,
+            Looked::NoKey => self.read_sealed(name, variant, touches, read).await?,
         }
         Ok(())
     }
 
     async fn read_sealed(
         &self,
+        name: SegmentName,
         variant: &Variant,
         touches: Touches,
         read: &mut WalRead,
@@ -238,7 +287,7 @@ impl WalReader {
                 Looked::Unsound(trouble, what) => {
                     read.faults.push(Fault::of(key, Depth::Stored, trouble, what, touches.clone()));
                 }
-                Looked::Gone => read.gone += 1,
+                Looked::Gone => self.gone(name, variant, touches.clone(), read).await?,
             }
         }
         self.count(variant, read);

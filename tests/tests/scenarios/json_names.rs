@@ -153,7 +153,7 @@ fn listings(walpoint: &Walpoint) -> Result<()> {
     Ok(())
 }
 
-const VERIFY: [(&str, Kind); 16] = [
+const VERIFY: [(&str, Kind); 18] = [
     ("cluster", Text),
     ("sound", Flag),
     ("quick", Flag),
@@ -167,6 +167,8 @@ const VERIFY: [(&str, Kind); 16] = [
     ("read/objects", Number),
     ("read/bytes", Number),
     ("left/bytes", Number),
+    ("unread", List),
+    ("incomplete", List),
     ("unreferenced", List),
     ("refused", List),
     ("unknown", List),

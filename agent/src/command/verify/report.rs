@@ -38,13 +38,15 @@ impl<'a> Report<'a> {
         let refused = verified.refused.iter().map(|variant| variant.key.as_str());
         json!({
             "cluster": self.cluster,
-            "sound": verified.findings.is_empty(),
+            "sound": verified.is_sound(),
             "quick": self.extent == Extent::Listings,
             "findings": verified.findings,
             "ranges": verified.ranges,
             "backups": backups.collect::<Vec<_>>(),
             "read": verified.read,
             "left": verified.left,
+            "unread": verified.unread,
+            "incomplete": verified.incomplete,
             "unreferenced": verified.unreferenced,
             "unfinished": verified.unfinished,
             "refused": refused.collect::<Vec<_>>(),
@@ -58,6 +60,8 @@ impl<'a> Report<'a> {
         for finding in &self.verified.findings {
             text += &finding_text(finding);
         }
+        let unread = self.verified.unread.iter().map(|it| format!("{}: {}", it.object, it.why));
+        text += &listed("could not be read", &unread.collect::<Vec<_>>());
         text += &self.reachable();
         text += &self.beside();
         text += &self.summing_up();
@@ -117,6 +121,9 @@ impl<'a> Report<'a> {
                 read.undecoded
             );
         }
+        if read.gone > 0 {
+            text += &format!("{} objects were taken away while this was at work\n", read.gone);
+        }
         if left.bytes > 0 {
             let never = match left.never_bytes {
                 0 => String::new(),
@@ -136,8 +143,12 @@ impl<'a> Report<'a> {
             Some(None) => text += "not every backup was verified as a whole: see walpoint list\n",
             None => {}
         }
+        for why in &verified.incomplete {
+            text += &format!("not all was done: {why}\n");
+        }
         match verified.findings.len() {
-            0 => text + "sound\n",
+            0 if verified.is_sound() => text + "sound\n",
+            0 => text + "nothing wrong was found, and not all was read: start it again\n",
             1 => text + "not sound: 1 finding\n",
             found => text + &format!("not sound: {found} findings\n"),
         }

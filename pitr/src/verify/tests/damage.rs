@@ -142,7 +142,25 @@ async fn a_manifest_that_names_what_its_packs_do_not_have_is_damaged() {
     let stage = Stage::new().await;
     let lying = backup(3, 1, stage.second.redo, stage.second.stop.lsn, at_second(560));
     let lying = stored(stage.archive(), lying, &[]).await;
-    // Sound in itself: only who reads the pack sees that no such piece is there.
+    let changed = self::lying(&stage, lying.clone()).await;
+    let verified = stage.verify(Extent::Everything).await;
+    let (finding, costs) = the_one(&verified);
+    assert_eq!((finding.object.as_str(), costs), (changed.manifest.key.as_str(), Vec::new()));
+    assert!(finding.what.contains("has none such there"), "{finding:?}");
+    assert_eq!(finding.backups, std::slice::from_ref(&lying.id));
+    // Read for itself it is sound: that does not clear it, and its packs do not make it true.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let round = stage.verify(Extent::Oldest(1)).await;
+    let known = |verified: &Verified| verified.backups.iter().map(|(_, it)| it.is_some()).collect::<Vec<_>>();
+    assert_eq!((known(&round), round.findings.len()), (vec![true, true, false], 1));
+    // The manifest that it had is named by nobody now.
+    assert_eq!(verified.unreferenced.len(), 1);
+    assert_eq!(verified.unreferenced[0].key, lying.manifest.key);
+}
+
+/// The same backup with a manifest that is sound in itself: only who reads the pack sees that one of its pieces is not
+/// there.
+async fn lying(stage: &Stage, lying: BackupSummary) -> BackupSummary {
     let mut text = Vec::new();
     stage.archive().fetch_manifest(&lying, &mut text).await.unwrap();
     let mut old = walpoint_archive::ManifestReader::new(text.as_slice()).unwrap();
@@ -161,19 +179,22 @@ async fn a_manifest_that_names_what_its_packs_do_not_have_is_damaged() {
     let summary = stage.file(&stage.archive().layout().summary(&lying.id));
     remove(&summary);
     stage.archive().put_summary(&changed).await.unwrap();
+    changed
+}
+
+/// Incrementals copy what their parent's manifest says: a lie in it is everybody's who tells it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lie_that_was_inherited_costs_every_backup_that_tells_it() {
+    let stage = Stage::new().await;
+    let first = backup(3, 1, stage.second.redo, stage.second.stop.lsn, at_second(560));
+    let first = lying(&stage, stored(stage.archive(), first, &[]).await).await;
+    let second = backup(4, 1, stage.second.redo, stage.second.stop.lsn, at_second(570));
+    let second = stored(stage.archive(), second, &[&first]).await;
     let verified = stage.verify(Extent::Everything).await;
-    let (finding, costs) = the_one(&verified);
-    assert_eq!((finding.object.as_str(), costs), (changed.manifest.key.as_str(), Vec::new()));
-    assert!(finding.what.contains("has none such there"), "{finding:?}");
-    assert_eq!(finding.backups, std::slice::from_ref(&lying.id));
-    // Read for itself it is sound: that does not clear it, and its packs do not make it true.
-    tokio::time::sleep(Duration::from_millis(20)).await;
-    let round = stage.verify(Extent::Oldest(1)).await;
-    let known = |verified: &Verified| verified.backups.iter().map(|(_, it)| it.is_some()).collect::<Vec<_>>();
-    assert_eq!((known(&round), round.findings.len()), (vec![true, true, false], 1));
-    // The manifest that it had is named by nobody now.
-    assert_eq!(verified.unreferenced.len(), 1);
-    assert_eq!(verified.unreferenced[0].key, lying.manifest.key);
+    let named: Vec<_> = verified.findings.iter().flat_map(|it| it.backups.clone()).collect();
+    assert_eq!(named, [first.id.clone(), second.id.clone()], "{:#?}", verified.findings);
+    let proven = verified.backups.iter().filter(|(_, proof)| proof.is_some()).map(|(id, _)| id.clone());
+    assert_eq!(proven.collect::<Vec<_>>(), [stage.first.id.clone(), stage.second.id.clone()]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -292,9 +313,109 @@ async fn what_was_mended_counts_again_when_it_was_read_again() {
         |verified: &Verified| verified.backups.iter().map(|(_, proof)| proof.is_some()).collect::<Vec<_>>();
     assert_eq!(known(&stage.verify(Extent::Everything).await), [false, true]);
     std::fs::write(&file, good).unwrap();
-    assert_eq!(known(&stage.verify(Extent::Listings).await), [false, true]);
+    // Until somebody looks, it is as it was found.
+    let quick = stage.verify(Extent::Listings).await;
+    assert_eq!(known(&quick), [false, true]);
+    let (finding, costs) = the_one(&quick);
+    assert_eq!(
+        (finding.object.as_str(), finding.trouble),
+        (stage.first.packs[0].key.as_str(), Trouble::Damaged)
+    );
+    assert!(finding.what.contains("not found sound since") && !costs.is_empty(), "{finding:?}");
     tokio::time::sleep(Duration::from_millis(20)).await;
-    // What was found damaged is read before all that was not.
+    // What was found damaged is read in every round, and something else as well.
     let verified = stage.verify(Extent::Oldest(1)).await;
-    assert_eq!((known(&verified), verified.read.objects), (vec![true, true], 1));
+    assert_eq!((known(&verified), &verified.findings), (vec![true, true], &Vec::new()));
+    assert_eq!(stage.verify(Extent::Listings).await.findings, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_wal_is_damaged_also_for_who_does_not_read_it_again() {
+    let stage = Stage::new().await;
+    let file = stage.segment_file(5).await;
+    flip_bit(&file, 5000);
+    let read = stage.verify(Extent::Everything).await;
+    for extent in [Extent::Listings, Extent::Oldest(1)] {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let again = stage.verify(extent).await;
+        assert_eq!(the_one(&again).1, the_one(&read).1, "{extent:?}");
+        assert_eq!(again.ranges, read.ranges, "{extent:?}");
+    }
+    // What is not there any more is missing, and no more than that.
+    remove(&file);
+    let gone = stage.verify(Extent::Listings).await;
+    assert_eq!(the_one(&gone).0.trouble, Trouble::Missing);
+}
+
+/// The clock was ahead when the object was found sound: that it is damaged now is the later word all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_counts_against_a_clock_that_was_ahead() {
+    let stage = Stage::new().await;
+    stage.verify(Extent::Everything).await;
+    // As a store would have it whose clock was an hour ahead.
+    let [record] = stage.archive().verification_records().await.unwrap().try_into().unwrap();
+    let ahead = Timestamp(record.stored_at.unwrap().0 + 3_600_000_000);
+    let at = |time: Timestamp| serde_json::to_string(&time).unwrap();
+    let text = String::from_utf8(record.record.to_json().unwrap()).unwrap();
+    let began = at(record.record.pass.unwrap());
+    let file = stage.file(&stage.archive().layout().verification(record.id));
+    let told: walpoint_archive::verification::VerificationRecord =
+        serde_json::from_str(&text.replace(&began, &at(ahead))).unwrap();
+    stage.archive().put_verification(record.id, &told).await.unwrap();
+    let later = std::time::SystemTime::now() + Duration::from_secs(3700);
+    for file in [file.clone(), meta(&file)] {
+        std::fs::File::options().write(true).open(file).unwrap().set_modified(later).unwrap();
+    }
+    let known = stage.archive().verification().await.unwrap();
+    assert_eq!(known.of_backup(stage.archive().layout(), &stage.first).unwrap().stored_at, ahead);
+    flip_bit(&stage.file(&stage.first.packs[0].key), 3000);
+    let verified = stage.verify(Extent::EverythingAnew).await;
+    assert_eq!(verified.backups[0], (stage.first.id.clone(), None), "{:#?}", verified.findings);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let quick = stage.verify(Extent::Listings).await;
+    assert_eq!((quick.findings.len(), &quick.backups[0].1), (1, &None));
+}
+
+/// A key that is listed and an object that is not there: of every object that a recovery needs.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_listed_and_not_there_is_missing() {
+    let stage = Stage::new().await;
+    let catalog = stage.test.catalog().await;
+    let segments = catalog.wal.values().flat_map(BTreeMap::values).flat_map(|state| &state.variants);
+    let mut left: std::collections::BTreeSet<String> =
+        segments.map(|variant| variant.key.to_string()).collect();
+    for index in 0.. {
+        let stage = Stage::new().await;
+        let faulty = Faulty::new(Arc::clone(stage.archive().store()));
+        faulty.fail(Verb::Get, index, Fault::Before(StoreErrorKind::NotFound));
+        let torn = Archive::new(Arc::new(faulty.clone()), SYSTEM, stage.archive().sealer().clone());
+        let verified = verify_with(&torn, Extent::Everything).await;
+        if faulty.calls(Verb::Get) <= index {
+            break;
+        }
+        // The small objects that a listing is made of have to be there.
+        let Ok(verified) = verified else { continue };
+        let missing = verified.findings.iter().filter(|it| it.trouble == Trouble::Missing);
+        missing.for_each(|finding| {
+            left.remove(&finding.object);
+        });
+    }
+    assert!(left.is_empty(), "nobody misses {left:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_that_goes_away_while_verify_reads_is_missing_where_it_is_needed() {
+    let stage = Stage::new().await;
+    let mut seen = Seen::look(stage.archive()).await.unwrap();
+    stage.test.delete(segment(1, 6)).await;
+    let reading =
+        seen.read(stage.archive(), &request(Extent::Everything), &Arc::new(Progress::new())).await.unwrap();
+    assert_eq!(reading.read.gone, 1);
+    let judged = judge::judge(&seen.catalog, &seen.faults);
+    let [finding] = judged.findings.as_slice() else { panic!("{:#?}", judged.findings) };
+    assert_eq!(
+        (finding.trouble, finding.object.as_str()),
+        (Trouble::Missing, segment(1, 6).to_string().as_str())
+    );
+    assert_eq!(judged.ranges.len(), 2, "{:?}", judged.ranges);
 }

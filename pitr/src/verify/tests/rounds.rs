@@ -35,6 +35,16 @@ async fn rounds_with_a_budget_read_everything_the_oldest_first() {
     assert!(next.left.oldest.unwrap() > first.stored_at || next.backups.iter().all(|(_, it)| it.is_some()));
 }
 
+/// A store that fails from some request on.
+fn failing(stage: &Stage, verb: Verb, from: u32) -> (Faulty, Archive) {
+    let faulty = Faulty::new(Arc::clone(stage.archive().store()));
+    for index in from..from + 200 {
+        faulty.fail(verb, index, Fault::Before(StoreErrorKind::Transient));
+    }
+    let archive = Archive::new(Arc::new(faulty.clone()), SYSTEM, stage.archive().sealer().clone());
+    (faulty, archive)
+}
+
 /// The store goes away at each request in turn: that is never taken for damage, and what was read by then is not
 /// read again.
 #[tokio::test(flavor = "multi_thread")]
@@ -42,16 +52,20 @@ async fn a_store_that_goes_away_is_no_damage_and_what_was_read_is_kept() {
     let all = everything(&Stage::new().await).await;
     for index in (0..60).step_by(3) {
         let stage = Stage::new().await;
-        let faulty = Faulty::new(Arc::clone(stage.archive().store()));
-        faulty.fail(Verb::Get, index, Fault::Before(StoreErrorKind::Transient));
-        let away = Archive::new(Arc::new(faulty.clone()), SYSTEM, stage.archive().sealer().clone());
+        let (faulty, away) = failing(&stage, Verb::Get, index);
         let result = verify_with(&away, Extent::Everything).await;
         if faulty.calls(Verb::Get) <= index {
-            assert_eq!(result.unwrap().findings, []);
+            assert!(result.unwrap().is_sound());
             assert!(index > 20, "only {index} requests");
             return;
         }
-        assert!(matches!(result, Err(ArchiveError::Store(_))), "{index}: {result:?}");
+        match result {
+            Ok(verified) => {
+                assert_eq!(verified.findings, [], "{index}");
+                assert!(!verified.is_sound(), "{index}: {verified:?}");
+            }
+            Err(error) => assert!(matches!(error, ArchiveError::Store(_)), "{index}: {error:?}"),
+        }
         let known = stage.archive().verification().await.unwrap();
         assert_eq!(known.found_damaged().count(), 0, "{index}");
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -59,10 +73,59 @@ async fn a_store_that_goes_away_is_no_damage_and_what_was_read_is_kept() {
         assert_eq!(rest.findings, [], "{index}");
         assert_eq!(rest.read.bytes + rest.left.bytes, all.bytes, "{index}");
         assert!(rest.backups.iter().all(|(_, proof)| proof.is_some()), "{index}");
-        if index > 40 {
-            assert!(rest.left.bytes > 0, "{index}: everything was read again");
+    }
+}
+
+/// One bad sector: everything else is read, and the object is named. That is no proof of anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_object_that_cannot_be_read_is_named_and_the_others_are_read() {
+    for kind in [StoreErrorKind::Transient, StoreErrorKind::Denied, StoreErrorKind::Other] {
+        let mut named = std::collections::BTreeSet::new();
+        for index in 0.. {
+            let stage = Stage::new().await;
+            let faulty = Faulty::new(Arc::clone(stage.archive().store()));
+            faulty.fail(Verb::Get, index, Fault::Before(kind));
+            let torn = Archive::new(Arc::new(faulty.clone()), SYSTEM, stage.archive().sealer().clone());
+            let verified = verify_with(&torn, Extent::Everything).await;
+            if faulty.calls(Verb::Get) <= index {
+                break;
+            }
+            // The small objects that a listing is made of have to be there.
+            let Ok(verified) = verified else { continue };
+            if !verified.incomplete.is_empty() {
+                continue;
+            }
+            assert_eq!(
+                (&verified.findings, verified.unread.len()),
+                (&Vec::new(), 1),
+                "{index}: {verified:?}"
+            );
+            assert!(!verified.is_sound());
+            named.extend(verified.unread.into_iter().map(|it| it.object));
+        }
+        for part in ["/wal/", "pack-", "manifest"] {
+            assert!(named.iter().any(|key| key.contains(part)), "{kind:?}: no {part} in {named:?}");
         }
     }
+}
+
+/// What was found is said, also when there is nobody to note it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_found_is_said_when_it_cannot_be_noted() {
+    let stage = Stage::new().await;
+    let file = stage.segment_file(5).await;
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[5000] ^= 4;
+    std::fs::write(&file, bytes).unwrap();
+    // The note that begins the run is the first put.
+    let (_, full) = failing(&stage, Verb::Put, 1);
+    let verified = verify_with(&full, Extent::Everything).await.unwrap();
+    assert_eq!((verified.findings.len(), verified.incomplete.len()), (1, 1), "{verified:?}");
+    // An older note that cannot be taken away says nothing that is not known.
+    stage.verify(Extent::Everything).await;
+    let (_, kept) = failing(&stage, Verb::Delete, 0);
+    let verified = verify_with(&kept, Extent::EverythingAnew).await.unwrap();
+    assert_eq!((verified.findings.len(), verified.incomplete.len()), (1, 0), "{verified:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
