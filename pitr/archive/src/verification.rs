@@ -221,8 +221,8 @@ impl Verification {
     /// The objects that were found damaged and not sound since, with when that was.
     pub fn still_damaged(&self, layout: &Layout) -> impl Iterator<Item = (&ObjectKey, Timestamp)> {
         let layout = *layout;
-        let is_damaged = move |key: &ObjectKey| self.is_damaged(key, self.of_key(&layout, key));
-        self.damaged.iter().filter(move |(key, _)| is_damaged(key)).map(|(key, (at, _))| (key, *at))
+        let damaged = self.damaged.iter().map(|(key, (at, _))| (key, *at));
+        damaged.filter(move |(key, _)| self.is_damaged(key, self.of_key(&layout, key)))
     }
 
     /// When an object was found damaged, and was not found sound since. `sound` is when it was.

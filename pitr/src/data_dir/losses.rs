@@ -70,9 +70,9 @@ fn waiting(directory: &Path) -> Vec<String> {
 }
 
 fn has_segments(directory: &Path) -> bool {
-    let entries = std::fs::read_dir(directory.join("pg_wal")).into_iter().flatten().flatten();
+    let mut entries = std::fs::read_dir(directory.join("pg_wal")).into_iter().flatten().flatten();
     let is_segment = |name: &str| name.len() == 24 && name.bytes().all(|it| it.is_ascii_hexdigit());
-    entries.into_iter().any(|entry| entry.file_name().to_str().is_some_and(is_segment))
+    entries.any(|entry| entry.file_name().to_str().is_some_and(is_segment))
 }
 
 /// What cannot be read says nothing good.

@@ -97,7 +97,7 @@ impl NamerSets {
             next = before;
             Some(manifest)
         });
-        all.filter(|manifest| !self.unsound.contains(manifest))
+        all.filter(move |manifest| !self.unsound.contains(manifest))
     }
 }
 

@@ -353,7 +353,7 @@ async fn damage_counts_against_a_clock_that_was_ahead() {
     let stage = Stage::new().await;
     stage.verify(Extent::Everything).await;
     // As a store would have it whose clock was an hour ahead.
-    let [record] = stage.archive().verification_records().await.unwrap().try_into().unwrap();
+    let record = stage.archive().verification_records().await.unwrap().remove(0);
     let ahead = Timestamp(record.stored_at.unwrap().0 + 3_600_000_000);
     let at = |time: Timestamp| serde_json::to_string(&time).unwrap();
     let text = String::from_utf8(record.record.to_json().unwrap()).unwrap();
