@@ -15,6 +15,7 @@ mod resolve;
 mod restore;
 mod take_over;
 mod target;
+mod verify;
 
 pub use agent::{AgentArgs, StatusArgs};
 pub use argv::{Called, is_only_help};
@@ -28,6 +29,7 @@ pub use resolve::ResolveArgs;
 pub use restore::{RestoreArgs, TargetAction};
 pub use take_over::TakeOverArgs;
 pub use target::TargetArgs;
+pub use verify::VerifyArgs;
 
 /// Keeps a PostgreSQL cluster recoverable to any moment.
 #[derive(Debug, Parser)]
@@ -110,6 +112,8 @@ pub enum Command {
     Restore(RestoreArgs),
     /// Make a restored cluster archive its WAL again
     TakeOver(TakeOverArgs),
+    /// Read back what the archive holds, and say what of it is sound
+    Verify(VerifyArgs),
     /// Say whether the cluster is protected, as a monitoring plugin
     Check(CheckArgs),
     /// Stay beside PostgreSQL: ship WAL ahead of archive_command, and answer it
@@ -136,6 +140,7 @@ mod tests {
         &["plan"],
         &["restore"],
         &["take-over"],
+        &["verify"],
         &["check"],
         &["agent"],
         &["status"],

@@ -9,4 +9,5 @@ pub mod resolve;
 pub mod restore;
 pub mod status;
 pub mod take_over;
+pub mod verify;
 pub mod window;

@@ -40,6 +40,7 @@ async fn carry_out(settings: &Settings, cli: &Cli, started: Instant) -> Result<E
         Command::TakeOver(args) => command::take_over::run(settings, args, json).await,
         Command::Agent(_) => daemon::run(settings, cli.global.config.clone()).await,
         Command::Status(args) => command::status::run(settings, args, json).await,
+        Command::Verify(args) => command::verify::run(settings, args, json).await,
         Command::Check(args) => command::check::run(settings, args, json).await,
     }
 }

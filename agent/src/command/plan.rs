@@ -8,6 +8,7 @@ use crate::exit::{Ending, Failure, Status};
 use crate::output;
 use walpoint_archive::ArchiveError;
 use walpoint_archive::catalog::CatalogScope;
+use walpoint_archive::verification::ReadSpeed;
 use walpoint_pitr::plan::{PlanError, PlanOutcome, RecoveryPlan, SegmentOutcome, plan, plan_to_segment};
 use walpoint_pitr::restore::{Destination, Ground, RestoreError, look_into, survey};
 use walpoint_pitr::target::TargetRequest;
@@ -19,7 +20,7 @@ pub async fn run(settings: &Settings, args: &PlanArgs, as_json: bool) -> Result<
     // Wrong usage is said before anybody waits for the archive.
     let request = args.target.request()?;
     let destination = match &args.data_directory {
-        Some(directory) => Some(destination::of(directory, &args.tablespaces, false)?),
+        Some(directory) => Some(destination::of(settings, directory, args.delta, &args.tablespaces, false)?),
         None => None,
     };
     let chosen = cluster_choice::open(settings, args.target.cluster).await?;
@@ -67,8 +68,20 @@ async fn planned(chosen: &Chosen, request: &TargetRequest) -> Result<PlanOutcome
     };
     if let PlanOutcome::Reachable(plan) = &mut outcome {
         plan.notes.extend(report::subscriptions(&plan.backup));
+        plan.measured = measured(chosen).await;
     }
     Ok(outcome)
+}
+
+/// How fast the archive was read when that was last measured. The estimate is poorer without it, and the plan as good.
+async fn measured(chosen: &Chosen) -> Option<ReadSpeed> {
+    match chosen.archive.verification().await {
+        Ok(verification) => verification.speed(),
+        Err(error) => {
+            tracing::debug!("how fast the archive was read before is not known: {error}");
+            None
+        }
+    }
 }
 
 async fn listed_and_planned(chosen: &Chosen, request: &TargetRequest) -> Result<PlanOutcome, PlanError> {
@@ -89,6 +102,7 @@ async fn to_segment(
     if let SegmentOutcome::Reachable(plan) = &mut outcome {
         let plan = plan.bounds_mut();
         plan.notes.extend(report::subscriptions(&plan.backup));
+        plan.measured = measured(chosen).await;
         neutralised = look(chosen, plan, destination).await?;
     }
     report_to_segment(&outcome, neutralised, as_json)

@@ -20,6 +20,7 @@ use crate::store::{Metadata, ObjectStore};
 
 mod ahead;
 mod backup;
+mod check;
 mod cluster;
 mod history;
 mod idle;
@@ -33,12 +34,15 @@ mod send;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod verification;
 mod wal;
 
+pub use check::SegmentRead;
 pub use cluster::ClusterListing;
 pub use listing::BackupListing;
 pub use send::{PutSource, SEALED_IN_MEMORY};
 pub use tail::{PutChunk, TailRemoval};
+pub use verification::StoredRecord;
 pub use wal::{FileFacts, Neighbours, PutWal, PutWalOutcome};
 
 /// Requests that are under way at once where many are needed.

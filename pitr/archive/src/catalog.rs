@@ -29,6 +29,8 @@ pub struct Catalog {
     pub wal: BTreeMap<TimelineId, BTreeMap<u64, SegmentState>>,
     /// `.partial` segments.
     pub partials: BTreeMap<SegmentName, SegmentState>,
+    /// Backup history files, which no recovery reads.
+    pub backup_histories: Vec<Variant>,
     /// Until when nothing was written, by timeline.
     pub idle: BTreeMap<TimelineId, IdleProof>,
     /// Backups whose summary is there and sound, oldest first.
@@ -266,6 +268,7 @@ impl Catalog {
             history_conflicts: Vec::new(),
             wal: BTreeMap::new(),
             partials: BTreeMap::new(),
+            backup_histories: Vec::new(),
             idle: BTreeMap::new(),
             backups: Vec::new(),
             damaged: Vec::new(),
@@ -295,7 +298,11 @@ impl Catalog {
                 Some(state) => state.add(entry, object),
                 // A segment number that does not exist with this segment size.
                 None if matches!(name, WalFileName::Segment(_)) => self.unknown.push(object.key.to_string()),
-                None => {}
+                None => {
+                    if let Entry::Wal { name, content, encrypted } = entry {
+                        self.backup_histories.push(Variant::listed(name, content, encrypted, object));
+                    }
+                }
             },
             Entry::LiveTail { segment, .. } => match self.state_of(WalFileName::Segment(segment)) {
                 Some(state) => state.add(entry, object),

@@ -10,6 +10,7 @@ use crate::backup_id::BackupId;
 use crate::content::ContentId;
 use crate::object_key::{ObjectKey, Prefix};
 use crate::tail::ChunkName;
+use crate::verification::RecordId;
 
 mod path;
 
@@ -46,6 +47,8 @@ pub enum Entry {
     Summary { backup: BackupId },
     /// The proof that nothing was written on a timeline for a while.
     Idle(TimelineId),
+    /// What one run of `verify` found.
+    Verification(RecordId),
     /// A proof of restore: its name without `.json`.
     Drill(String),
 }
@@ -106,6 +109,16 @@ impl Layout {
     /// All of these.
     pub fn idle_prefix(&self) -> Prefix {
         self.prefix("idle/")
+    }
+
+    /// What one run of `verify` found.
+    pub fn verification(&self, id: RecordId) -> ObjectKey {
+        self.key(&path_of(&Entry::Verification(id)))
+    }
+
+    /// All of these.
+    pub fn verification_prefix(&self) -> Prefix {
+        self.prefix("verify/")
     }
 
     /// A pack of a backup; packs are numbered from 0.
@@ -184,6 +197,11 @@ impl Layout {
     /// All objects of one backup.
     pub fn backup_dir(&self, backup: &BackupId) -> Prefix {
         self.prefix(&format!("backup/{backup}/"))
+    }
+
+    /// Everything of this cluster.
+    pub fn everything(&self) -> Prefix {
+        self.prefix("")
     }
 
     /// All variants kept aside.

@@ -29,12 +29,13 @@ pub mod run_facts;
 pub mod store;
 pub mod summary;
 pub mod tail;
+pub mod verification;
 pub mod wal_facts;
 pub mod writer_id;
 
 pub use archive::{
     Archive, BackupListing, ClusterListing, FileFacts, Neighbours, PutChunk, PutSource, PutWal,
-    PutWalOutcome, SEALED_IN_MEMORY, TailRemoval,
+    PutWalOutcome, SEALED_IN_MEMORY, SegmentRead, StoredRecord, TailRemoval,
 };
 pub use backup_id::{BackupId, BackupKind};
 pub use catalog::{Catalog, CatalogScope, DamagedObject, SegmentState, Usable, Variant};
@@ -53,5 +54,6 @@ pub use relative_path::RelativePath;
 pub use run_facts::RunFacts;
 pub use summary::BackupSummary;
 pub use tail::{Chunk, ChunkName, Tail, TailFacts};
+pub use verification::{Proof, Verification, VerificationRecord};
 pub use wal_facts::{WalEnding, WalFacts};
 pub use writer_id::WriterId;

@@ -12,6 +12,10 @@ use crate::content::{ContentHash, ContentHasher};
 use crate::encrypt::{DecryptFailure, KeyRing};
 use crate::envelope::{OpenError, Sealed, Sealer};
 
+mod walk;
+
+pub use walk::{Frame, FrameWalk, WalkedPack};
+
 /// Most bytes of a file in one piece. Small enough to be held, fetched and
 /// verified by many workers at once; large enough that the line it takes in the
 /// manifest is 0.01 % of it.
@@ -59,11 +63,14 @@ impl PiecePlace {
         self.part.map_or(self.length, |part| part.frame_length)
     }
 
-    /// Whether both pieces are of one frame of a pack, so that it need be opened only once.
-    pub fn shares_frame_with(&self, other: &PiecePlace) -> bool {
-        let frame =
-            |place: &PiecePlace| (place.offset, place.stored_length, place.frame_length(), place.hash);
-        frame(self) == frame(other)
+    /// The frame that it is in, or a part of.
+    pub fn frame(&self) -> Frame {
+        Frame {
+            offset: self.offset,
+            stored_length: self.stored_length,
+            length: self.frame_length(),
+            hash: self.hash,
+        }
     }
 
     /// What of its frame's plain bytes, opened by [`open_frame`], the piece is.

@@ -245,7 +245,7 @@ impl BackupSummary {
     }
 }
 
-mod key_as_text {
+pub(crate) mod key_as_text {
     use serde::{Deserialize, Deserializer, Serializer};
 
     use crate::object_key::ObjectKey;

@@ -32,7 +32,7 @@ pub(super) fn hand_over(
 ) -> Result<(), RestoreError> {
     check_label(site, plan)?;
     check_control_file(site, plan)?;
-    link_tablespaces(site, tablespaces)?;
+    map_tablespaces(site, tablespaces)?;
     configuration.complete(site, Major::from_number(plan.backup.server.major))?;
     write_settings(site, configuration, plan, request)?;
     let writer = WriterId::random();
@@ -96,18 +96,13 @@ fn check_control_file(site: &Site, plan: &RecoveryPlan) -> Result<(), RestoreErr
     }
 }
 
-/// Links each tablespace, and writes the map from which PostgreSQL makes the links
-/// again at its start.
-fn link_tablespaces(site: &Site, tablespaces: &[Tablespace]) -> Result<(), RestoreError> {
+/// Writes the map from which PostgreSQL makes the tablespaces' links again at its start.
+fn map_tablespaces(site: &Site, tablespaces: &[Tablespace]) -> Result<(), RestoreError> {
     if tablespaces.is_empty() {
         return Ok(());
     }
-    let mut map = Vec::new();
-    for tablespace in tablespaces {
-        let link = Path::new("pg_tblspc").join(tablespace.oid.to_string());
-        site.data().link(&link, &tablespace.directory)?;
-        map.push((tablespace.oid, tablespace.directory.to_string_lossy().into_owned()));
-    }
+    let entry = |it: &Tablespace| (it.oid, it.directory.to_string_lossy().into_owned());
+    let map: Vec<(u32, String)> = tablespaces.iter().map(entry).collect();
     write(site, TABLESPACE_MAP, &tablespace_map::render(&map))
 }
 

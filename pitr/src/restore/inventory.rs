@@ -7,7 +7,7 @@
 //! piece of at most 1 MiB.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufReader, Read};
+use std::io::BufRead;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
@@ -68,6 +68,8 @@ pub(super) struct Inventory {
     pub(super) configuration: Vec<(PathBuf, PathBuf)>,
     /// Files of the backup that are not restored.
     pub(super) left_out: Vec<String>,
+    /// Files that are made and hold only zeros, by their number.
+    pub(super) zeroed: BTreeSet<usize>,
     pub(super) group: GroupAccess,
     /// Bytes of content.
     pub(super) bytes: u64,
@@ -75,12 +77,11 @@ pub(super) struct Inventory {
 
 /// Reads a manifest to its end.
 pub(super) fn read(
-    manifest: impl Read,
+    manifest: impl BufRead,
     summary: &BackupSummary,
     layout: &Layout,
 ) -> Result<Inventory, RestoreError> {
-    let mut manifest =
-        ManifestReader::new(BufReader::new(manifest)).map_err(|error| unreadable(summary, error))?;
+    let mut manifest = ManifestReader::new(manifest).map_err(|error| unreadable(summary, error))?;
     let header = manifest.header();
     if header.backup != summary.id || header.system_identifier != summary.system_identifier {
         let what = format!("it is of backup {} of cluster {}", header.backup, header.system_identifier);
@@ -132,6 +133,7 @@ impl<'a> Reading<'a> {
             tablespaces: Vec::new(),
             configuration: Vec::new(),
             left_out: Vec::new(),
+            zeroed: BTreeSet::new(),
             group: GroupAccess::Denied,
             bytes: 0,
         };
@@ -271,12 +273,12 @@ impl<'a> Reading<'a> {
 
 /// A file without which a restored cluster does not start, or starts from the wrong
 /// place without a word, and the sizes that it can have.
-struct Required {
-    name: &'static str,
-    sizes: RangeInclusive<u64>,
+pub(crate) struct Required {
+    pub(crate) name: &'static str,
+    pub(crate) sizes: RangeInclusive<u64>,
 }
 
-const REQUIRED: [Required; 3] = [
+pub(crate) const REQUIRED: [Required; 3] = [
     Required { name: "PG_VERSION", sizes: 1..=64 },
     Required { name: BACKUP_LABEL, sizes: 1..=LABEL_BYTES },
     Required { name: CONTROL_FILE, sizes: CONTROL_FILE_BYTES..=CONTROL_FILE_BYTES },

@@ -5,9 +5,10 @@
 //! the backup's summary has of it, every piece with the one in the manifest.
 //!
 //! A restore wants nearly every piece of nearly every pack, so it fetches packs whole:
-//! one request each, and the stored hash is checked along with the rest. Of an older backup's
-//! pack, most of which has been stored anew since, only the frames that are wanted are fetched.
-//! What wants a few small files alone fetches their pieces by range ([`read_files`]).
+//! one request each, and the stored hash is checked along with the rest. Of a pack of which
+//! less is wanted (an older backup's, or what differs from what is there), only the frames that are
+//! wanted are fetched, neighbours together ([`ranges`]); a few small files alone piece by piece
+//! ([`read_files`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
@@ -17,6 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use walpoint_archive::envelope::OpenError;
 use walpoint_archive::fault_point::panic_for_a_test;
 use walpoint_archive::pack::{PiecePlace, open_frame, open_pack, read_frame, read_piece};
 use walpoint_archive::summary::StoredObject;
@@ -27,6 +29,10 @@ use super::site::{NewFile, Site};
 use super::stopped;
 use super::to_disk::{self, ToDisk};
 use crate::progress::Progress;
+
+mod ranges;
+#[cfg(test)]
+mod tests;
 
 /// A pack and what of it goes where.
 #[derive(Debug, Clone)]
@@ -80,21 +86,32 @@ impl Remaining {
     }
 }
 
+/// Where pieces go.
+#[derive(Debug, Clone)]
+pub(super) struct Targets {
+    /// All files, at their length.
+    pub(super) files: Arc<Vec<NewFile>>,
+    /// Those, by their index, that were there before and kept their content.
+    pub(super) kept: Arc<BTreeSet<usize>>,
+    /// Where they are.
+    pub(super) site: Arc<Site>,
+}
+
 /// Fetches all packs and writes all their pieces. When it returns, with an error too,
 /// no more bytes are written; the disk may still be busy with some.
 pub(super) async fn write_all(
     archive: &Archive,
     packs: Vec<PackWork>,
-    files: Arc<Vec<NewFile>>,
-    site: Arc<Site>,
+    targets: Targets,
     workers: NonZeroUsize,
     progress: &Progress,
 ) -> Result<(), RestoreError> {
     let permits = Arc::new(Semaphore::new(workers.get()));
-    let remaining = Arc::new(Remaining::of(&packs, files.len()));
+    let remaining = Arc::new(Remaining::of(&packs, targets.files.len()));
     progress.add_files(remaining.empty_files());
     let (to_disk, written) = to_disk::channel();
-    let work = Work { files, remaining, site: Arc::clone(&site), to_disk };
+    let site = Arc::clone(&targets.site);
+    let work = Work { targets, remaining, to_disk };
     let writing = async {
         // Nothing comes after it: then the sending ends, too.
         let work = work;
@@ -116,9 +133,8 @@ pub(super) async fn write_all(
 /// What all packs are written with.
 #[derive(Debug, Clone)]
 struct Work {
-    files: Arc<Vec<NewFile>>,
+    targets: Targets,
     remaining: Arc<Remaining>,
-    site: Arc<Site>,
     to_disk: ToDisk,
 }
 
@@ -171,7 +187,10 @@ async fn restore_pack(
 ) -> Result<Written, RestoreError> {
     pack.pieces.sort_unstable_by_key(|piece| (piece.file, piece.place.offset, piece.offset));
     let permit = Arc::clone(permits).acquire_owned().await.map_err(|_| stopped())?;
-    let stored = fetch_wanted(archive, &pack).await?;
+    let stored = match ranges::less_than_all(&pack)? {
+        Some(ranges) => Stored::Ranges(fetch_ranges(archive, &pack.object, ranges).await?),
+        None => Stored::Whole(fetch(archive, &pack.object).await?),
+    };
     let (keys, work) = (Arc::clone(archive.keys()), work.clone());
     let write = move || {
         let _permit: OwnedSemaphorePermit = permit;
@@ -181,64 +200,47 @@ async fn restore_pack(
     tokio::task::spawn_blocking(write).await.map_err(|_| stopped())?
 }
 
-/// A pack's bytes.
+/// What was fetched of a pack.
 #[derive(Debug)]
-enum Fetched {
+enum Stored {
     Whole(Vec<u8>),
-    /// Only those of the frames that are wanted; zeros elsewhere.
-    Frames(Vec<u8>),
+    /// By where they begin.
+    Ranges(BTreeMap<u64, Vec<u8>>),
 }
 
-/// Frames as near to each other as this are fetched in one request.
-const NEAR: u64 = 256 << 10;
-
-/// The pack, or what is wanted of it when that is less than half.
-async fn fetch_wanted(archive: &Archive, pack: &PackWork) -> Result<Fetched, RestoreError> {
-    let object = &pack.object;
-    let ranges = ranges(&pack.pieces);
-    if !lie_within(&ranges, object.size) {
-        return Err(outside(object));
-    }
-    let wanted: u64 = ranges.iter().map(|range| range.end - range.start).sum();
-    if pack.encrypted || wanted >= object.size / 2 {
-        return fetch(archive, object).await.map(Fetched::Whole);
-    }
-    let mut stored = vec![0; usize::try_from(object.size).unwrap_or_default()];
-    for range in ranges {
-        let bytes = fetch_bytes(archive, object, Some(range.clone()), range.end - range.start).await?;
-        let from = usize::try_from(range.start).unwrap_or(usize::MAX);
-        let place = from.checked_add(bytes.len()).and_then(|to| stored.get_mut(from..to));
-        place.ok_or_else(|| outside(object))?.copy_from_slice(&bytes);
-    }
-    Ok(Fetched::Frames(stored))
+/// A pack's frames, or those that are wanted of it.
+enum Frames {
+    Whole(Vec<u8>),
+    Ranges(BTreeMap<u64, Vec<u8>>),
 }
 
-/// Where the frames of these pieces lie in their pack, in order, those near each other as one.
-fn ranges(pieces: &[PieceWork]) -> Vec<Range<u64>> {
-    let range = |piece: &PieceWork| {
-        let PiecePlace { offset, stored_length, .. } = piece.place;
-        offset..offset.saturating_add(stored_length.into())
+impl Frames {
+    /// The plain bytes of all of a piece's frame, verified.
+    fn open(&self, place: &PiecePlace) -> Result<Vec<u8>, OpenError> {
+        let ranges = match self {
+            Frames::Whole(frames) => return open_frame(frames, place),
+            Frames::Ranges(ranges) => ranges,
+        };
+        let outside = || OpenError::Damaged("a piece lies outside of what was fetched".to_owned());
+        let (begin, bytes) = ranges.range(..=place.offset).next_back().ok_or_else(outside)?;
+        open_frame(bytes, &PiecePlace { offset: place.offset - begin, ..*place })
+    }
+}
+
+async fn fetch_ranges(
+    archive: &Archive,
+    object: &StoredObject,
+    ranges: Vec<Range<u64>>,
+) -> Result<BTreeMap<u64, Vec<u8>>, RestoreError> {
+    let fetch = |range: Range<u64>| async move {
+        let (begin, length) = (range.start, range.end - range.start);
+        Ok::<_, RestoreError>((begin, fetch_bytes(archive, object, Some(range), length).await?))
     };
-    let mut frames: Vec<Range<u64>> = pieces.iter().map(range).collect();
-    frames.sort_unstable_by_key(|frame| frame.start);
-    let mut ranges: Vec<Range<u64>> = Vec::new();
-    for frame in frames {
-        match ranges.last_mut().filter(|last| frame.start <= last.end.saturating_add(NEAR)) {
-            Some(last) => last.end = last.end.max(frame.end),
-            None => ranges.push(frame),
-        }
-    }
-    ranges
+    futures::stream::iter(ranges.into_iter().map(fetch)).buffered(RANGES_AT_ONCE).try_collect().await
 }
 
-/// Whether ranges in order end where the object does, or before.
-fn lie_within(ranges: &[Range<u64>], size: u64) -> bool {
-    ranges.last().is_none_or(|last| last.end <= size)
-}
-
-fn outside(object: &StoredObject) -> RestoreError {
-    RestoreError::damaged(&object.key, "a piece lies outside of its pack")
-}
+/// Ranges of one pack that are fetched at once.
+const RANGES_AT_ONCE: usize = 4;
 
 /// The stored bytes, no more than the summary says there are.
 async fn fetch(archive: &Archive, object: &StoredObject) -> Result<Vec<u8>, RestoreError> {
@@ -253,7 +255,7 @@ async fn fetch_frame(
 ) -> Result<Vec<u8>, RestoreError> {
     let length = u64::from(place.stored_length);
     let end = place.offset.checked_add(length).filter(|end| *end <= object.size);
-    let end = end.ok_or_else(|| outside(object))?;
+    let end = end.ok_or_else(|| ranges::outside(object))?;
     fetch_bytes(archive, object, Some(place.offset..end), length).await
 }
 
@@ -281,15 +283,10 @@ async fn fetch_bytes(
 }
 
 impl Work {
-    fn write_pieces(
-        &self,
-        keys: &KeyRing,
-        pack: &PackWork,
-        fetched: Fetched,
-    ) -> Result<Written, RestoreError> {
-        let frames = match fetched {
-            Fetched::Whole(stored) => open(keys, pack, stored)?,
-            Fetched::Frames(frames) => frames,
+    fn write_pieces(&self, keys: &KeyRing, pack: &PackWork, stored: Stored) -> Result<Written, RestoreError> {
+        let frames = match stored {
+            Stored::Whole(stored) => Frames::Whole(open(keys, pack, stored)?),
+            Stored::Ranges(ranges) => Frames::Ranges(ranges),
         };
         let mut written = Written::default();
         // Pieces of a file follow each other, and of these the parts of one frame.
@@ -303,26 +300,27 @@ impl Work {
     fn write_file(
         &self,
         key: &ObjectKey,
-        frames: &[u8],
+        frames: &Frames,
         pieces: &[PieceWork],
         written: &mut Written,
     ) -> Result<(), RestoreError> {
         let index = pieces.first().map_or(usize::MAX, |piece| piece.file);
-        let file = self.files.get(index);
+        let Targets { files, kept, site } = &self.targets;
+        let (file, is_new) = (files.get(index), !kept.contains(&index));
         let place = &file.ok_or_else(|| RestoreError::damaged(key, "a piece belongs to no file"))?.place;
-        let open = self.site.open(place)?;
+        let open = site.open(place)?;
         let mut unsent = 0;
-        for parts in pieces.chunk_by(|one, next| one.place.shares_frame_with(&next.place)) {
+        for parts in pieces.chunk_by(|one, next| one.place.frame() == next.place.frame()) {
             let Some(first) = parts.first() else { continue };
-            let frame = open_frame(frames, &first.place).map_err(|error| unopened(key, error))?;
+            let frame = frames.open(&first.place).map_err(|error| unopened(key, error))?;
             for piece in parts {
                 let plain = piece.place.cut(&frame).map_err(|error| unopened(key, error))?;
                 written.bytes += plain.len() as u64;
                 written.files += u64::from(self.remaining.one_piece_less(index));
-                if is_hole(plain) {
+                if is_new && is_hole(plain) {
                     continue;
                 }
-                self.site.write(place, &open, piece.offset, plain)?;
+                site.write(place, &open, piece.offset, plain)?;
                 self.to_disk.wrote(place, &open, plain.len(), &mut unsent);
             }
         }
@@ -331,8 +329,8 @@ impl Work {
     }
 }
 
-/// Whether a piece need not be written: it is large and all zero, as the file is that was made at its full size. That
-/// holds of a new file only, never of one that has content.
+/// Whether a piece need not be written into a new file: it is large and all zero, as the file is that was made at its
+/// full size. A file that was there before has content in its place.
 fn is_hole(plain: &[u8]) -> bool {
     const LARGE: usize = 1 << 20;
     plain.len() >= LARGE && plain.iter().all(|byte| *byte == 0)
@@ -347,43 +345,11 @@ fn open(keys: &KeyRing, pack: &PackWork, stored: Vec<u8>) -> Result<Vec<u8>, Res
     open_pack(keys, stored, pack.encrypted).map_err(|error| unopened(key, error))
 }
 
-fn unopened(key: &ObjectKey, error: walpoint_archive::envelope::OpenError) -> RestoreError {
-    use walpoint_archive::envelope::OpenError;
+fn unopened(key: &ObjectKey, error: OpenError) -> RestoreError {
     let key = key.to_string();
     match error {
         OpenError::NoKey => ArchiveError::NoKey { key }.into(),
         OpenError::WrongKey => ArchiveError::WrongKey { key }.into(),
         other => RestoreError::damaged(key, other.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use walpoint_archive::ContentHash;
-
-    use super::*;
-
-    fn piece(offset: u64, stored_length: u32) -> PieceWork {
-        let place = PiecePlace { offset, stored_length, length: 1, hash: ContentHash::of(b""), part: None };
-        PieceWork { file: 0, offset: 0, place }
-    }
-
-    #[test]
-    fn frames_that_lie_near_each_other_are_fetched_in_one_request_and_no_frame_twice() {
-        let far = 10 * NEAR;
-        let pieces =
-            [piece(far, 7), piece(0, 10), piece(20, 5), piece(20, 5), piece(far + 7, 3), piece(25 + NEAR, 1)];
-        assert_eq!(ranges(&pieces), [0..26 + NEAR, far..far + 10]);
-        assert_eq!(ranges(&[]), []);
-        assert_eq!(ranges(&[piece(0, 1), piece(NEAR + 2, 1)]).len(), 2);
-    }
-
-    #[test]
-    fn a_frame_beyond_the_end_of_its_pack_is_not_asked_for() {
-        let pieces = [piece(0, 10), piece(10 * NEAR, 7)];
-        assert!(lie_within(&ranges(&pieces), 10 * NEAR + 7));
-        assert!(!lie_within(&ranges(&pieces), 10 * NEAR + 6));
-        assert!(!lie_within(&ranges(&[piece(u64::MAX, 7)]), 1 << 24));
-        assert!(lie_within(&[], 0));
     }
 }

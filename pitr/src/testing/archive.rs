@@ -32,7 +32,7 @@ pub(crate) enum Knows {
 pub(crate) struct TestArchive {
     pub archive: Archive,
     /// Kept: with it the archive goes.
-    _root: TempDir,
+    root: TempDir,
     writer: WriterId,
     pushed: HashMap<SegmentName, (WalFacts, Survey)>,
     parents: HashMap<TimelineId, (TimelineId, u64)>,
@@ -47,11 +47,16 @@ impl TestArchive {
         archive.ensure_cluster(&cluster()).await.unwrap();
         TestArchive {
             archive,
-            _root: root,
+            root,
             writer: WriterId::random(),
             pushed: HashMap::new(),
             parents: HashMap::new(),
         }
+    }
+
+    /// The directory that the archive is.
+    pub fn root(&self) -> &std::path::Path {
+        self.root.path()
     }
 
     /// Archives a history: `(parent, fork)`, oldest first.

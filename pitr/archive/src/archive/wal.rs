@@ -150,13 +150,24 @@ impl Archive {
         out: &mut (impl Write + Send),
         limit: u64,
     ) -> Result<Common, ArchiveError> {
-        if let Some(tail) = &variant.tail {
-            return self.fetch_tail(variant, tail, out, limit).await;
+        match &variant.tail {
+            Some(tail) => self.fetch_tail(variant, tail, out, limit).await,
+            None => self.fetch_whole(variant, out, limit).await.map(|(common, _)| common),
         }
+    }
+
+    /// The same for one that is no tail, with its metadata.
+    pub(super) async fn fetch_whole(
+        &self,
+        variant: &Variant,
+        out: &mut (impl Write + Send),
+        limit: u64,
+    ) -> Result<(Common, Metadata), ArchiveError> {
         let key = &variant.key;
         let object = self.store.get(key, None).await?;
+        let metadata = object.metadata;
         let common =
-            Common::from_metadata(&object.metadata).map_err(|error| ArchiveError::from_facts(key, error))?;
+            Common::from_metadata(&metadata).map_err(|error| ArchiveError::from_facts(key, error))?;
         self.check_identity(variant, &common)?;
         if common.plain_size > limit {
             return Err(ArchiveError::damaged(key, format!("it holds more than {limit} bytes")));
@@ -164,7 +175,7 @@ impl Archive {
         let plain_size = common.plain_size;
         if let WalFileName::History(_) = variant.name {
             let found = self.copy_body(key, object.body, plain_size, out).await?;
-            return check_hash(key, found, &common);
+            return check_hash(key, found, &common).map(|common| (common, metadata));
         }
         let expected = Expected::content(common.content, plain_size);
         let opened = self.open_body(key, object.body, variant.encrypted, expected, out).await?;
@@ -172,7 +183,7 @@ impl Archive {
             let what = format!("it holds {} bytes, its metadata says {plain_size}", opened.plain_size);
             return Err(ArchiveError::damaged(key, what));
         }
-        Ok(common)
+        Ok((common, metadata))
     }
 
     pub(super) fn check_identity(&self, variant: &Variant, common: &Common) -> Result<(), ArchiveError> {

@@ -39,6 +39,7 @@ pub(super) fn path_of(entry: &Entry) -> String {
         }
         Entry::Summary { backup } => format!("backup/{backup}/backup.json"),
         Entry::Idle(timeline) => format!("idle/{}.json", timeline.hex8()),
+        Entry::Verification(id) => format!("verify/{id}.json"),
         Entry::Drill(name) => format!("drill/{name}.json"),
     }
 }
@@ -94,6 +95,7 @@ pub(super) fn parse_path(path: &str) -> Option<Entry> {
         "conflict" => parse_conflict(rest),
         "backup" => parse_backup(rest),
         "idle" => parse_idle(rest),
+        "verify" => Some(Entry::Verification(rest.strip_suffix(".json")?.parse().ok()?)),
         "drill" => Some(Entry::Drill(rest.strip_suffix(".json")?.to_owned())),
         _ => None,
     }

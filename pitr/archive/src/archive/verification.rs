@@ -1,0 +1,96 @@
+//! The records of `verify`: storing one's own, and reading what all of them say.
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use walpoint_wal::Timestamp;
+
+use super::cluster::plain_metadata;
+use super::{Archive, PARALLEL};
+use crate::error::ArchiveError;
+use crate::layout::Entry;
+use crate::store::{Listed, PutMode};
+use crate::verification::{MAX_RECORD_BYTES, RecordId, Verification, VerificationRecord};
+
+/// A record that is stored.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoredRecord {
+    /// Its name.
+    pub id: RecordId,
+    /// When it was last stored, by the store's clock.
+    pub stored_at: Option<Timestamp>,
+    /// What it says.
+    pub record: VerificationRecord,
+}
+
+impl Archive {
+    /// What was verified, and when: all records together. Two requests where nobody has verified
+    /// anything or everything was put together again, and never any of what was verified.
+    pub async fn verification(&self) -> Result<Verification, ArchiveError> {
+        let mut verification = Verification::new();
+        for stored in self.verification_records().await? {
+            verification.merge(&stored.record);
+        }
+        Ok(verification)
+    }
+
+    /// Every record. One that cannot be read says nothing: what it said is verified again.
+    pub async fn verification_records(&self) -> Result<Vec<StoredRecord>, ArchiveError> {
+        let listed = self.store.list(&self.layout.verification_prefix(), None, None).await?;
+        let records = listed.iter().filter_map(|object| match self.layout.parse(&object.key) {
+            Some(Entry::Verification(id)) => Some((id, object.modified)),
+            _ => None,
+        });
+        let records: Vec<(RecordId, Option<Timestamp>)> = records.collect();
+        let read = records.into_iter().map(|(id, stored_at)| self.verification_record(id, stored_at));
+        let read: Vec<Option<StoredRecord>> = stream::iter(read).buffered(PARALLEL).try_collect().await?;
+        Ok(read.into_iter().flatten().collect())
+    }
+
+    async fn verification_record(
+        &self,
+        id: RecordId,
+        stored_at: Option<Timestamp>,
+    ) -> Result<Option<StoredRecord>, ArchiveError> {
+        let key = self.layout.verification(id);
+        let read = match self.read_plain(&key, MAX_RECORD_BYTES).await {
+            Ok(json) => VerificationRecord::parse(key.as_str(), &json),
+            Err(error) => Err(error),
+        };
+        match read {
+            Ok(record) => Ok(Some(StoredRecord { id, stored_at, record: record.not_after(stored_at) })),
+            // Another run has put it together with its own.
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => {
+                let object = crate::catalog::DamagedObject::by(key, error)?;
+                tracing::warn!("\"{}\" says nothing of what was verified: {}", object.key, object.reason);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Stores a record in the place of what the same run stored before.
+    pub async fn put_verification(
+        &self,
+        id: RecordId,
+        record: &VerificationRecord,
+    ) -> Result<(), ArchiveError> {
+        let key = self.layout.verification(id);
+        let undescribable = |what: String| ArchiveError::Undescribable { key: key.to_string(), what };
+        let json = record.to_json().map_err(|error| undescribable(error.to_string()))?;
+        let metadata = plain_metadata(&json).map_err(|error| undescribable(error.to_string()))?;
+        let _ = self.store.put(&key, Bytes::from(json), &metadata, PutMode::Overwrite).await?;
+        Ok(())
+    }
+
+    /// When a record was stored, by the store's clock; `None` where the store does not tell.
+    pub async fn verification_stored_at(&self, id: RecordId) -> Result<Option<Timestamp>, ArchiveError> {
+        let key = self.layout.verification(id);
+        let listed = self.store.list(&self.layout.verification_prefix(), None, None).await?;
+        Ok(listed.iter().find(|object| object.key == key).and_then(|object: &Listed| object.modified))
+    }
+
+    /// Takes away a record that another one has taken in.
+    pub async fn remove_verification(&self, id: RecordId) -> Result<(), ArchiveError> {
+        Ok(self.store.delete(&self.layout.verification(id)).await?)
+    }
+}

@@ -1,0 +1,154 @@
+//! Runs that end before everything is read, and runs beside each other.
+
+use super::*;
+
+/// All object bytes that a whole run reads.
+async fn everything(stage: &Stage) -> Read {
+    stage.verify(Extent::EverythingAnew).await.read
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rounds_with_a_budget_read_everything_the_oldest_first() {
+    let stage = Stage::new().await;
+    let all = everything(&Stage::new().await).await;
+    let budget = all.bytes / 5;
+    let (mut read, mut rounds) = (0, 0);
+    loop {
+        let verified = stage.verify(Extent::Oldest(budget)).await;
+        assert_eq!(verified.findings, []);
+        // One object may be larger than the budget, no more.
+        read += verified.read.bytes;
+        rounds += 1;
+        if verified.left.never_bytes == 0 {
+            break;
+        }
+        assert!(rounds < 50, "{:?}", verified.left);
+    }
+    // What is left of the last round's budget goes to what was read first.
+    assert!((all.bytes..all.bytes + budget).contains(&read), "{read} of {}", all.bytes);
+    assert!(rounds > 2, "{rounds}");
+    let known = stage.archive().verification().await.unwrap();
+    let first = known.of_backup(stage.archive().layout(), &stage.first).unwrap();
+    // The next round begins with what was read first.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let next = stage.verify(Extent::Oldest(budget)).await;
+    assert!(next.left.oldest.unwrap() > first.stored_at || next.backups.iter().all(|(_, it)| it.is_some()));
+}
+
+/// A store that fails from some request on.
+fn failing(stage: &Stage, verb: Verb, from: u32) -> (Faulty, Archive) {
+    let faulty = Faulty::new(Arc::clone(stage.archive().store()));
+    for index in from..from + 200 {
+        faulty.fail(verb, index, Fault::Before(StoreErrorKind::Transient));
+    }
+    let archive = Archive::new(Arc::new(faulty.clone()), SYSTEM, stage.archive().sealer().clone());
+    (faulty, archive)
+}
+
+/// The store goes away at each request in turn: that is never taken for damage, and what was read by then is not
+/// read again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_goes_away_is_no_damage_and_what_was_read_is_kept() {
+    let all = everything(&Stage::new().await).await;
+    for index in (0..60).step_by(3) {
+        let stage = Stage::new().await;
+        let (faulty, away) = failing(&stage, Verb::Get, index);
+        let result = verify_with(&away, Extent::Everything).await;
+        if faulty.calls(Verb::Get) <= index {
+            assert!(result.unwrap().is_sound());
+            assert!(index > 20, "only {index} requests");
+            return;
+        }
+        match result {
+            Ok(verified) => {
+                assert_eq!(verified.findings, [], "{index}");
+                assert!(!verified.is_sound(), "{index}: {verified:?}");
+            }
+            Err(error) => assert!(matches!(error, ArchiveError::Store(_)), "{index}: {error:?}"),
+        }
+        let known = stage.archive().verification().await.unwrap();
+        assert_eq!(known.found_damaged().count(), 0, "{index}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let rest = stage.verify(Extent::Everything).await;
+        assert_eq!(rest.findings, [], "{index}");
+        assert_eq!(rest.read.bytes + rest.left.bytes, all.bytes, "{index}");
+        assert!(rest.backups.iter().all(|(_, proof)| proof.is_some()), "{index}");
+    }
+}
+
+/// One bad sector: everything else is read, and the object is named. That is no proof of anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_object_that_cannot_be_read_is_named_and_the_others_are_read() {
+    for kind in [StoreErrorKind::Transient, StoreErrorKind::Denied, StoreErrorKind::Other] {
+        let mut named = std::collections::BTreeSet::new();
+        for index in 0.. {
+            let stage = Stage::new().await;
+            let faulty = Faulty::new(Arc::clone(stage.archive().store()));
+            faulty.fail(Verb::Get, index, Fault::Before(kind));
+            let torn = Archive::new(Arc::new(faulty.clone()), SYSTEM, stage.archive().sealer().clone());
+            let verified = verify_with(&torn, Extent::Everything).await;
+            if faulty.calls(Verb::Get) <= index {
+                break;
+            }
+            // The small objects that a listing is made of have to be there.
+            let Ok(verified) = verified else { continue };
+            if !verified.incomplete.is_empty() {
+                continue;
+            }
+            assert_eq!(
+                (&verified.findings, verified.unread.len()),
+                (&Vec::new(), 1),
+                "{index}: {verified:?}"
+            );
+            assert!(!verified.is_sound());
+            named.extend(verified.unread.into_iter().map(|it| it.object));
+        }
+        for part in ["/wal/", "pack-", "manifest"] {
+            assert!(named.iter().any(|key| key.contains(part)), "{kind:?}: no {part} in {named:?}");
+        }
+    }
+}
+
+/// What was found is said, also when there is nobody to note it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_found_is_said_when_it_cannot_be_noted() {
+    let stage = Stage::new().await;
+    let file = stage.segment_file(5).await;
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[5000] ^= 4;
+    std::fs::write(&file, bytes).unwrap();
+    // The note that begins the run is the first put.
+    let (_, full) = failing(&stage, Verb::Put, 1);
+    let verified = verify_with(&full, Extent::Everything).await.unwrap();
+    assert_eq!((verified.findings.len(), verified.incomplete.len()), (1, 1), "{verified:?}");
+    // An older note that cannot be taken away says nothing that is not known.
+    stage.verify(Extent::Everything).await;
+    let (_, kept) = failing(&stage, Verb::Delete, 0);
+    let verified = verify_with(&kept, Extent::EverythingAnew).await.unwrap();
+    assert_eq!((verified.findings.len(), verified.incomplete.len()), (1, 0), "{verified:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pass_that_came_to_its_end_is_followed_by_another() {
+    let stage = Stage::new().await;
+    let all = stage.verify(Extent::Everything).await.read;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(stage.verify(Extent::Everything).await.read, all);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_at_once_spoil_nothing_for_each_other() {
+    let stage = Stage::new().await;
+    let (one, other) = tokio::join!(
+        verify_with(stage.archive(), Extent::Everything),
+        verify_with(stage.archive(), Extent::Everything)
+    );
+    for verified in [one.unwrap(), other.unwrap()] {
+        assert_eq!(verified.findings, []);
+        assert!(verified.backups.iter().all(|(_, proof)| proof.is_some()));
+    }
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let again = stage.verify(Extent::Everything).await;
+    assert!(again.backups.iter().all(|(_, proof)| proof.is_some()));
+    assert_eq!(stage.archive().verification_records().await.unwrap().len(), 1, "they were put together");
+}
