@@ -20,8 +20,10 @@ use crate::store::{Metadata, ObjectStore};
 
 mod backup;
 mod cluster;
+mod expiry;
 mod history;
 mod idle;
+mod inventory;
 mod listing;
 mod pieces_of_body;
 mod push;
@@ -35,7 +37,9 @@ mod tests;
 mod wal;
 
 pub use cluster::ClusterListing;
-pub use listing::BackupListing;
+pub use expiry::StandingMark;
+pub use inventory::{BackupInventory, FolderObjects, PackObjects, SegmentObjects, WalInventory};
+pub use listing::{BackupFolders, BackupListing, Timelines};
 pub use send::{PutSource, SEALED_IN_MEMORY};
 pub use tail::{PutChunk, TailRemoval};
 pub use wal::{FileFacts, Neighbours, PutWal, PutWalOutcome};

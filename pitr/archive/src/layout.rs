@@ -48,6 +48,8 @@ pub enum Entry {
     Idle(TimelineId),
     /// A proof of restore: its name without `.json`.
     Drill(String),
+    /// What an expiry has marked to go: its name without `.json`.
+    ExpiryMark(String),
 }
 
 impl Layout {
@@ -184,6 +186,16 @@ impl Layout {
     /// All objects of one backup.
     pub fn backup_dir(&self, backup: &BackupId) -> Prefix {
         self.prefix(&format!("backup/{backup}/"))
+    }
+
+    /// What an expiry has marked to go.
+    pub fn expiry_mark(&self, name: &str) -> ObjectKey {
+        self.key(&path_of(&Entry::ExpiryMark(name.to_owned())))
+    }
+
+    /// All of these.
+    pub fn expiry_prefix(&self) -> Prefix {
+        self.prefix("expire/")
     }
 
     /// All variants kept aside.

@@ -40,6 +40,7 @@ pub(super) fn path_of(entry: &Entry) -> String {
         Entry::Summary { backup } => format!("backup/{backup}/backup.json"),
         Entry::Idle(timeline) => format!("idle/{}.json", timeline.hex8()),
         Entry::Drill(name) => format!("drill/{name}.json"),
+        Entry::ExpiryMark(name) => format!("expire/{name}.json"),
     }
 }
 
@@ -95,6 +96,7 @@ pub(super) fn parse_path(path: &str) -> Option<Entry> {
         "backup" => parse_backup(rest),
         "idle" => parse_idle(rest),
         "drill" => Some(Entry::Drill(rest.strip_suffix(".json")?.to_owned())),
+        "expire" => Some(Entry::ExpiryMark(rest.strip_suffix(".json")?.to_owned())),
         _ => None,
     }
 }
