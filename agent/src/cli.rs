@@ -7,6 +7,7 @@ mod agent;
 mod argv;
 mod backup;
 mod check;
+mod expire;
 mod hooks;
 mod init;
 mod list;
@@ -20,6 +21,7 @@ pub use agent::{AgentArgs, StatusArgs};
 pub use argv::{Called, is_only_help};
 pub use backup::BackupArgs;
 pub use check::CheckArgs;
+pub use expire::ExpireArgs;
 pub use hooks::{GetArgs, PushArgs};
 pub use init::InitArgs;
 pub use list::{ListArgs, WindowArgs};
@@ -109,6 +111,8 @@ pub enum Command {
     TakeOver(TakeOverArgs),
     /// Say whether the cluster is protected, as a monitoring plugin
     Check(CheckArgs),
+    /// Say what the retention policy lets go, and why the rest stays; let it go with --apply
+    Expire(ExpireArgs),
     /// Stay beside PostgreSQL: ship WAL ahead of archive_command, and answer it
     Agent(AgentArgs),
     /// Say how the agent is
@@ -122,7 +126,7 @@ mod tests {
     use super::*;
 
     /// A sound line of every command.
-    const LINES: [&[&str]; 13] = [
+    const LINES: [&[&str]; 14] = [
         &["init"],
         &["archive-push", "pg_wal/x"],
         &["archive-get", "x", "pg_wal/y"],
@@ -133,6 +137,7 @@ mod tests {
         &["restore"],
         &["take-over"],
         &["check"],
+        &["expire"],
         &["agent"],
         &["status"],
         &["resolve", "00000002.history"],

@@ -51,7 +51,6 @@ pub struct Settings {
     /// `[agent]`
     pub agent: AgentSettings,
     /// `[retention]`
-    #[expect(dead_code, reason = "one configuration serves all; expiry reads its part of it")]
     pub retention: RetentionSettings,
     /// What was set and has no effect in this version.
     idle: Vec<&'static str>,
@@ -158,7 +157,6 @@ pub struct AgentSettings {
 
 /// `[retention]`: what is kept.
 #[derive(Clone, Debug, Default)]
-#[expect(dead_code, reason = "one configuration serves all; expiry reads its part of it")]
 pub struct RetentionSettings {
     /// This many of the newest backups.
     pub last: Option<u32>,
@@ -178,6 +176,8 @@ pub struct RetentionSettings {
     pub min_verified: Option<u32>,
     /// The time zone whose days, weeks and months are meant.
     pub timezone: Option<String>,
+    /// How long what is to go stays marked before it goes.
+    pub grace: Option<Duration>,
 }
 
 impl Settings {

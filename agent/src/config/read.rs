@@ -50,9 +50,8 @@ pub fn settings(source: Option<PathBuf>, raw: &mut RawSettings) -> Result<Settin
 
 /// What is set and not carried out in this version.
 fn idle(raw: &RawSettings) -> Vec<&'static str> {
-    let retention = raw.has("retention", None).then_some("section [retention]");
     let incremental = raw.has("backup", Some("incremental")).then_some("\"incremental\" in section [backup]");
-    retention.into_iter().chain(incremental).collect()
+    incremental.into_iter().collect()
 }
 
 /// Reads a word or name by its type's own parser.
@@ -204,5 +203,6 @@ fn retention(raw: &mut RawSettings) -> Result<RetentionSettings, Failure> {
         wal: raw.duration("retention", "wal"),
         min_verified: raw.number("retention", "min_verified")?,
         timezone: raw.text("retention", "timezone").map(|(text, _)| text),
+        grace: raw.duration("retention", "grace"),
     })
 }

@@ -126,7 +126,7 @@ fn what_has_no_effect_yet_is_said() {
     assert_eq!(idle("[archive]\nurl = \"file:///a\"\n"), None);
     assert_eq!(
         idle("[backup]\nincremental = true\n[retention]\nlast = 3\n").unwrap(),
-        "section [retention], \"incremental\" in section [backup] has no effect yet"
+        "\"incremental\" in section [backup] has no effect yet"
     );
 }
 
