@@ -93,6 +93,43 @@ fn the_oldest_moment_of_the_window_is_restored_after_an_expiry() -> Result<()> {
     Ok(())
 }
 
+/// What scripts read.
+fn has_its_names(said: &Value) {
+    let names = [
+        "policy",
+        "grace",
+        "now",
+        "unknown",
+        "frees",
+        "refused",
+        "notes",
+        "applied",
+        "folders",
+        "full_backup/due",
+        "full_backup/newest_needs",
+        "full_backup/newest_borrows",
+        "backups/0/id",
+        "backups/0/timeline",
+        "backups/0/ended",
+        "backups/0/verified_at",
+        "backups/0/stays",
+        "backups/0/why",
+        "backups/0/frees",
+        "backups/0/marked_at",
+        "wal/0/timeline",
+        "wal/0/first",
+        "wal/0/last",
+        "wal/0/segments",
+        "wal/0/objects",
+        "wal/0/bytes",
+        "wal/0/stays",
+        "wal/0/why",
+    ];
+    for name in names {
+        assert!(said.pointer(&format!("/{name}")).is_some(), "{name} is missing: {said:#}");
+    }
+}
+
 fn only_the_last_stays(mut scene: Scene) -> Result<()> {
     let first = scene.backup()?;
     let lost = row(&scene, 1)?;
@@ -102,6 +139,7 @@ fn only_the_last_stays(mut scene: Scene) -> Result<()> {
     let policy = ["--keep-last", "1"];
     let dry = expire(&scene, &policy)?;
     assert_eq!(dry["applied"], Value::Null);
+    has_its_names(&dry);
     let stays = |id: &str| dry["backups"].as_array()?.iter().find(|it| it["id"] == id)?["stays"].as_bool();
     assert_eq!((stays(&first), stays(&last)), (Some(false), Some(true)), "{dry:#}");
     assert!(dry["frees"].as_u64().is_some_and(|bytes| bytes > 0), "{dry:#}");
