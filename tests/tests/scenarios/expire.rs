@@ -25,7 +25,7 @@ fn on_directory() -> Result<Option<Scene>> {
 fn on_garage() -> Result<Option<Scene>> {
     let Some(postgres) = programs::distribution_postgres()? else { return Ok(None) };
     let Some(garage) = Garage::shared()? else { return Ok(None) };
-    let scene = Scene::on_garage(&postgres, &garage, ClusterOptions::default())?;
+    let scene = Scene::on_garage(&postgres, garage, ClusterOptions::default())?;
     scene.cluster.execute("create table t(n int)")?;
     Ok(Some(scene))
 }
@@ -173,11 +173,12 @@ fn an_expiry_in_a_bucket_leaves_what_is_promised_and_nothing_else() -> Result<()
 #[test]
 fn an_expiry_that_is_killed_again_and_again_costs_nothing_that_is_promised() -> Result<()> {
     let Some(mut scene) = on_directory()? else { return Ok(()) };
+    // Ids of one second are in no order.
+    let mut last = String::new();
     for n in 1..=4 {
-        scene.backup()?;
+        last = scene.backup()?;
         row(&scene, n)?;
     }
-    let last = backups(&scene)?.pop().context("no backup")?;
     let args = ["expire", "--keep-last", "1", "--grace", "1s", "--apply"];
     scene.walpoint.ok(&args)?;
     thread::sleep(Duration::from_secs(3));
