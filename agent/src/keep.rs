@@ -8,3 +8,4 @@ pub mod expire;
 pub mod look;
 pub mod policy;
 pub mod snapshot;
+mod spans;

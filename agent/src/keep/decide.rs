@@ -16,6 +16,7 @@ mod wal;
 
 use super::policy::{Policy, Unit};
 use super::snapshot::Snapshot;
+use super::spans::Spans;
 use backups::Chosen;
 use std::collections::{BTreeMap, BTreeSet};
 use walpoint_archive::BackupId;
@@ -55,7 +56,7 @@ pub enum WhyWal {
     Present,
     /// It is not older than WAL is to be kept.
     Age,
-    /// There is no backup yet by which it could be told what is needed.
+    /// There is no backup, on the way to this timeline, by which it could be told what is needed.
     NoBackup,
 }
 
@@ -74,6 +75,8 @@ pub struct Decision {
     pub wal: Vec<WalFate>,
     /// The packs that backups name which stay, by the backup that stored them.
     pub needed_packs: BTreeMap<BackupId, BTreeSet<u32>>,
+    /// The segments that something asks for, listed or not.
+    pub asked_wal: BTreeMap<TimelineId, Spans>,
     /// What the newest backup borrows.
     pub borrowed: Borrowed,
 }
@@ -174,7 +177,10 @@ pub fn decide(snapshot: &Snapshot, policy: &Policy) -> Decision {
     decision.needed_packs = folders::needed_packs(snapshot, &chosen);
     decision.folders = folders::fates(snapshot, policy, now, &chosen, &decision.needed_packs);
     decision.borrowed = folders::borrowed(snapshot, &decision.folders);
-    decision.wal = wal::fates(snapshot, policy, now, &chosen);
+    let asked = wal::asked(snapshot, policy, now, &chosen);
+    decision.wal = wal::fates(snapshot, &asked);
+    decision.asked_wal = asked.into_iter().map(|(timeline, spans)| (timeline, Spans::all(spans))).collect();
+    decision.notes.extend(chosen.notes(snapshot));
     decision
 }
 

@@ -10,7 +10,10 @@
 //! run goes on with what is left.
 
 mod delete;
+mod held;
 mod marks;
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;
 

@@ -45,10 +45,11 @@ pub async fn look(
         (None, Clock::OfAPut) => archive.store_time_of_a_put().await?,
         (None, Clock::OfTheHost(now)) => Some(now),
     };
-    let (inventory, folders, wal) = futures::try_join!(
+    let (inventory, folders, wal, idle) = futures::try_join!(
         archive.backup_inventory(),
         archive.backup_folders(),
         archive.wal_inventory(size),
+        archive.idle_times(),
     )?;
     let BackupInventory { folders: mut objects, mut unknown } = inventory;
     for id in folders.ids {
@@ -68,7 +69,7 @@ pub async fn look(
     obstacles.extend(without_a_way(&paths, &wal, &backups, &timelines.undecided));
     unknown.extend(folders.unknown);
     unknown.extend(timelines.unknown);
-    let signs = signs(now, &objects, &wal);
+    let signs = signs(now, &objects, &wal, &idle);
     unknown.extend(wal.unknown);
     unknown.sort();
     unknown.dedup();
@@ -80,6 +81,7 @@ pub async fn look(
         backups,
         folders: objects,
         wal: wal.segments,
+        idle,
         obstacles,
         unknown,
     })
@@ -171,9 +173,10 @@ fn signs(
     now: Option<Timestamp>,
     folders: &BTreeMap<BackupId, FolderObjects>,
     wal: &WalInventory,
+    idle: &BTreeMap<TimelineId, Timestamp>,
 ) -> SignsOfLife {
     let Some(now) = now else { return SignsOfLife::default() };
     let segments = wal.segments.values().flatten().map(|segment| segment.newest);
     let folders = folders.values().flat_map(|folder| [folder.summary, folder.newest]).flatten();
-    SignsOfLife::new(segments.chain(folders), now)
+    SignsOfLife::new(segments.chain(folders).chain(idle.values().copied()), now)
 }

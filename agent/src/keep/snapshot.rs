@@ -2,7 +2,7 @@
 
 use super::elapsed::SignsOfLife;
 use std::collections::BTreeMap;
-use walpoint_archive::{BackupId, BackupSummary, FolderObjects, Layout, SegmentObjects};
+use walpoint_archive::{BackupId, BackupSummary, ContentId, Entry, FolderObjects, Layout, SegmentObjects};
 use walpoint_wal::{Lsn, PathStep, SegmentSize, TimelineId, Timestamp};
 
 /// The archive at one moment.
@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub folders: BTreeMap<BackupId, FolderObjects>,
     /// What is stored of each segment, by timeline.
     pub wal: BTreeMap<TimelineId, Vec<SegmentObjects>>,
+    /// When a server last said that it writes nothing on a timeline.
+    pub idle: BTreeMap<TimelineId, Timestamp>,
     /// What cannot be read or understood and might ask for anything: while there is any, nothing goes.
     pub obstacles: Vec<String>,
     /// Keys that are not ours: they are reported and stay.
@@ -47,6 +49,8 @@ pub struct Backup {
     pub verified_at: Option<Timestamp>,
     /// Pages that were damaged on the server's disk.
     pub damaged_pages: u64,
+    /// The content of its manifest; none when its key is not one.
+    pub manifest: Option<ContentId>,
     /// Every pack that it needs, by the backup that stored it.
     pub named: BTreeMap<BackupId, Vec<u32>>,
 }
@@ -72,6 +76,10 @@ impl Backup {
             stored_at,
             verified_at,
             damaged_pages: summary.damaged_pages,
+            manifest: match layout.parse(&summary.manifest.key) {
+                Some(Entry::Manifest { backup, content, .. }) if backup == summary.id => Some(content),
+                _ => None,
+            },
             named,
         }
     }
@@ -84,13 +92,17 @@ impl Backup {
 }
 
 impl Snapshot {
-    /// Whether all that the backup needs is there, as listings show it: its packs, the WAL up to its end.
+    /// Whether all that the backup needs is there, as listings show it: its manifest, its packs, and the WAL up to its
+    /// end, of which no segment is undecided.
     pub fn is_whole(&self, backup: &Backup) -> bool {
         let packs = |(id, numbers): (&BackupId, &Vec<u32>)| {
             let there = self.folders.get(id);
             there.is_some_and(|there| numbers.iter().all(|number| there.packs.contains_key(number)))
         };
-        backup.named.iter().all(packs) && self.has_own_wal(backup)
+        let own = self.folders.get(&backup.id);
+        let has_manifest =
+            backup.manifest.zip(own).is_some_and(|(content, own)| own.manifests.contains(&content));
+        has_manifest && backup.named.iter().all(packs) && self.has_own_wal(backup)
     }
 
     fn has_own_wal(&self, backup: &Backup) -> bool {
@@ -99,7 +111,7 @@ impl Snapshot {
         (first..=last).all(|number| {
             let steps = stretches(path, first, last, self.segment_size);
             steps.into_iter().any(|(timeline, from, to)| {
-                (from..=to).contains(&number) && self.segment(timeline, number).is_some_and(|it| it.has_wal)
+                (from..=to).contains(&number) && self.segment(timeline, number).is_some_and(|it| it.is_decided)
             })
         })
     }

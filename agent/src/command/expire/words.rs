@@ -39,6 +39,6 @@ fn wal(why: WhyWal, policy: &Policy) -> String {
         }
         WhyWal::Present => "leads to the present".to_owned(),
         WhyWal::Age => format!("of the last {}", policy.wal.map(durations::render).unwrap_or_default()),
-        WhyWal::NoBackup => "no backup is complete yet".to_owned(),
+        WhyWal::NoBackup => "no backup leads there yet".to_owned(),
     }
 }

@@ -21,6 +21,10 @@ pub struct Chosen {
     pub backups: BTreeMap<usize, BTreeSet<Why>>,
     /// By the timeline that it leads to: from where on all WAL stays, and why.
     pub onward: BTreeMap<TimelineId, BTreeMap<WhyWal, Lsn>>,
+    /// Timelines that are wanted and that no backup leads to.
+    pub unled: BTreeSet<TimelineId>,
+    /// Timelines that count as left behind, and the last backup that leads to the end of each.
+    left_behind: BTreeMap<TimelineId, usize>,
 }
 
 /// Some of the backups, in some clock's order of age, oldest first.
@@ -85,6 +89,7 @@ impl Chosen {
             if !was_written_since(snapshot, *timeline, cut) && !is_in_use(snapshot, *timeline, now) {
                 continue;
             }
+            self.note_unled(snapshot, *timeline, path);
             for on_path in [on_path(snapshot, path, None), on_path(snapshot, path, Some(whole))] {
                 let base = serves_from(snapshot, &on_path, cut);
                 for index in on_path.iter().skip(base) {
@@ -101,8 +106,11 @@ impl Chosen {
     fn take_newest(&mut self, snapshot: &Snapshot, whole: &[bool], now: Timestamp) {
         for (timeline, path) in &snapshot.paths {
             if !is_in_use(snapshot, *timeline, now) {
+                let last = on_path(snapshot, path, None).last().copied();
+                self.left_behind.extend(last.map(|last| (*timeline, last)));
                 continue;
             }
+            self.note_unled(snapshot, *timeline, path);
             for on_path in [on_path(snapshot, path, None), on_path(snapshot, path, Some(whole))] {
                 let newest = on_path.last().and_then(|index| Some((index, snapshot.backups.get(*index)?)));
                 if let Some((index, backup)) = newest {
@@ -111,6 +119,29 @@ impl Chosen {
                 }
             }
         }
+    }
+
+    fn note_unled(&mut self, snapshot: &Snapshot, timeline: TimelineId, path: &[PathStep]) {
+        if on_path(snapshot, path, None).is_empty() {
+            self.unled.insert(timeline);
+        }
+    }
+
+    /// What an operator should know of timelines before anything goes.
+    pub fn notes(&self, snapshot: &Snapshot) -> Vec<String> {
+        let unled = self.unled.iter().filter(|timeline| snapshot.wal.contains_key(*timeline)).map(|timeline| {
+            format!("no backup leads to timeline {timeline}, which is in use: its WAL stays; take a backup there")
+        });
+        let leaves = self.left_behind.iter().filter(|(_, last)| !self.backups.contains_key(*last));
+        let leaves = leaves.filter_map(|(timeline, last)| Some((timeline, snapshot.backups.get(*last)?)));
+        let leaves = leaves.map(|(timeline, backup)| {
+            format!(
+                "timeline {timeline} counts as left behind, as nothing came on it for 8 days and there is a newer \
+                 one: {}, the last backup that leads to its end, goes",
+                backup.id
+            )
+        });
+        unled.chain(leaves).collect()
     }
 
     /// So many that were verified stay. Where fewer were, any of the others may be the one that is good.
@@ -192,15 +223,19 @@ fn led_to<'s>(snapshot: &'s Snapshot, backup: &'s Backup) -> impl Iterator<Item 
     led.map(|(timeline, _)| *timeline)
 }
 
-/// Whether something of this timeline's own came after `cut`.
+/// Whether something of this timeline's own came after `cut`, or a server said that there is nothing to come: moments
+/// pass for one that is at rest, too.
 fn was_written_since(snapshot: &Snapshot, timeline: TimelineId, cut: Timestamp) -> bool {
+    if snapshot.idle.get(&timeline).is_some_and(|said_at| *said_at > cut) {
+        return true;
+    }
     let own = snapshot.wal.get(&timeline);
     let wal = own.is_some_and(|own| own.iter().any(|segment| segment.newest > cut));
     let is_later = |it: &Backup| it.timeline == timeline && it.ended.max(it.stored_at) > cut;
     wal || snapshot.backups.iter().any(is_later)
 }
 
-/// Whether a server is on this timeline: WAL came of late, or there is no newer timeline.
+/// Whether a server is on this timeline: WAL or its proof of rest came of late, or there is no newer timeline.
 fn is_in_use(snapshot: &Snapshot, timeline: TimelineId, now: Timestamp) -> bool {
     let newest = snapshot.paths.last_key_value().map(|(timeline, _)| *timeline);
     let last_sign = snapshot.signs.last().unwrap_or(now).min(now);

@@ -7,7 +7,7 @@ use crate::keep::snapshot::{Backup, Snapshot};
 use jiff::tz::TimeZone;
 use proptest::prelude::*;
 use std::time::Duration;
-use walpoint_archive::{FolderObjects, PackObjects, SegmentObjects};
+use walpoint_archive::{ContentHash, ContentId, FolderObjects, PackObjects, SegmentObjects};
 use walpoint_wal::{Lsn, PathStep, SegmentSize, Timestamp};
 
 const MIB: u64 = 1 << 20;
@@ -17,6 +17,10 @@ const HOUR: i64 = 3600 * 1_000_000;
 const EVERY: i64 = 6 * HOUR;
 /// 2026-11-20.
 const BEGIN: i64 = 848_448_000_000_000;
+
+fn manifest() -> ContentId {
+    ContentHash::of(b"manifest").id()
+}
 
 fn size() -> SegmentSize {
     SegmentSize::new(MIB).unwrap()
@@ -155,6 +159,7 @@ impl World {
             stored_at: Timestamp(made.at + made.store_off),
             verified_at: None,
             damaged_pages: u64::from(made.damaged),
+            manifest: Some(manifest()),
             named: made
                 .named
                 .iter()
@@ -165,15 +170,16 @@ impl World {
         let folder = |(index, made): (usize, &Made)| {
             let stored_at = Some(backups[index].stored_at);
             let packs = made.named[&index].iter().map(|number| (*number, TEN)).collect();
+            let manifests = vec![manifest()];
             let objects = 2 + made.named[&index].len() as u64;
             let folder =
-                FolderObjects { summary: stored_at, packs, other_bytes: 3, objects, newest: stored_at };
+                FolderObjects { summary: stored_at, manifests, packs, other_bytes: 3, objects, newest: stored_at };
             (ids[index].clone(), folder)
         };
         let mut wal: BTreeMap<TimelineId, Vec<SegmentObjects>> = BTreeMap::new();
         for (branch, number) in self.all().segments {
             let newest = Timestamp(self.time(branch, number));
-            let one = SegmentObjects { number, newest, bytes: 1, objects: 1, has_wal: true };
+            let one = SegmentObjects { number, newest, bytes: 1, objects: 1, has_wal: true, is_decided: true };
             wal.entry(tli(branch as u32 + 1)).or_default().push(one);
         }
         let now = Timestamp(self.now);
@@ -187,6 +193,7 @@ impl World {
             folders: self.backups.iter().enumerate().map(folder).collect(),
             backups,
             wal,
+            idle: BTreeMap::new(),
             obstacles: Vec::new(),
             unknown: Vec::new(),
         }
@@ -268,12 +275,14 @@ impl Promised {
             for branch in 0..world.branches.len() {
                 if world.is_of_late(branch, cut) || world.is_in_use(branch) {
                     promised.window(world, branch, cut);
+                    promised.unled(world, branch);
                 }
             }
         }
         for branch in (0..world.branches.len()).filter(|branch| world.is_in_use(*branch)) {
             let last = world.branches[branch].last;
             promised.moments.insert((branch, last));
+            promised.unled(world, branch);
             if let Some(newest) = world.passed_on(branch).last() {
                 promised.backups.insert(*newest);
                 promised.onward.insert((*newest, branch));
@@ -281,8 +290,7 @@ impl Promised {
         }
         if let Some(wal) = policy.wal {
             let cut = world.now - wal.as_micros() as i64;
-            promised.segments =
-                moments().filter(|(branch, number)| world.time(*branch, *number) > cut).collect();
+            promised.segments.extend(moments().filter(|(branch, number)| world.time(*branch, *number) > cut));
         }
         if !policy.is_of_backups() {
             promised.backups.extend(0..count);
@@ -297,6 +305,13 @@ impl Promised {
                 let own = world.all().segments.into_iter().filter(|(it, _)| *it == branch);
                 self.moments.extend(own.filter(|(_, number)| *number >= world.backups[index].stop));
             }
+        }
+    }
+
+    /// What nothing leads to may be all that there is of a server in use.
+    fn unled(&mut self, world: &World, branch: usize) {
+        if world.passed_on(branch).is_empty() {
+            self.segments.extend(world.all().segments.into_iter().filter(|(it, _)| *it == branch));
         }
     }
 
@@ -594,6 +609,14 @@ fn a_backup_that_lacks_a_segment_or_a_pack_takes_no_other_ones_place() {
     let mut snapshot = world.snapshot();
     snapshot.folders.get_mut(&world.ids()[3]).unwrap().packs.clear();
     assert_eq!(stays(&decide(&snapshot, &last(1))), [false, false, true, true]);
+    // Its manifest is not there, or two contents stand under the name of its segment.
+    let mut snapshot = world.snapshot();
+    snapshot.folders.get_mut(&world.ids()[3]).unwrap().manifests = vec![ContentHash::of(b"another").id()];
+    assert_eq!(stays(&decide(&snapshot, &last(1))), [false, false, true, true]);
+    let mut snapshot = world.snapshot();
+    let own = snapshot.wal.get_mut(&tli(1)).unwrap();
+    own.iter_mut().filter(|segment| segment.number == 30).for_each(|segment| segment.is_decided = false);
+    assert_eq!(stays(&decide(&snapshot, &last(1))), [false, false, true, true]);
 }
 
 #[test]
@@ -637,6 +660,63 @@ fn a_backup_that_is_being_made_stays_and_one_that_was_given_up_goes_with_what_no
     assert!(fate(&dead).goes());
     assert_eq!((fate(&dead).frees, fate(&dead).needed_packs), (10, 1));
     assert_eq!(decision.needed_packs[&dead], BTreeSet::from([1]));
+}
+
+/// Timeline 1, and timeline 2 that was forked from it in the midst, weeks after the last segment of timeline 1.
+fn with_a_copy(fork: u64) -> World {
+    let mut world = tidy(&[20, 40]);
+    let begins = BEGIN + 200 * EVERY;
+    world.branches.push(Branch { parent: Some((0, fork * MIB + 100)), first: fork, last: fork + 20, begins });
+    world.now = begins + 21 * EVERY;
+    for stop in [fork + 2, fork + 10, fork + 18] {
+        let index = world.backups.len();
+        let at = begins + (stop - fork) as i64 * EVERY + HOUR;
+        let named = BTreeMap::from([(index, BTreeSet::from([0]))]);
+        let of_copy = Made { branch: 1, redo: stop, stop, at, named, ..world.backups[0].clone() };
+        world.backups.push(of_copy);
+    }
+    world
+}
+
+#[test]
+fn a_server_at_rest_keeps_its_last_backup_while_it_says_that_it_is_there() {
+    let world = with_a_copy(30);
+    let mut snapshot = world.snapshot();
+    let left_behind = decide(&snapshot, &last(3));
+    assert_eq!(stays(&left_behind), [false, false, true, true, true]);
+    let notes = |decision: &Decision, what: &str| decision.notes.iter().any(|note| note.contains(what));
+    assert!(notes(&left_behind, "timeline 1 counts as left behind"), "{:?}", left_behind.notes);
+    snapshot.idle.insert(tli(1), Timestamp(world.now - HOUR));
+    for policy in [last(3), Policy { window: Some(Duration::from_secs(3 * 24 * 3600)), ..last(0) }] {
+        let decision = decide(&snapshot, &policy);
+        assert!(stays(&decision)[1], "{decision:?}");
+        let after = world.after(&decision);
+        assert!((40..=60).all(|number| after.segments.contains(&(0, number))));
+        assert!(!notes(&decision, "left behind"));
+    }
+}
+
+#[test]
+fn wal_of_a_timeline_in_use_that_no_backup_leads_to_stays() {
+    // Forked before every backup of its parent, and without one of its own yet.
+    let mut world = with_a_copy(10);
+    world.backups.truncate(2);
+    let decision = decide(&world.snapshot(), &last(1));
+    let after = world.after(&decision);
+    assert!((10..=30).all(|number| after.segments.contains(&(1, number))), "{:?}", decision.wal);
+    assert!(decision.notes.iter().any(|note| note.contains("no backup leads to timeline 2")));
+}
+
+#[test]
+fn segments_that_are_asked_for_and_not_listed_lie_in_no_run_that_goes() {
+    let mut world = tidy(&[20, 40]);
+    // The first backup stays for its day, the second is the newest; the first one's segment is not listed.
+    world.missing.insert((0, 20));
+    let calendar = Calendar { daily: 9, weekly: 0, monthly: 0, yearly: 0, zone: TimeZone::UTC };
+    let decision = decide(&world.snapshot(), &Policy { calendar, ..last(0) });
+    assert_eq!(stays(&decision), [true, true]);
+    assert!(decision.doomed_wal().all(|run| !(run.first..=run.last).contains(&20)), "{:?}", decision.wal);
+    assert!(decision.asked_wal[&tli(1)].hold(20) && !decision.asked_wal[&tli(1)].hold(21));
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! The deletion itself: backups, then WAL, object by object.
 
+use super::held::Held;
 use super::marks::Ripe;
 use super::{Applied, Expiry, Stuck};
 use crate::exit::Failure;
 use crate::keep::decide::Decision;
-use crate::keep::snapshot::{Backup, Snapshot, stretches};
+use crate::keep::snapshot::{Backup, Snapshot};
 use futures::{StreamExt, stream};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use walpoint_archive::store::Listed;
 use walpoint_archive::{BackupId, Entry};
 use walpoint_wal::{SegmentName, TimelineId, Timestamp};
@@ -19,14 +20,12 @@ pub(super) struct Deletion<'a> {
     expiry: Expiry<'a>,
     snapshot: &'a Snapshot,
     ripe: &'a Ripe,
-    /// Packs that backups name which stay.
-    needed: BTreeMap<BackupId, BTreeSet<u32>>,
+    /// What backups need whose summaries are there when this is done, and what policies ask for.
+    held: Held<'a>,
     /// Folders that cannot hold a backup that is new to us.
     known: BTreeSet<BackupId>,
     /// Folders in which one may be being made.
     young: BTreeSet<BackupId>,
-    /// Segments of backups that were to go and did not.
-    held_wal: Vec<(TimelineId, u64, u64)>,
 }
 
 impl<'a> Deletion<'a> {
@@ -39,8 +38,8 @@ impl<'a> Deletion<'a> {
         let complete = snapshot.folders.iter().filter(|(_, folder)| folder.summary.is_some());
         let known = complete.map(|(id, _)| id.clone()).collect();
         let young = decision.folders.iter().filter(|folder| folder.is_young).map(|folder| folder.id.clone());
-        let (young, needed) = (young.collect(), decision.needed_packs.clone());
-        Self { expiry, snapshot, ripe, needed, known, young, held_wal: Vec::new() }
+        let (young, held) = (young.collect(), Held::of(snapshot, decision, ripe));
+        Self { expiry, snapshot, ripe, held, known, young }
     }
 
     pub(super) async fn run(mut self, applied: &mut Applied) -> Result<(), Failure> {
@@ -94,20 +93,9 @@ impl<'a> Deletion<'a> {
         if deleted {
             applied.backups += 1;
         } else if let Some(backup) = self.snapshot.backups.iter().find(|backup| backup.id == *id) {
-            self.hold(backup);
+            self.held.hold(backup);
         }
         Ok(deleted)
-    }
-
-    /// All that a backup needs stays.
-    fn hold(&mut self, backup: &Backup) {
-        for (id, numbers) in &backup.named {
-            self.needed.entry(id.clone()).or_default().extend(numbers);
-        }
-        let size = self.snapshot.segment_size;
-        let (first, last) = backup.own_wal(size);
-        let path = self.snapshot.paths.get(&backup.timeline).map(Vec::as_slice).unwrap_or_default();
-        self.held_wal.extend(stretches(path, first, last, size));
     }
 
     /// Deletes what is left of a backup: its manifest and the packs that no other backup names.
@@ -118,11 +106,9 @@ impl<'a> Deletion<'a> {
         applied: &mut Applied,
     ) -> Result<(), Failure> {
         self.take_in_new_backups().await?;
-        let nothing = BTreeSet::new();
-        let needed = self.needed.get(id).unwrap_or(&nothing);
         let goes = |(entry, object): (Entry, Listed)| {
             let is_needed = match entry {
-                Entry::Pack { number, .. } => needed.contains(&number),
+                Entry::Pack { number, .. } => self.held.has_pack(id, number),
                 Entry::Manifest { .. } => false,
                 // It came just now.
                 _ => true,
@@ -143,7 +129,7 @@ impl<'a> Deletion<'a> {
             }
             match archive.summary(&id).await {
                 Ok(summary) => {
-                    self.hold(&Backup::of(&summary, archive.layout(), Timestamp(i64::MAX), None));
+                    self.held.hold(&Backup::of(&summary, archive.layout(), Timestamp(i64::MAX), None));
                     self.known.insert(id);
                 }
                 // It is still being made.
@@ -202,9 +188,7 @@ impl<'a> Deletion<'a> {
 
     fn is_held(&self, segment: &SegmentName) -> bool {
         let Ok(number) = segment.number(self.snapshot.segment_size) else { return true };
-        self.held_wal.iter().any(|(timeline, first, last)| {
-            *timeline == segment.timeline && (*first..=*last).contains(&number)
-        })
+        self.held.has_segment(segment.timeline, number)
     }
 
     /// Deletes objects, and says how many went. One that the store holds on to does not keep the others.

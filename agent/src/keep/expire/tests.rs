@@ -382,6 +382,25 @@ async fn what_came_after_the_mark_does_not_go_by_it() {
 }
 
 #[tokio::test]
+async fn a_segment_is_decided_while_one_content_of_it_stands() {
+    let stage = Stage::with_backups(1, &[5]).await;
+    let is_decided = async || {
+        let seen = stage.expiry().see().await.unwrap();
+        let own = &seen.snapshot.wal[&TimelineId::FIRST];
+        own.iter().find(|segment| segment.number == 50).unwrap().is_decided
+    };
+    assert!(is_decided().await);
+    let (name, rival) = (WalFileName::Segment(stage.name(50)), ContentHash::of(b"rival").id());
+    let layout = stage.archive.layout();
+    stage.put(&layout.wal(&name, rival, false), 1).await;
+    assert!(!is_decided().await);
+    stage.put(&layout.refused(&name, rival), 1).await;
+    assert!(is_decided().await);
+    stage.put(&layout.refused(&name, ContentHash::of(&50_u64.to_le_bytes()).id()), 1).await;
+    assert!(!is_decided().await);
+}
+
+#[tokio::test]
 async fn histories_and_what_is_not_ours_never_go() {
     let stage = Stage::with_backups(1, &[1, 5]).await;
     let root = stage.cluster.system_identifier.to_string();
@@ -466,8 +485,8 @@ async fn a_look_asks_once_for_each_backup_and_lists_each_folder_of_wal_once() {
     let count = |verb| stage.store.calls(verb);
     let before = (count(Verb::List), count(Verb::Get), count(Verb::Head));
     stage.expiry().see().await.unwrap();
-    // Marks, cluster.json, backups twice, WAL's folders, the one folder, conflicts, histories.
-    assert_eq!(count(Verb::List) - before.0, 8);
+    // Marks, cluster.json, backups twice, WAL's folders, the one folder, conflicts, proofs of rest, histories.
+    assert_eq!(count(Verb::List) - before.0, 9);
     assert_eq!(count(Verb::Get) - before.1, 3);
     assert_eq!(count(Verb::Head) - before.2, 1);
 }

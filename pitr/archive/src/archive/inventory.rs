@@ -1,13 +1,14 @@
 //! Every stored object, counted under the name that it belongs to. Far smaller than the catalog: a
 //! million segments must fit, and only what is stored when and how large it is matters here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use walpoint_wal::{SegmentName, SegmentSize, TimelineId, Timestamp, WalFileName};
 
 use super::{Archive, PARALLEL};
 use crate::backup_id::BackupId;
+use crate::content::ContentId;
 use crate::error::ArchiveError;
 use crate::layout::{Entry, Layout};
 use crate::object_key::{ObjectKey, Prefix};
@@ -30,6 +31,8 @@ pub struct SegmentObjects {
     pub objects: u32,
     /// Whether something is there that recovery may read: more than marks and what was put aside.
     pub has_wal: bool,
+    /// Whether recovery would know what to read: one content that is not refused, or pieces alone.
+    pub is_decided: bool,
 }
 
 /// All WAL that is stored.
@@ -55,6 +58,8 @@ pub struct PackObjects {
 pub struct FolderObjects {
     /// When the summary was stored: the backup exists since then.
     pub summary: Option<Timestamp>,
+    /// The contents of its manifests: one, unless it was taken up again.
+    pub manifests: Vec<ContentId>,
     /// Its packs, by number.
     pub packs: BTreeMap<u32, PackObjects>,
     /// Stored bytes of everything else.
@@ -92,6 +97,7 @@ impl SegmentObjects {
         self.bytes += more.bytes;
         self.objects += more.objects;
         self.has_wal |= more.has_wal;
+        self.is_decided |= more.is_decided;
     }
 }
 
@@ -114,6 +120,10 @@ impl BackupInventory {
             }
             Some(Entry::Summary { .. }) => {
                 folder.summary = Some(time_of(object));
+                folder.other_bytes += object.size;
+            }
+            Some(Entry::Manifest { content, .. }) => {
+                folder.manifests.push(content);
                 folder.other_bytes += object.size;
             }
             _ => folder.other_bytes += object.size,
@@ -144,12 +154,45 @@ struct Counted {
     unknown: Vec<String>,
 }
 
+/// Which contents of a segment are there, and which were refused.
+#[derive(Default)]
+struct Variants {
+    stored: BTreeSet<ContentId>,
+    refused: BTreeSet<ContentId>,
+    has_pieces: bool,
+}
+
+impl Variants {
+    fn take(&mut self, entry: &Entry) {
+        match entry {
+            Entry::Wal { name: WalFileName::Segment(_), content, .. } => {
+                self.stored.insert(*content);
+            }
+            Entry::WalRefused { name: WalFileName::Segment(_), content } => {
+                self.refused.insert(*content);
+            }
+            Entry::LiveTail { .. } => self.has_pieces = true,
+            _ => {}
+        }
+    }
+
+    fn are_decided(&self) -> bool {
+        match self.stored.difference(&self.refused).count() {
+            0 => self.has_pieces,
+            standing => standing == 1,
+        }
+    }
+}
+
 impl Counted {
     fn of(layout: &Layout, size: SegmentSize, listed: &[Listed]) -> Self {
         let mut counted = Self::default();
+        // Contents and refusals of a segment lie in one folder.
+        let mut variants: BTreeMap<(TimelineId, u64), Variants> = BTreeMap::new();
         for object in listed {
-            let owner = layout.parse(&object.key).and_then(|entry| owner_of(&entry));
-            let Some((owner, has_wal)) = owner else {
+            let entry = layout.parse(&object.key);
+            let owner = entry.as_ref().and_then(owner_of);
+            let (Some(entry), Some((owner, has_wal))) = (entry, owner) else {
                 counted.unknown.push(object.key.to_string());
                 continue;
             };
@@ -160,9 +203,16 @@ impl Counted {
                 continue;
             };
             let (newest, bytes) = (time_of(object), object.size);
-            let one = SegmentObjects { number, newest, bytes, objects: 1, has_wal };
+            variants.entry((segment.timeline, number)).or_default().take(&entry);
+            let one = SegmentObjects { number, newest, bytes, objects: 1, has_wal, is_decided: false };
             let segments = counted.segments.entry(segment.timeline).or_default();
             segments.entry(number).and_modify(|known| known.add(&one)).or_insert(one);
+        }
+        for ((timeline, number), variants) in variants {
+            let segments = counted.segments.get_mut(&timeline);
+            if let Some(segment) = segments.and_then(|segments| segments.get_mut(&number)) {
+                segment.is_decided = variants.are_decided();
+            }
         }
         counted
     }
