@@ -17,6 +17,7 @@ mod wal;
 use super::policy::{Policy, Unit};
 use super::snapshot::Snapshot;
 use super::spans::Spans;
+use crate::config::durations;
 use backups::Chosen;
 use std::collections::{BTreeMap, BTreeSet};
 use walpoint_archive::BackupId;
@@ -167,6 +168,12 @@ pub fn decide(snapshot: &Snapshot, policy: &Policy) -> Decision {
         return decision;
     };
     note_silences(snapshot, policy, now, &mut decision.notes);
+    if policy.has_short_grace() {
+        let grace = durations::render(policy.grace);
+        decision.notes.push(format!(
+            "a grace of {grace} is short: what a running backup or restore needs may go before it is done"
+        ));
+    }
     let chosen = Chosen::by(snapshot, policy, now);
     let stays = |index: usize| chosen.backups.get(&index).cloned().unwrap_or_default();
     let fate = |(index, backup): (usize, &super::snapshot::Backup)| BackupFate {

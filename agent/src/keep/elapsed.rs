@@ -12,6 +12,10 @@ use walpoint_wal::Timestamp;
 /// as a cluster at rest may store no more than a weekly backup.
 pub const LONGEST_SILENCE: Duration = Duration::from_secs(8 * 24 * 3600);
 
+/// Most that a silence adds to the age of what is about to go: a day, for one who expires daily, and somewhat more. So
+/// a clock that jumps adds no more than a day would.
+pub const MOST_OF_A_SILENCE: Duration = Duration::from_secs(26 * 3600);
+
 /// When something was stored: in order, none later than now.
 #[derive(Clone, Debug, Default)]
 pub struct SignsOfLife(Vec<i64>);
@@ -24,6 +28,11 @@ impl SignsOfLife {
         times.sort_unstable();
         times.dedup();
         Self(times)
+    }
+
+    /// More of them.
+    pub fn with(self, times: impl IntoIterator<Item = Timestamp>, now: Timestamp) -> Self {
+        Self::new(self.0.into_iter().map(Timestamp).chain(times), now)
     }
 
     /// The last one.
@@ -48,9 +57,19 @@ impl SignsOfLife {
         Timestamp(later.saturating_sub(left))
     }
 
-    /// Whether so much time has passed since then, silences left out.
+    /// Whether so much time has passed since then, however a clock may have jumped in the silences.
     pub fn has_passed(&self, since: Timestamp, now: Timestamp, how_long: Duration) -> bool {
-        since <= self.so_long_ago(now, how_long)
+        let begin = self.0.partition_point(|time| *time <= since.0);
+        let mut earlier = since.0;
+        let mut passed: i64 = 0;
+        for later in self.0.iter().skip(begin).copied().chain([now.0]) {
+            let between = later.saturating_sub(earlier);
+            if between <= micros(LONGEST_SILENCE) {
+                passed = passed.saturating_add(between.clamp(0, micros(MOST_OF_A_SILENCE)));
+            }
+            earlier = later;
+        }
+        passed >= micros(how_long)
     }
 
     /// The silences after this moment that are not counted.
@@ -122,6 +141,15 @@ mod tests {
             signs.has_passed(Timestamp(since * DAY), Timestamp(368 * DAY), days(how_long))
         };
         // Two days since then: one before the jump, one behind it.
-        assert!(passed(2, 2) && !passed(2, 3) && passed(367, 1) && !passed(367, 2));
+        assert!(passed(2, 2) && !passed(2, 3) && passed(367, 1) && !passed(367, 2) && !passed(368, 1));
+        assert!(passed(368, 0) && !passed(400, 1));
+    }
+
+    #[test]
+    fn a_clock_that_jumps_three_days_ahead_ends_no_grace() {
+        let jumped = |signs: &[i64]| at(signs, 4).has_passed(Timestamp(DAY), Timestamp(4 * DAY), days(2));
+        assert!(!jumped(&[0, 1]));
+        // With a sign a day: what an expiry leaves that is run daily.
+        assert!(jumped(&[0, 1, 2, 3]));
     }
 }

@@ -11,6 +11,13 @@ use std::time::Duration;
 /// How long marked things stay at least, unless somebody says otherwise.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(2 * 24 * 3600);
 
+/// No backup is given up before nothing came of it for so long, however short the grace is: it may be reading through
+/// what has not changed, or waiting for WAL.
+const LONGEST_PAUSE_OF_A_BACKUP: Duration = Duration::from_secs(24 * 3600);
+
+/// A grace that is shorter is no time in which anything ends.
+const SHORT_GRACE: Duration = Duration::from_secs(3600);
+
 /// What is to be kept.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -71,6 +78,16 @@ impl Policy {
     /// Whether it says which backups to keep. One of WAL alone lets no backup go.
     pub fn is_of_backups(&self) -> bool {
         self.last > 0 || self.window.is_some() || self.calendar.asks_for_any()
+    }
+
+    /// When nothing came of an unfinished backup for so long, it was given up.
+    pub fn given_up_after(&self) -> Duration {
+        self.grace.max(LONGEST_PAUSE_OF_A_BACKUP)
+    }
+
+    /// Whether hardly any backup or restore is over when the grace is.
+    pub fn has_short_grace(&self) -> bool {
+        self.grace < SHORT_GRACE
     }
 
     /// In words.

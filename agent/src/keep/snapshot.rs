@@ -111,7 +111,8 @@ impl Snapshot {
         (first..=last).all(|number| {
             let steps = stretches(path, first, last, self.segment_size);
             steps.into_iter().any(|(timeline, from, to)| {
-                (from..=to).contains(&number) && self.segment(timeline, number).is_some_and(|it| it.is_decided)
+                (from..=to).contains(&number)
+                    && self.segment(timeline, number).is_some_and(|it| it.is_decided)
             })
         })
     }

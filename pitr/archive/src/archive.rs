@@ -37,7 +37,7 @@ mod tests;
 mod wal;
 
 pub use cluster::ClusterListing;
-pub use expiry::StandingMark;
+pub use expiry::{ExpiryMarks, StandingMark};
 pub use inventory::{BackupInventory, FolderObjects, PackObjects, SegmentObjects, WalInventory};
 pub use listing::{BackupFolders, BackupListing, Timelines};
 pub use send::{PutSource, SEALED_IN_MEMORY};

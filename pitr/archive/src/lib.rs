@@ -33,9 +33,9 @@ pub mod wal_facts;
 pub mod writer_id;
 
 pub use archive::{
-    Archive, BackupFolders, BackupInventory, BackupListing, ClusterListing, FileFacts, FolderObjects,
-    Neighbours, PackObjects, PutChunk, PutSource, PutWal, PutWalOutcome, SEALED_IN_MEMORY, SegmentObjects,
-    StandingMark, TailRemoval, Timelines, WalInventory,
+    Archive, BackupFolders, BackupInventory, BackupListing, ClusterListing, ExpiryMarks, FileFacts,
+    FolderObjects, Neighbours, PackObjects, PutChunk, PutSource, PutWal, PutWalOutcome, SEALED_IN_MEMORY,
+    SegmentObjects, StandingMark, TailRemoval, Timelines, WalInventory,
 };
 pub use backup_id::{BackupId, BackupKind};
 pub use catalog::{Catalog, CatalogScope, DamagedObject, SegmentState, Usable, Variant};

@@ -208,13 +208,20 @@ fn on_path(snapshot: &Snapshot, path: &[PathStep], whole: Option<&[bool]>) -> Ve
 }
 
 /// The place of the backup that serves the oldest moment behind `cut`: the last of those that lie before it by
-/// every clock. Time goes along the WAL whatever clocks say, so a later backup with an older time does not count.
+/// every clock. Time goes along the WAL whatever clocks say, so a later backup with an older time does not count, and
+/// one that is said to be older than those before it lies before nothing.
 fn serves_from(snapshot: &Snapshot, on_path: &[usize], cut: Timestamp) -> usize {
-    let is_before = |index: &&usize| {
-        let backup = snapshot.backups.get(**index);
-        backup.is_some_and(|it| it.ended.max(it.stored_at) <= cut)
-    };
-    on_path.iter().take_while(is_before).count().saturating_sub(1)
+    let (mut newest, mut base) = (Timestamp(i64::MIN), 0);
+    for (place, backup) in on_path.iter().filter_map(|index| snapshot.backups.get(*index)).enumerate() {
+        let time = backup.ended.max(backup.stored_at);
+        if time > cut {
+            break;
+        }
+        if time >= newest {
+            (newest, base) = (time, place);
+        }
+    }
+    base
 }
 
 /// The timelines to which recovery can go from this backup.

@@ -39,9 +39,9 @@ pub fn fates(
             Some(false) => true,
             None => false,
         };
-        // Whoever makes it stores something now and then.
+        let given_up_after = policy.given_up_after();
         let is_young = !is_backup
-            && folder.newest.is_none_or(|newest| !snapshot.signs.has_passed(newest, now, policy.grace));
+            && folder.newest.is_none_or(|newest| !snapshot.signs.has_passed(newest, now, given_up_after));
         let fate = fate(id, folder, needed.get(id).unwrap_or(&nothing));
         fates.push(FolderFate { is_backup, is_young, ..fate });
     }

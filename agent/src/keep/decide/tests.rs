@@ -172,14 +172,21 @@ impl World {
             let packs = made.named[&index].iter().map(|number| (*number, TEN)).collect();
             let manifests = vec![manifest()];
             let objects = 2 + made.named[&index].len() as u64;
-            let folder =
-                FolderObjects { summary: stored_at, manifests, packs, other_bytes: 3, objects, newest: stored_at };
+            let folder = FolderObjects {
+                summary: stored_at,
+                manifests,
+                packs,
+                other_bytes: 3,
+                objects,
+                newest: stored_at,
+            };
             (ids[index].clone(), folder)
         };
         let mut wal: BTreeMap<TimelineId, Vec<SegmentObjects>> = BTreeMap::new();
         for (branch, number) in self.all().segments {
             let newest = Timestamp(self.time(branch, number));
-            let one = SegmentObjects { number, newest, bytes: 1, objects: 1, has_wal: true, is_decided: true };
+            let one =
+                SegmentObjects { number, newest, bytes: 1, objects: 1, has_wal: true, is_decided: true };
             wal.entry(tli(branch as u32 + 1)).or_default().push(one);
         }
         let now = Timestamp(self.now);
@@ -585,6 +592,28 @@ fn a_clock_that_ran_ahead_for_a_while_costs_no_other_backup_its_place() {
 }
 
 #[test]
+fn a_clock_that_was_set_back_for_a_while_costs_no_moment_of_the_window() {
+    let mut world = tidy(&[5, 30, 50]);
+    let year = 365 * 24 * HOUR;
+    (world.backups[2].server_off, world.backups[2].store_off) = (-year, -year);
+    // Segments 41 to 60 are of the last five days.
+    let policy = Policy { window: Some(Duration::from_secs(5 * 24 * 3600)), ..last(0) };
+    let decision = decide(&world.snapshot(), &policy);
+    assert_eq!(stays(&decision), [false, true, true]);
+    let after = world.after(&decision);
+    assert!((42..=60).all(|number| world.can_reach(&after, 0, number)));
+}
+
+#[test]
+fn a_grace_that_is_short_is_spoken_of() {
+    let notes = |seconds| {
+        let policy = Policy { grace: Duration::from_secs(seconds), ..last(1) };
+        decide(&tidy(&[5, 20]).snapshot(), &policy).notes
+    };
+    assert!(notes(3599)[0].contains("is short") && notes(3600).is_empty());
+}
+
+#[test]
 fn while_the_clock_is_a_year_ahead_or_behind_nothing_goes_that_would_stay_otherwise() {
     let world = tidy(&[5, 10, 20, 30, 40, 50]);
     let policy = Policy { window: Some(Duration::from_secs(5 * 24 * 3600)), ..last(0) };
@@ -650,8 +679,9 @@ fn a_backup_that_is_being_made_stays_and_one_that_was_given_up_goes_with_what_no
         objects: 2,
         ..FolderObjects::default()
     };
-    snapshot.folders.insert(running.clone(), folder(world.now - HOUR / 2));
-    snapshot.folders.insert(dead.clone(), folder(world.now - 2 * HOUR));
+    // The grace is an hour; but a backup may pause for longer.
+    snapshot.folders.insert(running.clone(), folder(world.now - 20 * HOUR));
+    snapshot.folders.insert(dead.clone(), folder(world.now - 30 * HOUR));
     // A newer backup uses a pack of the one that was given up.
     snapshot.backups[2].named.insert(dead.clone(), vec![1]);
     let decision = decide(&snapshot, &last(1));

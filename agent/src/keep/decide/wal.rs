@@ -61,11 +61,7 @@ fn by_backups(snapshot: &Snapshot, chosen: &Chosen) -> Asked {
 }
 
 /// Neighbours with the same fate together. Between two that go together nothing is asked for, listed or not.
-fn runs(
-    timeline: TimelineId,
-    segments: &[SegmentObjects],
-    asked: &BTreeMap<WhyWal, Spans>,
-) -> Vec<WalFate> {
+fn runs(timeline: TimelineId, segments: &[SegmentObjects], asked: &BTreeMap<WhyWal, Spans>) -> Vec<WalFate> {
     let mut runs: Vec<WalFate> = Vec::new();
     for segment in segments {
         let holding = asked.iter().filter(|(_, spans)| spans.hold(segment.number));

@@ -15,6 +15,9 @@ use walpoint_wal::{SegmentName, TimelineId, Timestamp};
 /// Objects that are deleted at the same time.
 const DELETED_AT_ONCE: usize = 16;
 
+/// When so many were not deleted, a right is missing or the store is away: no more are tried.
+const MOST_FAILURES: usize = 100;
+
 /// What is deleted, and what must not be although it is marked.
 pub(super) struct Deletion<'a> {
     expiry: Expiry<'a>,
@@ -62,7 +65,11 @@ impl<'a> Deletion<'a> {
         for (timeline, first, last, since) in &ripe.wal {
             self.delete_wal(*timeline, *first, *last, *since, applied).await?;
         }
-        self.delete_aside(applied).await
+        self.delete_aside(applied).await?;
+        if applied.failed.len() >= MOST_FAILURES {
+            applied.notes.push(format!("{MOST_FAILURES} deletes failed, so no more were tried"));
+        }
+        Ok(())
     }
 
     /// Deletes a backup's summary, if it has one. When that cannot be done the backup is still there, and keeps all
@@ -77,12 +84,7 @@ impl<'a> Deletion<'a> {
         let folder = self.snapshot.folders.get(id);
         let Some(stored_at) = folder.and_then(|folder| folder.summary) else {
             // One that was given up; unless somebody has just completed it.
-            let came = archive.store().head(&archive.layout().summary(id)).await;
-            return match came {
-                Err(error) if error.is_not_found() => Ok(true),
-                Err(error) => Err(error.into()),
-                Ok(_) => Ok(false),
-            };
+            return Ok(!self.hold_if_complete(id).await?);
         };
         let key = archive.layout().summary(id);
         // A summary that came after the mark is not what was marked.
@@ -106,6 +108,9 @@ impl<'a> Deletion<'a> {
         applied: &mut Applied,
     ) -> Result<(), Failure> {
         self.take_in_new_backups().await?;
+        if self.hold_if_complete(id).await? {
+            return Ok(());
+        }
         let goes = |(entry, object): (Entry, Listed)| {
             let is_needed = match entry {
                 Entry::Pack { number, .. } => self.held.has_pack(id, number),
@@ -122,22 +127,25 @@ impl<'a> Deletion<'a> {
 
     /// Backups that were completed since the archive was looked at name packs, too.
     async fn take_in_new_backups(&mut self) -> Result<(), Failure> {
-        let archive = self.expiry.archive;
-        for id in archive.backup_folders().await?.ids {
-            if self.known.contains(&id) {
-                continue;
-            }
-            match archive.summary(&id).await {
-                Ok(summary) => {
-                    self.held.hold(&Backup::of(&summary, archive.layout(), Timestamp(i64::MAX), None));
-                    self.known.insert(id);
-                }
-                // It is still being made.
-                Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(error.into()),
+        for id in self.expiry.archive.backup_folders().await?.ids {
+            if !self.known.contains(&id) && self.hold_if_complete(&id).await? {
+                self.known.insert(id);
             }
         }
         Ok(())
+    }
+
+    /// All that a backup needs stays, when its summary is there by now; without one it is still being made, or goes.
+    async fn hold_if_complete(&mut self, id: &BackupId) -> Result<bool, Failure> {
+        let archive = self.expiry.archive;
+        match archive.summary(id).await {
+            Ok(summary) => {
+                self.held.hold(&Backup::of(&summary, archive.layout(), Timestamp(i64::MAX), None));
+                Ok(true)
+            }
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn delete_wal(
@@ -149,12 +157,15 @@ impl<'a> Deletion<'a> {
         applied: &mut Applied,
     ) -> Result<(), Failure> {
         let size = self.snapshot.segment_size;
+        let own = self.snapshot.wal.get(&timeline).map(Vec::as_slice).unwrap_or_default();
         let mut at = first;
-        // Folder by folder: a listing of each is small.
-        while at <= last {
-            let end = (at / size.segments_per_log() + 1).saturating_mul(size.segments_per_log()) - 1;
+        // Folder by folder, as far as there is something: a listing of each is small.
+        while let Some(next) = own.get(own.partition_point(|it| it.number < at)).map(|it| it.number)
+            && next <= last
+        {
+            let end = (next / size.segments_per_log() + 1).saturating_mul(size.segments_per_log()) - 1;
             let name = |number| SegmentName::from_number(timeline, number, size);
-            let Some((from, to)) = name(at).zip(name(end.min(last))) else { return Ok(()) };
+            let Some((from, to)) = name(next).zip(name(end.min(last))) else { return Ok(()) };
             let listed = self.expiry.archive.objects_of_segments(&from, &to).await?;
             let goes = |object: &Listed| was_there(object, since);
             let goes = listed.into_iter().filter(|(segment, object)| !self.is_held(segment) && goes(object));
@@ -193,6 +204,9 @@ impl<'a> Deletion<'a> {
 
     /// Deletes objects, and says how many went. One that the store holds on to does not keep the others.
     async fn delete_objects(&self, objects: Vec<Listed>, applied: &mut Applied) -> usize {
+        if applied.failed.len() >= MOST_FAILURES {
+            return 0;
+        }
         let store = self.expiry.archive.store();
         let deleted = objects.into_iter().map(|object| async move {
             let deleted = store.delete(&object.key).await.map_err(|error| error.detail);
@@ -208,6 +222,9 @@ impl<'a> Deletion<'a> {
                     applied.bytes += object.size;
                 }
                 Err(why) => applied.failed.push(Stuck { key: object.key.to_string(), why }),
+            }
+            if applied.failed.len() >= MOST_FAILURES {
+                break;
             }
         }
         count

@@ -35,6 +35,11 @@ impl Standing {
         let (key, stored_at) = (mark.key, mark.stored_at);
         Self { key, mark: mark.mark.unwrap_or_default(), stored_at, is_ripe, is_sound }
     }
+
+    /// Whether it says anything at all.
+    pub fn is_sound(&self) -> bool {
+        self.is_sound
+    }
 }
 
 fn elapsed(since: Timestamp, now: Timestamp) -> Option<Duration> {

@@ -12,7 +12,8 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use walpoint_archive::{
-    BackupId, ContentHash, ContentId, ExpiryMark, FolderObjects, ObjectKey, PackObjects, SegmentObjects, StandingMark,
+    BackupId, ContentHash, ContentId, ExpiryMark, FolderObjects, ObjectKey, PackObjects, SegmentObjects,
+    StandingMark,
 };
 use walpoint_wal::{Lsn, SegmentSize, TimelineHistory, TimelineId, Timestamp};
 
@@ -129,7 +130,14 @@ impl World {
                 Thing::Segment(number) => {
                     let newest = Timestamp(*at);
                     let number = *number;
-                    segments.push(SegmentObjects { number, newest, bytes: 1, objects: 1, has_wal: true, is_decided: true });
+                    segments.push(SegmentObjects {
+                        number,
+                        newest,
+                        bytes: 1,
+                        objects: 1,
+                        has_wal: true,
+                        is_decided: true,
+                    });
                     continue;
                 }
                 Thing::Summary(id) | Thing::Pack(id, _) => folders.entry(id.clone()).or_default(),
@@ -171,9 +179,10 @@ impl World {
     }
 
     fn needs(backup: &Backup) -> Vec<Thing> {
-        let packs = backup.named.iter().flat_map(|(of, numbers)| {
-            numbers.iter().map(|number| Thing::Pack(of.clone(), *number))
-        });
+        let packs = backup
+            .named
+            .iter()
+            .flat_map(|(of, numbers)| numbers.iter().map(move |number| Thing::Pack(of.clone(), *number)));
         let (first, last) = backup.own_wal(size());
         packs.chain((first..=last).map(Thing::Segment)).collect()
     }

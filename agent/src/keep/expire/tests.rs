@@ -90,8 +90,17 @@ impl Stage {
         file.set_modified(SystemTime::now() - age).unwrap();
     }
 
+    /// Time passes, and each day leaves a sign.
+    async fn wait(&self, time: Duration) {
+        self.jump(time);
+        for day in (1..).take_while(|day| DAY * *day < time) {
+            let sign = self.archive.layout().idle(TimelineId::new(100 + day).unwrap());
+            self.put(&sign, u64::from(day) * 10).await;
+        }
+    }
+
     /// Makes everything that is there older.
-    fn wait(&self, time: Duration) {
+    fn jump(&self, time: Duration) {
         for key in self.keys() {
             let path = self.root.path().join(&key);
             let file = std::fs::File::options().append(true).open(path).unwrap();
@@ -185,13 +194,13 @@ async fn what_goes_is_marked_and_goes_after_its_grace_with_its_wal() {
     let before = stage.keys().len();
     let applied = stage.apply().await;
     assert_eq!(applied.marked.backups, [id(1, "full"), id(3, "full")]);
-    assert_eq!((applied.objects, stage.keys().len()), (0, before + 1), "only the mark is new");
+    assert_eq!((applied.objects, stage.keys().len()), (0, before + 2), "only the mark is new, and the clock");
     // A second run marks nothing anew and deletes nothing before its time.
     let applied = stage.apply().await;
     assert!(applied.marked.is_empty() && applied.objects == 0);
-    stage.wait(days(1));
+    stage.wait(days(1)).await;
     assert_eq!(stage.apply().await.objects, 0);
-    stage.wait(days(1));
+    stage.wait(days(1)).await;
     let applied = stage.apply().await;
     assert_eq!((applied.backups, applied.failed), (2, Vec::new()));
     assert_eq!(stage.backups().await, [id(5, "full")]);
@@ -199,7 +208,7 @@ async fn what_goes_is_marked_and_goes_after_its_grace_with_its_wal() {
     assert_eq!((applied.objects, stage.holds("/wal/")), (48, 20));
     // What it named is gone, so the mark goes, too.
     stage.apply().await;
-    assert_eq!(stage.holds("/expire/"), 0);
+    assert_eq!((stage.holds("/expire/"), stage.holds("/expire/clock.json")), (1, 1));
     let applied = stage.apply().await;
     assert!(applied.marked.is_empty() && applied.objects == 0);
 }
@@ -209,7 +218,7 @@ async fn packs_that_a_newer_backup_names_stay_when_their_own_goes() {
     let stage = Stage::with_backups(1, &[1]).await;
     stage.backup(&id(5, "incr"), 5, &[(&id(1, "full"), 1)]).await;
     stage.apply().await;
-    stage.wait(days(3));
+    stage.wait(days(3)).await;
     let applied = stage.apply().await;
     assert_eq!(applied.backups, 1);
     let pack = |number| stage.holds(&format!("{}/pack-00000{number}", id(1, "full")));
@@ -225,7 +234,7 @@ async fn packs_that_a_newer_backup_names_stay_when_their_own_goes() {
 async fn a_mark_that_is_wanted_again_starts_anew() {
     let mut stage = Stage::with_backups(1, &[1, 3, 5]).await;
     stage.apply().await;
-    stage.wait(days(3));
+    stage.wait(days(3)).await;
     stage.policy = policy(2);
     let applied = stage.apply().await;
     // The third of the month is wanted again; the first is marked anew.
@@ -239,7 +248,7 @@ async fn a_mark_that_is_wanted_again_starts_anew() {
 async fn a_backup_that_was_running_when_its_parent_was_marked_keeps_what_it_names() {
     let stage = Stage::with_backups(1, &[1, 5]).await;
     stage.apply().await;
-    stage.wait(days(3));
+    stage.wait(days(3)).await;
     // It is complete between the two looks: the first sees that all of its parent goes.
     let seen = stage.expiry().see().await.unwrap();
     stage.backup(&id(6, "incr"), 6, &[(&id(1, "full"), 0)]).await;
@@ -252,7 +261,7 @@ async fn a_backup_that_was_running_when_its_parent_was_marked_keeps_what_it_name
 async fn a_backup_that_is_complete_after_the_last_look_keeps_what_it_names() {
     let stage = Stage::with_backups(1, &[1, 5]).await;
     stage.apply().await;
-    stage.wait(days(3));
+    stage.wait(days(3)).await;
     let seen = stage.expiry().see().await.unwrap();
     let ripe = Ripe::of(
         &seen.marks.iter().collect::<Vec<_>>(),
@@ -275,10 +284,10 @@ async fn packs_of_a_backup_that_was_given_up_go_and_those_of_a_running_one_stay(
     stage.put(&stage.pack(&dead, 0), 50).await;
     stage.put(&stage.pack(&running, 0), 5).await;
     stage.apply().await;
-    stage.wait(days(1));
+    stage.wait(days(1)).await;
     // It still stores something now and then.
     stage.put(&stage.pack(&running, 1), 0).await;
-    stage.wait(days(1) + DAY / 2);
+    stage.wait(days(1) + DAY / 2).await;
     assert_eq!(stage.apply().await.failed, []);
     assert_eq!((stage.holds(dead.as_str()), stage.holds(running.as_str())), (0, 2));
 }
@@ -289,7 +298,7 @@ async fn a_run_that_ends_anywhere_leaves_no_backup_half_there_and_is_gone_on_wit
     for killed_at in 0..12 {
         let stage = Stage::with_backups(1, &[1, 3, 5]).await;
         stage.apply().await;
-        stage.wait(days(3));
+        stage.wait(days(3)).await;
         let done = stage.store.calls(Verb::Delete);
         for call in done + killed_at..done + 100 {
             stage.store.fail(Verb::Delete, call, Fault::Before(StoreErrorKind::Denied));
@@ -321,7 +330,7 @@ async fn a_run_that_ends_anywhere_leaves_no_backup_half_there_and_is_gone_on_wit
 async fn a_summary_that_the_store_holds_on_to_keeps_all_that_its_backup_needs() {
     let stage = Stage::with_backups(1, &[1, 3, 5]).await;
     stage.apply().await;
-    stage.wait(days(3));
+    stage.wait(days(3)).await;
     // The first delete is that of the oldest summary.
     let call = stage.store.calls(Verb::Delete);
     stage.store.fail(Verb::Delete, call, Fault::Before(StoreErrorKind::Denied));
@@ -331,6 +340,42 @@ async fn a_summary_that_the_store_holds_on_to_keeps_all_that_its_backup_needs() 
     assert_eq!(stage.holds("-full-000001/"), 4);
     // Its own two segments stay, the others went.
     assert_eq!(stage.holds("/wal/"), 22);
+}
+
+#[tokio::test]
+async fn a_store_that_deletes_nothing_is_not_asked_a_million_times() {
+    let stage = Stage::with_backups(1, &[1, 5]).await;
+    for number in 10..=49 {
+        for rival in [1_u64, 2, 3] {
+            let content = ContentHash::of(&rival.to_le_bytes()).id();
+            let name = WalFileName::Segment(stage.name(number));
+            stage.put(&stage.archive.layout().refused(&name, content), 70).await;
+        }
+    }
+    stage.apply().await;
+    stage.wait(days(3)).await;
+    let done = stage.store.calls(Verb::Delete);
+    // The summary goes; nothing else does.
+    for call in done + 1..done + 300 {
+        stage.store.fail(Verb::Delete, call, Fault::Before(StoreErrorKind::Denied));
+    }
+    let applied = stage.apply().await;
+    assert_eq!((applied.backups, applied.failed.len(), applied.notes.len()), (1, 100, 1));
+    assert!(stage.store.calls(Verb::Delete) < done + 130);
+}
+
+#[tokio::test]
+async fn wal_that_is_far_apart_is_not_looked_for_in_between() {
+    let stage = Stage::new(1).await;
+    for number in [10, 900_000, 1_000_000, 1_000_001] {
+        stage.segment(number, 70).await;
+    }
+    stage.backup(&id(9, "full"), 100_000, &[]).await;
+    stage.apply().await;
+    stage.wait(days(3)).await;
+    let before = stage.store.calls(Verb::List);
+    assert_eq!(stage.apply().await.objects, 2);
+    assert!(stage.store.calls(Verb::List) - before < 60);
 }
 
 #[tokio::test]
@@ -344,7 +389,7 @@ async fn what_a_listing_leaves_out_costs_nothing() {
             // The second day's serves the oldest moment, so the first day's goes, whatever is seen of the others.
             stage.policy.window = Some(days(3));
             assert_eq!(stage.apply().await.marked.backups, [id(1, "full")]);
-            stage.wait(days(3));
+            stage.wait(days(3)).await;
             let before = stage.keys();
             let hide = || stage.store.fail_every(Verb::List, Some(Fault::LeaveOut(hidden.clone())));
             if from_the_beginning {
@@ -370,7 +415,7 @@ async fn what_a_listing_leaves_out_costs_nothing() {
 async fn what_came_after_the_mark_does_not_go_by_it() {
     let stage = Stage::with_backups(1, &[1, 5]).await;
     stage.apply().await;
-    stage.wait(days(3));
+    stage.wait(days(3)).await;
     // A late segment in the midst of those that were marked, and a new object in a marked folder.
     let late = ContentHash::of(b"late").id();
     let name = WalFileName::Segment(stage.name(20));
@@ -415,7 +460,7 @@ async fn histories_and_what_is_not_ours_never_go() {
     stage.put(&refused, 60).await;
     stage.put(&aside, 60).await;
     stage.apply().await;
-    stage.wait(days(3));
+    stage.wait(days(3)).await;
     let applied = stage.apply().await;
     assert!(applied.objects > 0);
     for key in foreign.iter().map(String::as_str).chain([refused.as_str()]) {
@@ -447,10 +492,46 @@ async fn what_cannot_be_read_keeps_everything() {
 async fn two_runs_at_the_same_time_do_what_one_does() {
     let stage = Stage::with_backups(1, &[1, 3, 5]).await;
     let _ = tokio::join!(stage.apply(), stage.apply());
-    stage.wait(days(3));
+    stage.wait(days(3)).await;
     let (one, other) = tokio::join!(stage.apply(), stage.apply());
     assert_eq!((one.failed, other.failed), (Vec::new(), Vec::new()));
     assert_eq!((stage.backups().await, stage.holds("/wal/")), (vec![id(5, "full")], 20));
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_three_days_ripens_no_mark_and_daily_runs_do() {
+    let stage = Stage::with_backups(1, &[1, 3, 5]).await;
+    stage.apply().await;
+    stage.jump(days(3));
+    assert_eq!(stage.apply().await.objects, 0);
+    // At rest nothing but the runs shows that time passes.
+    stage.jump(days(1));
+    assert_eq!(stage.apply().await.backups, 2);
+}
+
+#[tokio::test]
+async fn a_mark_that_another_run_took_away_lets_nothing_go() {
+    let stage = Stage::with_backups(1, &[1, 3, 5]).await;
+    stage.apply().await;
+    stage.wait(days(3)).await;
+    let seen = stage.expiry().see().await.unwrap();
+    stage.archive.store().delete(&seen.marks[0].key).await.unwrap();
+    assert_eq!(stage.expiry().apply(&seen).await.unwrap().objects, 0);
+}
+
+#[tokio::test]
+async fn a_mark_that_cannot_be_read_is_left_alone_and_said() {
+    let stage = Stage::with_backups(1, &[1, 5]).await;
+    let key = stage.archive.layout().expiry_mark("of-a-newer-version");
+    stage.put(&key, 5).await;
+    stage.apply().await;
+    assert_eq!(stage.holds(key.as_str()), 1);
+    let seen = stage.expiry().see().await.unwrap();
+    assert!(
+        seen.decision.notes.iter().any(|note| note.contains("of-a-newer-version")),
+        "{:?}",
+        seen.decision.notes
+    );
 }
 
 #[tokio::test]
@@ -460,7 +541,7 @@ async fn a_clock_that_jumps_ripens_no_mark() {
     let mut kept = stage.keys();
     kept.retain(|key| !key.contains("/expire/"));
     // The clock is a year ahead: everything seems to be that old, and nothing came since.
-    stage.wait(days(365));
+    stage.jump(days(365));
     let seen = stage.expiry().see().await.unwrap();
     assert!(!seen.marks[0].is_ripe && seen.decision.obstacles.is_empty());
     assert_eq!(stage.apply().await.objects, 0);

@@ -21,6 +21,17 @@ const MAX_MARK_BYTES: u64 = 64 * 1024 * 1024;
 /// The name, among the marks, of what is stored to see what time it is.
 const CLOCK: &str = "clock";
 
+/// What lies under `expire/`.
+#[derive(Clone, Debug, Default)]
+pub struct ExpiryMarks {
+    /// The marks that stand.
+    pub standing: Vec<StandingMark>,
+    /// When the clock was last replaced: when an expiry last ran.
+    pub clock: Option<Timestamp>,
+    /// Keys that are not ours.
+    pub unknown: Vec<String>,
+}
+
 /// A mark as it lies in the archive.
 #[derive(Clone, Debug)]
 pub struct StandingMark {
@@ -45,13 +56,20 @@ impl Archive {
         Ok(key)
     }
 
-    /// The marks that stand.
-    pub async fn expiry_marks(&self) -> Result<Vec<StandingMark>, ArchiveError> {
-        let mut marks = Vec::new();
+    /// The marks that stand, and what else lies there.
+    pub async fn expiry_marks(&self) -> Result<ExpiryMarks, ArchiveError> {
+        let mut marks = ExpiryMarks::default();
         for object in self.store.list(&self.layout.expiry_prefix(), None, None).await? {
             match self.layout.parse(&object.key) {
-                Some(Entry::ExpiryMark(name)) if name != CLOCK => {}
-                _ => continue,
+                Some(Entry::ExpiryMark(name)) if name == CLOCK => {
+                    marks.clock = object.modified;
+                    continue;
+                }
+                Some(Entry::ExpiryMark(_)) => {}
+                _ => {
+                    marks.unknown.push(object.key.to_string());
+                    continue;
+                }
             }
             let mark = match self.expiry_mark(&object.key).await {
                 Ok(mark) => Ok(mark),
@@ -64,7 +82,7 @@ impl Archive {
                 Err(error) if error.is_not_found() => continue,
                 Err(error) => return Err(error.into()),
             };
-            marks.push(StandingMark { key: object.key, stored_at: object.modified, age, mark });
+            marks.standing.push(StandingMark { key: object.key, stored_at: object.modified, age, mark });
         }
         Ok(marks)
     }
