@@ -7,6 +7,7 @@ mod agent;
 mod argv;
 mod backup;
 mod check;
+mod expire;
 mod hooks;
 mod init;
 mod list;
@@ -21,6 +22,7 @@ pub use agent::{AgentArgs, StatusArgs};
 pub use argv::{Called, is_only_help};
 pub use backup::BackupArgs;
 pub use check::CheckArgs;
+pub use expire::ExpireArgs;
 pub use hooks::{GetArgs, PrefetchArgs, PushArgs};
 pub use init::InitArgs;
 pub use list::{ListArgs, WindowArgs};
@@ -116,6 +118,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Say whether the cluster is protected, as a monitoring plugin
     Check(CheckArgs),
+    /// Say what the retention policy lets go, and why the rest stays; let it go with --apply
+    Expire(ExpireArgs),
     /// Stay beside PostgreSQL: ship WAL ahead of archive_command, and answer it
     Agent(AgentArgs),
     /// Say how the agent is
@@ -142,6 +146,7 @@ mod tests {
         &["take-over"],
         &["verify"],
         &["check"],
+        &["expire"],
         &["agent"],
         &["status"],
         &["resolve", "00000002.history"],

@@ -2,6 +2,7 @@
 
 pub mod backup;
 pub mod check;
+pub mod expire;
 pub mod init;
 pub mod list;
 pub mod plan;

@@ -51,10 +51,7 @@ pub struct Settings {
     /// `[agent]`
     pub agent: AgentSettings,
     /// `[retention]`
-    #[expect(dead_code, reason = "one configuration serves all; expiry reads its part of it")]
     pub retention: RetentionSettings,
-    /// What was set and has no effect in this version.
-    idle: Vec<&'static str>,
 }
 
 /// `[postgres]`
@@ -163,7 +160,6 @@ pub struct AgentSettings {
 
 /// `[retention]`: what is kept.
 #[derive(Clone, Debug, Default)]
-#[expect(dead_code, reason = "one configuration serves all; expiry reads its part of it")]
 pub struct RetentionSettings {
     /// This many of the newest backups.
     pub last: Option<u32>,
@@ -183,6 +179,8 @@ pub struct RetentionSettings {
     pub min_verified: Option<u32>,
     /// The time zone whose days, weeks and months are meant.
     pub timezone: Option<String>,
+    /// How long what is to go stays marked before it goes.
+    pub grace: Option<Duration>,
 }
 
 impl Settings {
@@ -227,11 +225,6 @@ impl Settings {
                  \"s3://bucket/prefix\" or \"file:///directory\"; \"walpoint init\" writes a configuration",
             )
         })
-    }
-
-    /// Settings that somebody made and that nothing reads yet, in words; none when there are none.
-    pub fn without_effect(&self) -> Option<String> {
-        (!self.idle.is_empty()).then(|| format!("{} has no effect yet", self.idle.join(", ")))
     }
 
     /// The same with what the command line says of one backup.

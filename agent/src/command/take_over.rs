@@ -107,7 +107,7 @@ async fn objects_of(archive: &Archive, timeline: TimelineId) -> Result<Vec<Objec
     let catalog = archive.catalog(CatalogScope::All).await?;
     let segments = catalog.wal.get(&timeline).into_iter().flat_map(|segments| segments.values());
     let objects = |state: &SegmentState| {
-        let stored = state.standing().into_iter().chain(&state.tail);
+        let stored = state.standing().into_iter().chain(state.tail.as_deref());
         stored.map(|variant| variant.key.clone()).collect::<Vec<_>>()
     };
     let with_content: Vec<_> = segments.map(objects).filter(|keys| !keys.is_empty()).collect();

@@ -20,7 +20,6 @@ const fn hours(hours: u64) -> Duration {
 
 /// Builds the settings, taking every value out of `raw`.
 pub fn settings(source: Option<PathBuf>, raw: &mut RawSettings) -> Result<Settings, Failure> {
-    let idle = idle(raw);
     Ok(Settings {
         source,
         postgres: PostgresSettings {
@@ -46,13 +45,7 @@ pub fn settings(source: Option<PathBuf>, raw: &mut RawSettings) -> Result<Settin
         check: check(raw)?,
         agent: agent(raw)?,
         retention: retention(raw)?,
-        idle,
     })
-}
-
-/// What is set and not carried out in this version.
-fn idle(raw: &RawSettings) -> Vec<&'static str> {
-    raw.has("retention", None).then_some("section [retention]").into_iter().collect()
 }
 
 /// Reads a word or name by its type's own parser.
@@ -205,5 +198,6 @@ fn retention(raw: &mut RawSettings) -> Result<RetentionSettings, Failure> {
         wal: raw.duration("retention", "wal"),
         min_verified: raw.number("retention", "min_verified")?,
         timezone: raw.text("retention", "timezone").map(|(text, _)| text),
+        grace: raw.duration("retention", "grace"),
     })
 }

@@ -122,16 +122,6 @@ fn what_nobody_knows_names_the_nearest() {
 }
 
 #[test]
-fn what_has_no_effect_yet_is_said() {
-    let idle = |text| from_text(text).unwrap().without_effect();
-    assert_eq!(idle("[archive]\nurl = \"file:///a\"\n"), None);
-    assert_eq!(
-        idle("[backup]\nincremental = true\n[retention]\nlast = 3\n").unwrap(),
-        "section [retention] has no effect yet"
-    );
-}
-
-#[test]
 fn a_bare_number_is_refused_for_every_key_with_a_unit_and_the_message_says_so() {
     let with_unit: Vec<&Key> =
         KEYS.iter().filter(|key| matches!(key.kind, Kind::Duration | Kind::Size)).collect();

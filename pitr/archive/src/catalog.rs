@@ -90,8 +90,8 @@ pub struct SegmentState {
     pub refused: Vec<ContentId>,
     /// Pieces of it from when it was being written, in the order of their keys.
     pub chunks: Vec<Chunk>,
-    /// What these give from its beginning on.
-    pub tail: Option<Variant>,
+    /// What these give from its beginning on. Most segments have none, and there may be a million.
+    pub tail: Option<Box<Variant>>,
 }
 
 /// One object that holds a WAL file's content; or, of a segment that was being written, the
@@ -113,7 +113,7 @@ pub struct Variant {
     /// Whether it is marked refused.
     pub refused: bool,
     /// Its pieces, when it is a tail.
-    pub tail: Option<Tail>,
+    pub tail: Option<Box<Tail>>,
 }
 
 /// What recovery may take of a name.
@@ -175,7 +175,9 @@ impl SegmentState {
         for variant in &mut self.variants {
             variant.refused = self.refused.contains(&variant.content);
         }
-        self.tail = Variant::of_chunks(&self.chunks);
+        self.tail = Variant::of_chunks(&self.chunks).map(Box::new);
+        // Room for more is the most of what a million of these would take.
+        self.variants.shrink_to_fit();
     }
 
     /// The objects that are not refused: one for each content.
@@ -248,7 +250,7 @@ impl Variant {
             stored_at: last.stored_at,
             encrypted: tail.chunks.iter().any(|chunk| chunk.encrypted),
             refused: false,
-            tail: Some(tail),
+            tail: Some(Box::new(tail)),
         })
     }
 
@@ -278,14 +280,24 @@ impl Catalog {
         }
     }
 
-    /// Takes in listings of WAL and of `conflict/`.
+    /// Takes in a listing of WAL and of `conflict/`.
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn add_wal(&mut self, layout: &Layout, listed: &[Listed]) {
+        self.add_listed(layout, listed);
+        self.complete_wal();
+    }
+
+    /// Takes in a part of the WAL. To be followed by `complete_wal`.
+    pub(crate) fn add_listed(&mut self, layout: &Layout, listed: &[Listed]) {
         for object in listed {
             match layout.parse(&object.key) {
                 Some(entry) => self.add_entry(entry, object),
                 None => self.unknown.push(object.key.to_string()),
             }
         }
+    }
+
+    pub(crate) fn complete_wal(&mut self) {
         for state in self.wal.values_mut().flat_map(BTreeMap::values_mut) {
             state.complete();
         }

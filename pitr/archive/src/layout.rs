@@ -51,6 +51,8 @@ pub enum Entry {
     Verification(RecordId),
     /// A proof of restore: its name without `.json`.
     Drill(String),
+    /// What an expiry has marked to go: its name without `.json`.
+    ExpiryMark(String),
 }
 
 impl Layout {
@@ -202,6 +204,16 @@ impl Layout {
     /// Everything of this cluster.
     pub fn everything(&self) -> Prefix {
         self.prefix("")
+    }
+
+    /// What an expiry has marked to go.
+    pub fn expiry_mark(&self, name: &str) -> ObjectKey {
+        self.key(&path_of(&Entry::ExpiryMark(name.to_owned())))
+    }
+
+    /// All of these.
+    pub fn expiry_prefix(&self) -> Prefix {
+        self.prefix("expire/")
     }
 
     /// All variants kept aside.

@@ -12,6 +12,7 @@ pub mod durable;
 pub mod encrypt;
 pub mod envelope;
 pub mod error;
+pub mod expiry;
 pub mod facts;
 pub mod fault_point;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -34,8 +35,9 @@ pub mod wal_facts;
 pub mod writer_id;
 
 pub use archive::{
-    Archive, BackupListing, ClusterListing, FileFacts, Neighbours, PutChunk, PutSource, PutWal,
-    PutWalOutcome, SEALED_IN_MEMORY, SegmentRead, StoredRecord, TailRemoval,
+    Archive, BackupFolders, BackupInventory, BackupListing, ClusterListing, ExpiryMarks, FileFacts,
+    FolderObjects, Neighbours, PackObjects, PutChunk, PutSource, PutWal, PutWalOutcome, SEALED_IN_MEMORY,
+    SegmentObjects, SegmentRead, StandingMark, StoredRecord, TailRemoval, Timelines, WalInventory,
 };
 pub use backup_id::{BackupId, BackupKind};
 pub use catalog::{Catalog, CatalogScope, DamagedObject, SegmentState, Usable, Variant};
@@ -44,6 +46,7 @@ pub use content::{ContentHash, ContentId, StoredHash};
 pub use encrypt::KeyRing;
 pub use envelope::{SealedContent, Sealer, Sealing};
 pub use error::ArchiveError;
+pub use expiry::{ExpiryMark, MarkedWal};
 pub use facts::Common;
 pub use idle::IdleProof;
 pub use layout::{Entry, Layout};

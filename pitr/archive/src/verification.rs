@@ -280,6 +280,21 @@ impl Verification {
         packs.count() + usize::from(manifest)
     }
 
+    /// Whether something that [`Self::of_backup`] counts was found damaged and not sound since.
+    pub fn has_damage_in(&self, layout: &Layout, backup: &BackupSummary) -> bool {
+        let size = backup.segment_size;
+        let (first, last) = own_wal(backup);
+        let is_own = |segment: SegmentName| {
+            let number = segment.number(size);
+            segment.timeline == backup.timeline && number.is_ok_and(|it| (first..=last).contains(&it))
+        };
+        let mut wal = self.damaged.keys().filter(|key| match layout.parse(key) {
+            Some(Entry::Wal { name: WalFileName::Segment(segment), .. }) => is_own(segment),
+            _ => false,
+        });
+        self.damaged_of(layout, backup) > 0 || wal.any(|key| self.is_damaged(key, self.of_key(layout, key)))
+    }
+
     fn sound(&self, key: &ObjectKey, proof: Option<Proof>) -> Option<Proof> {
         proof.filter(|_| !self.is_damaged(key, proof))
     }
@@ -287,10 +302,9 @@ impl Verification {
     /// Of each segment from a backup's start to its stop.
     fn wal_of(&self, backup: &BackupSummary) -> impl Iterator<Item = Option<Proof>> {
         let size = backup.segment_size;
-        let first = backup.redo.segment_number(size);
-        let last = Lsn(backup.stop.lsn.0.saturating_sub(1)).segment_number(size);
+        let (first, last) = own_wal(backup);
         let timeline = backup.timeline;
-        (first..=last.max(first)).map(move |number| {
+        (first..=last).map(move |number| {
             let name = SegmentName::from_number(timeline, number, size)?;
             let proof = self.segment(name, |_, _| None)?;
             let is_damaged = self
@@ -364,6 +378,13 @@ impl Verification {
             });
         }
     }
+}
+
+/// Numbers of the first and the last segment without which a backup's files are not consistent.
+fn own_wal(backup: &BackupSummary) -> (u64, u64) {
+    let size = backup.segment_size;
+    let first = backup.redo.segment_number(size);
+    (first, Lsn(backup.stop.lsn.0.saturating_sub(1)).segment_number(size).max(first))
 }
 
 /// Whether a key is one of this segment's own contents.

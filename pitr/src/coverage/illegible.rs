@@ -37,7 +37,7 @@ impl Illegible {
         }
         let Some(key) = object_of(error).filter(|_| self.0.len() < MOST) else { return false };
         let states = catalog.wal.values().flat_map(BTreeMap::values);
-        let mut variants = states.flat_map(|state| state.variants.iter().chain(&state.tail));
+        let mut variants = states.flat_map(|state| state.variants.iter().chain(state.tail.as_deref()));
         let Some(variant) = variants.find(|it| it.key.as_str() == key && self.why(it).is_none()) else {
             return false;
         };
@@ -50,7 +50,7 @@ impl Illegible {
 
     fn learns_of_rival_tails(&mut self, catalog: &Catalog, name: &WalFileName) -> bool {
         let states = catalog.wal.values().flat_map(BTreeMap::values);
-        let mut tails = states.filter_map(|state| state.tail.as_ref());
+        let mut tails = states.filter_map(|state| state.tail.as_deref());
         let Some(tail) = tails.find(|it| it.name == *name && self.why(it).is_none()) else { return false };
         self.0.insert(tail.key.clone(), RIVAL_TAILS.to_owned());
         true

@@ -26,6 +26,7 @@ mod debian_layout;
 mod encryption;
 mod environment_alone;
 mod exit_status;
+mod expire;
 mod failover;
 mod following_standby;
 mod forgotten_segment;

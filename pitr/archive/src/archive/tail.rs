@@ -93,7 +93,7 @@ impl Archive {
         let Usable::One(whole) = state.usable() else { return Ok(TailRemoval::Needed) };
         let size = self.common(&whole.key).await?.plain_size;
         let tail = state.tail.as_ref().and_then(|variant| variant.tail.as_ref());
-        let ends = tail.map(Tail::marks).unwrap_or_default();
+        let ends = tail.map(|tail| tail.marks()).unwrap_or_default();
         let differs = |end: &&Mark| u64::from(end.at) == size && end.hash != whole.content;
         if let Some(shipped) = ends.iter().find(differs).copied() {
             return Ok(TailRemoval::Contradicted { shipped });

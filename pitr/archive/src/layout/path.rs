@@ -41,6 +41,7 @@ pub(super) fn path_of(entry: &Entry) -> String {
         Entry::Idle(timeline) => format!("idle/{}.json", timeline.hex8()),
         Entry::Verification(id) => format!("verify/{id}.json"),
         Entry::Drill(name) => format!("drill/{name}.json"),
+        Entry::ExpiryMark(name) => format!("expire/{name}.json"),
     }
 }
 
@@ -97,6 +98,7 @@ pub(super) fn parse_path(path: &str) -> Option<Entry> {
         "idle" => parse_idle(rest),
         "verify" => Some(Entry::Verification(rest.strip_suffix(".json")?.parse().ok()?)),
         "drill" => Some(Entry::Drill(rest.strip_suffix(".json")?.to_owned())),
+        "expire" => Some(Entry::ExpiryMark(rest.strip_suffix(".json")?.to_owned())),
         _ => None,
     }
 }

@@ -53,6 +53,8 @@ pub enum Fault {
     Delay(Duration),
     /// A get whose body breaks off after so many bytes with a transient error.
     CutBody(u64),
+    /// A listing that leaves out every key, or folder, with this in it.
+    LeaveOut(String),
 }
 
 #[derive(Debug, Default)]
@@ -140,7 +142,7 @@ async fn suffer<T>(
             tokio::time::sleep(delay).await;
             work.await
         }
-        Some(Fault::CutBody(_)) | None => work.await,
+        Some(Fault::CutBody(_) | Fault::LeaveOut(_)) | None => work.await,
     }
 }
 
@@ -228,8 +230,12 @@ impl ObjectStore for Faulty {
         start_after: Option<&ObjectKey>,
         limit: Option<usize>,
     ) -> Result<Vec<Listed>, StoreError> {
+        let fault = self.next_fault(Verb::List);
         let listed = self.inner.list(prefix, start_after, limit);
-        let mut listed = self.call(Verb::List, prefix.as_str(), listed).await?;
+        let mut listed = suffer(fault.clone(), Verb::List, prefix.as_str(), listed).await?;
+        if let Some(Fault::LeaveOut(part)) = fault {
+            listed.retain(|object| !object.key.as_str().contains(&part));
+        }
         let behind = i64::try_from(self.script().clock_behind.as_micros()).unwrap_or(i64::MAX);
         for stored_at in listed.iter_mut().filter_map(|object| object.modified.as_mut()) {
             *stored_at = Timestamp(stored_at.0.saturating_sub(behind));
@@ -238,7 +244,13 @@ impl ObjectStore for Faulty {
     }
 
     async fn list_folders(&self, prefix: &Prefix) -> Result<Vec<String>, StoreError> {
-        self.call(Verb::List, prefix.as_str(), self.inner.list_folders(prefix)).await
+        let fault = self.next_fault(Verb::List);
+        let listed = self.inner.list_folders(prefix);
+        let mut listed = suffer(fault.clone(), Verb::List, prefix.as_str(), listed).await?;
+        if let Some(Fault::LeaveOut(part)) = fault {
+            listed.retain(|folder| !folder.contains(&part));
+        }
+        Ok(listed)
     }
 
     async fn settle(&self, key: &ObjectKey) -> Result<(), StoreError> {

@@ -69,9 +69,30 @@ fn subfolders(top: &OwnedFd, path: &str, attempt: &Attempt) -> Result<Vec<(Strin
 
 fn has_object(top: &OwnedFd, path: &str, name: &str, attempt: &Attempt) -> Result<bool, StoreError> {
     let Some(inner) = folder::enter(top, name, attempt)? else { return Ok(false) };
+    if begins_with_object(&inner, path, attempt)? {
+        return Ok(true);
+    }
     let mut walk = Walk { prefix: path, start_after: None, limit: 1, attempt, found: Vec::new() };
     walk.folder(&inner, path)?;
     Ok(!walk.found.is_empty())
+}
+
+/// Whether an object is among the first names in a folder: nearly always, and then a folder of many thousand
+/// need not be read.
+fn begins_with_object(folder: &OwnedFd, path: &str, attempt: &Attempt) -> Result<bool, StoreError> {
+    const FIRST: usize = 8;
+    let failed = |error: Errno| attempt.io("read a folder", &error.into());
+    for entry in Dir::read_from(folder).map_err(failed)?.take(FIRST) {
+        let entry = entry.map_err(failed)?;
+        let Ok(name) = entry.file_name().to_str() else { continue };
+        let is_key =
+            entry.file_type() == FileType::RegularFile && ObjectKey::new(&format!("{path}{name}")).is_ok();
+        let meta = format!("{name}{META_SUFFIX}");
+        if is_key && rustix::fs::statat(folder, meta, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn open_top(root: &Path, prefix: &Prefix, attempt: &Attempt) -> Result<Option<OwnedFd>, StoreError> {

@@ -1,0 +1,313 @@
+//! Every stored object, counted under the name that it belongs to. Far smaller than the catalog: a
+//! million segments must fit, and only what is stored when and how large it is matters here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use walpoint_wal::{SegmentName, SegmentSize, TimelineId, Timestamp, WalFileName};
+
+use super::{Archive, PARALLEL};
+use crate::backup_id::BackupId;
+use crate::content::ContentId;
+use crate::error::ArchiveError;
+use crate::layout::{Entry, Layout};
+use crate::object_key::{ObjectKey, Prefix};
+use crate::store::Listed;
+
+/// Objects listed at a time where one folder may hold millions.
+const PAGE: usize = 20_000;
+
+/// What is stored under the name of one segment: its contents, `.partial`, pieces, backup history
+/// file, marks, and what is kept of it under `conflict/`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SegmentObjects {
+    /// The segment's number, counted from the beginning of WAL.
+    pub number: u64,
+    /// When the last of them was stored, by the store's clock; the end of time where it does not tell.
+    pub newest: Timestamp,
+    /// Number of stored bytes.
+    pub bytes: u64,
+    /// Number of objects.
+    pub objects: u32,
+    /// Whether something is there that recovery may read: more than marks and what was put aside.
+    pub has_wal: bool,
+    /// Whether recovery would know what to read: one content that is not refused, or pieces alone.
+    pub is_decided: bool,
+}
+
+/// All WAL that is stored.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct WalInventory {
+    /// By timeline, in the order of numbers.
+    pub segments: BTreeMap<TimelineId, Vec<SegmentObjects>>,
+    /// Keys that are not ours.
+    pub unknown: Vec<String>,
+}
+
+/// The objects of one pack: one, unless a backup that was taken up again stored another one.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct PackObjects {
+    /// Stored bytes.
+    pub bytes: u64,
+    /// Number of objects.
+    pub objects: u64,
+}
+
+/// What lies in one backup's folder.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct FolderObjects {
+    /// When the summary was stored: the backup exists since then.
+    pub summary: Option<Timestamp>,
+    /// The contents of its manifests: one, unless it was taken up again.
+    pub manifests: Vec<ContentId>,
+    /// Its packs, by number.
+    pub packs: BTreeMap<u32, PackObjects>,
+    /// Stored bytes of everything else.
+    pub other_bytes: u64,
+    /// Number of objects.
+    pub objects: u64,
+    /// When the last of them was stored; the end of time where the store does not tell.
+    pub newest: Option<Timestamp>,
+}
+
+/// All objects of backups.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct BackupInventory {
+    /// By the backup whose folder it is.
+    pub folders: BTreeMap<BackupId, FolderObjects>,
+    /// Keys that are not ours.
+    pub unknown: Vec<String>,
+}
+
+/// An object without a time is taken for a new one: then it stays.
+fn time_of(object: &Listed) -> Timestamp {
+    object.modified.unwrap_or(Timestamp(i64::MAX))
+}
+
+impl FolderObjects {
+    /// Stored bytes of all that is in it.
+    pub fn bytes(&self) -> u64 {
+        self.other_bytes + self.packs.values().map(|pack| pack.bytes).sum::<u64>()
+    }
+}
+
+impl SegmentObjects {
+    fn add(&mut self, more: &SegmentObjects) {
+        self.newest = self.newest.max(more.newest);
+        self.bytes += more.bytes;
+        self.objects += more.objects;
+        self.has_wal |= more.has_wal;
+        self.is_decided |= more.is_decided;
+    }
+}
+
+impl BackupInventory {
+    fn take(&mut self, layout: &Layout, object: &Listed) {
+        let entry = layout.parse(&object.key);
+        let folder = match &entry {
+            Some(Entry::Pack { backup, .. } | Entry::Manifest { backup, .. } | Entry::Summary { backup }) => {
+                self.folders.entry(backup.clone()).or_default()
+            }
+            _ => return self.unknown.push(object.key.to_string()),
+        };
+        folder.objects += 1;
+        folder.newest = folder.newest.max(Some(time_of(object)));
+        match entry {
+            Some(Entry::Pack { number, .. }) => {
+                let pack = folder.packs.entry(number).or_default();
+                pack.bytes += object.size;
+                pack.objects += 1;
+            }
+            Some(Entry::Summary { .. }) => {
+                folder.summary = Some(time_of(object));
+                folder.other_bytes += object.size;
+            }
+            Some(Entry::Manifest { content, .. }) => {
+                folder.manifests.push(content);
+                folder.other_bytes += object.size;
+            }
+            _ => folder.other_bytes += object.size,
+        }
+    }
+}
+
+impl WalInventory {
+    fn take(&mut self, counted: Counted) {
+        self.unknown.extend(counted.unknown);
+        for (timeline, segments) in counted.segments {
+            let known = self.segments.entry(timeline).or_default();
+            for (number, objects) in segments {
+                match known.binary_search_by_key(&number, |segment| segment.number) {
+                    Ok(at) => known.iter_mut().skip(at).take(1).for_each(|segment| segment.add(&objects)),
+                    // Folders come in order, so nearly always this is the end.
+                    Err(at) => known.insert(at, objects),
+                }
+            }
+        }
+    }
+}
+
+/// What one listing of WAL holds.
+#[derive(Default)]
+struct Counted {
+    segments: BTreeMap<TimelineId, BTreeMap<u64, SegmentObjects>>,
+    unknown: Vec<String>,
+}
+
+/// Which contents of a segment are there, and which were refused.
+#[derive(Default)]
+struct Variants {
+    stored: BTreeSet<ContentId>,
+    refused: BTreeSet<ContentId>,
+    has_pieces: bool,
+}
+
+impl Variants {
+    fn take(&mut self, entry: &Entry) {
+        match entry {
+            Entry::Wal { name: WalFileName::Segment(_), content, .. } => {
+                self.stored.insert(*content);
+            }
+            Entry::WalRefused { name: WalFileName::Segment(_), content } => {
+                self.refused.insert(*content);
+            }
+            Entry::LiveTail { .. } => self.has_pieces = true,
+            _ => {}
+        }
+    }
+
+    fn are_decided(&self) -> bool {
+        match self.stored.difference(&self.refused).count() {
+            0 => self.has_pieces,
+            standing => standing == 1,
+        }
+    }
+}
+
+impl Counted {
+    fn of(layout: &Layout, size: SegmentSize, listed: &[Listed]) -> Self {
+        let mut counted = Self::default();
+        // Contents and refusals of a segment lie in one folder.
+        let mut variants: BTreeMap<(TimelineId, u64), Variants> = BTreeMap::new();
+        for object in listed {
+            let entry = layout.parse(&object.key);
+            let owner = entry.as_ref().and_then(owner_of);
+            let (Some(entry), Some((owner, has_wal))) = (entry, owner) else {
+                counted.unknown.push(object.key.to_string());
+                continue;
+            };
+            let Owner::Segment(segment) = owner else { continue };
+            // With another segment size there is no such segment.
+            let Ok(number) = segment.number(size) else {
+                counted.unknown.push(object.key.to_string());
+                continue;
+            };
+            let (newest, bytes) = (time_of(object), object.size);
+            variants.entry((segment.timeline, number)).or_default().take(&entry);
+            let one = SegmentObjects { number, newest, bytes, objects: 1, has_wal, is_decided: false };
+            let segments = counted.segments.entry(segment.timeline).or_default();
+            segments.entry(number).and_modify(|known| known.add(&one)).or_insert(one);
+        }
+        for ((timeline, number), variants) in variants {
+            let segments = counted.segments.get_mut(&timeline);
+            if let Some(segment) = segments.and_then(|segments| segments.get_mut(&number)) {
+                segment.is_decided = variants.are_decided();
+            }
+        }
+        counted
+    }
+}
+
+/// Whose object it is.
+enum Owner {
+    Segment(SegmentName),
+    /// A history that was refused: histories never go.
+    History,
+}
+
+/// Whose object it is, and whether it is WAL that a recovery may read; none for what does not belong there.
+fn owner_of(entry: &Entry) -> Option<(Owner, bool)> {
+    let (name, has_wal) = match entry {
+        Entry::Wal { name, .. } => (*name, matches!(name, WalFileName::Segment(_))),
+        Entry::LiveTail { segment, .. } => (WalFileName::Segment(*segment), true),
+        Entry::WalRefused { name, .. } | Entry::Conflict { name, .. } => (*name, false),
+        _ => return None,
+    };
+    let owner = match name {
+        WalFileName::Segment(segment)
+        | WalFileName::Partial(segment)
+        | WalFileName::BackupHistory { segment, .. } => Owner::Segment(segment),
+        WalFileName::History(_) => Owner::History,
+    };
+    Some((owner, has_wal))
+}
+
+impl Archive {
+    /// Every object under `backup/`.
+    pub async fn backup_inventory(&self) -> Result<BackupInventory, ArchiveError> {
+        let mut inventory = BackupInventory::default();
+        let mut after: Option<ObjectKey> = None;
+        loop {
+            let prefix = self.layout.backup_prefix();
+            let listed = self.store.list(&prefix, after.as_ref(), Some(PAGE)).await?;
+            listed.iter().for_each(|object| inventory.take(&self.layout, object));
+            match listed.last() {
+                Some(last) if listed.len() == PAGE => after = Some(last.key.clone()),
+                _ => return Ok(inventory),
+            }
+        }
+    }
+
+    /// Every object under `wal/` and `conflict/`.
+    pub async fn wal_inventory(&self, size: SegmentSize) -> Result<WalInventory, ArchiveError> {
+        let wal = self.layout.wal_prefix();
+        let folders = self.store.list_folders(&wal).await?;
+        let folders = folders.iter().filter_map(|folder| Prefix::new(&format!("{wal}{folder}/")).ok());
+        let prefixes: Vec<Prefix> = folders.chain([self.layout.conflict_prefix()]).collect();
+        let counted = prefixes.iter().map(|prefix| async move {
+            let listed = self.store.list(prefix, None, None).await?;
+            Ok::<_, ArchiveError>(Counted::of(&self.layout, size, &listed))
+        });
+        let mut counted = stream::iter(counted).buffered(PARALLEL);
+        let mut inventory = WalInventory::default();
+        while let Some(folder) = counted.try_next().await? {
+            inventory.take(folder);
+        }
+        Ok(inventory)
+    }
+
+    /// All that is stored under the names of these segments, which lie in one folder of WAL; last things first,
+    /// so that what is left of pieces at any moment is a chain.
+    pub async fn objects_of_segments(
+        &self,
+        first: &SegmentName,
+        last: &SegmentName,
+    ) -> Result<Vec<(SegmentName, Listed)>, ArchiveError> {
+        let before = self.layout.before_segment(first);
+        let folder = self.layout.segments_prefix(first, last);
+        let listed = self.store.list(&folder, Some(&before), None).await?;
+        let own = listed.into_iter().rev().filter_map(|object| Some((self.segment_of(&object)?, object)));
+        Ok(own.filter(|(segment, _)| (*first..=*last).contains(segment)).collect())
+    }
+
+    /// All that was put aside under the names of segments.
+    pub async fn segments_aside(&self) -> Result<Vec<(SegmentName, Listed)>, ArchiveError> {
+        let listed = self.store.list(&self.layout.conflict_prefix(), None, None).await?;
+        let aside = listed.into_iter().filter_map(|object| Some((self.segment_of(&object)?, object)));
+        Ok(aside.collect())
+    }
+
+    fn segment_of(&self, object: &Listed) -> Option<SegmentName> {
+        match owner_of(&self.layout.parse(&object.key)?)? {
+            (Owner::Segment(segment), _) => Some(segment),
+            (Owner::History, _) => None,
+        }
+    }
+
+    /// All that lies in a backup's folder and is ours.
+    pub async fn objects_of_backup(&self, backup: &BackupId) -> Result<Vec<(Entry, Listed)>, ArchiveError> {
+        let listed = self.store.list(&self.layout.backup_dir(backup), None, None).await?;
+        let ours = listed.into_iter().filter_map(|object| Some((self.layout.parse(&object.key)?, object)));
+        Ok(ours.collect())
+    }
+}
