@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     /// A sound line of every command.
-    const LINES: [&[&str]; 14] = [
+    const LINES: [&[&str]; 16] = [
         &["init"],
         &["archive-push", "pg_wal/x"],
         &["archive-get", "x", "pg_wal/y"],

@@ -31,8 +31,6 @@ use super::to_disk::{self, ToDisk};
 use crate::progress::Progress;
 
 mod ranges;
-#[cfg(test)]
-mod tests;
 
 /// A pack and what of it goes where.
 #[derive(Debug, Clone)]

@@ -227,7 +227,7 @@ impl Look<'_> {
                 false if state.variants.is_empty() => (None, None),
                 false => (None, Some(Again::Undecided)),
             };
-            let bytes = state.variants.iter().chain(&state.tail).map(|it| it.stored_size).sum();
+            let bytes = state.variants.iter().chain(state.tail.as_deref()).map(|it| it.stored_size).sum();
             let per_log = size.segments_per_log();
             match runs.last_mut() {
                 Some(run)

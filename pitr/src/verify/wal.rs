@@ -123,7 +123,7 @@ impl WalReader {
         read: &mut WalRead,
     ) -> Result<(), ArchiveError> {
         let now = self.archive.segment_state(&name).await?;
-        if now.variants.iter().chain(&now.tail).any(|it| it.key == variant.key) {
+        if now.variants.iter().chain(now.tail.as_deref()).any(|it| it.key == variant.key) {
             let what = "it is listed, and the store says that there is no such object";
             read.faults.push(Fault::of(&variant.key, Depth::Stored, Trouble::Missing, what, touches));
             return Ok(());

@@ -286,18 +286,18 @@ impl Archive {
         let before = self.layout.before_segment(first);
         let folder = self.layout.segments_prefix(first, last);
         let listed = self.store.list(&folder, Some(&before), None).await?;
-        let own = listed.into_iter().rev().filter_map(|object| Some((self.segment_of(&object)?, object)));
+        let own = listed.into_iter().rev().filter_map(|object| Some((self.owning_segment(&object)?, object)));
         Ok(own.filter(|(segment, _)| (*first..=*last).contains(segment)).collect())
     }
 
     /// All that was put aside under the names of segments.
     pub async fn segments_aside(&self) -> Result<Vec<(SegmentName, Listed)>, ArchiveError> {
         let listed = self.store.list(&self.layout.conflict_prefix(), None, None).await?;
-        let aside = listed.into_iter().filter_map(|object| Some((self.segment_of(&object)?, object)));
+        let aside = listed.into_iter().filter_map(|object| Some((self.owning_segment(&object)?, object)));
         Ok(aside.collect())
     }
 
-    fn segment_of(&self, object: &Listed) -> Option<SegmentName> {
+    fn owning_segment(&self, object: &Listed) -> Option<SegmentName> {
         match owner_of(&self.layout.parse(&object.key)?)? {
             (Owner::Segment(segment), _) => Some(segment),
             (Owner::History, _) => None,
