@@ -650,6 +650,39 @@ fn a_backup_that_lacks_a_segment_or_a_pack_takes_no_other_ones_place() {
 }
 
 #[test]
+fn what_was_found_damaged_takes_no_other_ones_place() {
+    let mut snapshot = tidy(&[5, 10, 20, 30]).snapshot();
+    snapshot.backups[3].is_damaged = true;
+    assert_eq!(stays(&decide(&snapshot, &last(1))), [false, false, true, true]);
+}
+
+/// A backup that was interrupted goes on under the id that it was begun with, days later.
+#[test]
+fn ids_tell_no_age() {
+    let world = tidy(&[5, 20, 40]);
+    let calendar = Calendar { daily: 2, weekly: 0, monthly: 0, yearly: 0, zone: TimeZone::UTC };
+    let policy = Policy { calendar, ..last(0) };
+    let expected = stays(&decide(&world.snapshot(), &policy));
+    let mut snapshot = world.snapshot();
+    let old = "20200101T000000Z-full-00000a".parse::<BackupId>().unwrap();
+    let last = &mut snapshot.backups[2];
+    let own = snapshot.folders.remove(&last.id).unwrap();
+    let named = last.named.remove(&last.id).unwrap();
+    last.named.insert(old.clone(), named);
+    last.id = old.clone();
+    snapshot.folders.insert(old, own);
+    assert_eq!(stays(&decide(&snapshot, &policy)), expected);
+    // One that goes on just now.
+    let running = "20200101T000000Z-full-00000b".parse::<BackupId>().unwrap();
+    let newest = Some(Timestamp(world.now - HOUR));
+    snapshot
+        .folders
+        .insert(running.clone(), FolderObjects { newest, objects: 1, ..FolderObjects::default() });
+    let decision = decide(&snapshot, &policy);
+    assert!(decision.folders.iter().any(|folder| folder.id == running && folder.is_young && !folder.goes()));
+}
+
+#[test]
 fn wal_of_a_policy_of_its_own_lets_no_backup_go() {
     let policy = Policy { wal: Some(Duration::from_secs(24 * 3600)), ..last(0) };
     let world = tidy(&[5, 20, 40]);

@@ -130,6 +130,33 @@ fn a_backup_was_verified_when_the_last_thing_that_it_needs_was() {
     assert_eq!((of(&verification), verification.damaged_of(&layout, &backup)), (Some(content(26)), 0));
 }
 
+#[test]
+fn a_backup_is_damaged_with_its_packs_its_manifest_and_the_wal_to_its_end() {
+    let backup: BackupSummary =
+        serde_json::from_slice(include_bytes!("../../../../agent/tests/fixtures/backup.json")).unwrap();
+    let layout = Layout::new(backup.system_identifier);
+    let size = backup.segment_size;
+    let name =
+        |lsn: Lsn, timeline| SegmentName::from_number(timeline, lsn.segment_number(size), size).unwrap();
+    let wal = |lsn, timeline| layout.wal(&WalFileName::Segment(name(lsn, timeline)), keys(1), false);
+    let other = TimelineId::new(backup.timeline.get() + 1).unwrap();
+    let behind = Lsn(backup.stop.lsn.0 + size.bytes());
+    let needed =
+        [wal(backup.redo, backup.timeline), backup.manifest.key.clone(), backup.packs[0].key.clone()];
+    let not_needed = [wal(behind, backup.timeline), wal(backup.redo, other), pack_key(7)];
+    for (keys, is_damaged) in [(needed, true), (not_needed, false)] {
+        for key in keys {
+            let mut verification = Verification::new();
+            verification.add_damaged(key.clone(), at(10), Depth::Content);
+            assert_eq!(verification.has_damage_in(&layout, &backup), is_damaged, "{key}");
+        }
+    }
+    let (mut verification, first) = (Verification::new(), name(backup.redo, backup.timeline));
+    verification.add_damaged(wal(backup.redo, backup.timeline), at(10), Depth::Content);
+    verification.add_wal(first, first, keys(1), content(11));
+    assert!(!verification.has_damage_in(&layout, &backup), "it was mended since");
+}
+
 fn any_proof() -> impl Strategy<Value = Proof> {
     (0..5i64, prop::bool::ANY)
         .prop_map(|(second, deep)| Proof::at(at(second), if deep { Depth::Content } else { Depth::Stored }))
