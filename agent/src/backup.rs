@@ -11,6 +11,7 @@ mod gate;
 mod histories;
 mod late;
 mod manifest;
+mod marked;
 mod packs;
 mod parent;
 mod prepare;

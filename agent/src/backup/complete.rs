@@ -17,6 +17,7 @@ use walpoint_wal::timestamp::Timestamp;
 
 use super::entries::Contents;
 use super::manifest::{self, NamedPacks, Written};
+use super::marked;
 use super::parent::manifest::NewCopy;
 use crate::exit::Failure;
 use crate::session::{Position, StoppedBackup};
@@ -79,7 +80,10 @@ impl Completion<'_> {
         let manifest = archive.put_sealed_manifest(&self.id, seal, stored).await?;
         let damaged = self.damaged();
         let summary = self.summary(manifest, totals, damaged.len() as u64, packs);
-        self.must_find_older_packs(archive, &summary).await?;
+        if self.parent.is_some() || self.is_resumed {
+            must_find_packs(archive, &summary).await?;
+            marked::must_not_be(archive, &summary.id, summary.parent.as_ref()).await?;
+        }
         archive.put_summary(&summary).await?;
         keep_copy(copy);
         Ok(Taken { summary, damaged, instead: None })
@@ -114,20 +118,6 @@ impl Completion<'_> {
         }
         packs.sort_by(|one, other| one.key.as_str().cmp(other.key.as_str()));
         Ok(packs)
-    }
-
-    /// Somebody may have removed what was stored before this backup began while files were read.
-    async fn must_find_older_packs(&self, archive: &Archive, summary: &BackupSummary) -> Result<(), Failure> {
-        if self.parent.is_none() && !self.is_resumed {
-            return Ok(());
-        }
-        match archive.missing_packs(&summary.packs).await?.first() {
-            None => Ok(()),
-            Some(missing) => Err(Failure::failed(format!(
-                "could not complete the base backup: \"{missing}\", which was stored before it began, is not in the archive any more"
-            ))
-            .with_hint("take the backup again; it uses only what is there")),
-        }
     }
 
     fn damaged(&self) -> Vec<DamagedPage> {
@@ -193,6 +183,17 @@ impl Completion<'_> {
             manifest,
             packs,
         }
+    }
+}
+
+/// Somebody may have removed what was stored before this backup began while files were read.
+async fn must_find_packs(archive: &Archive, summary: &BackupSummary) -> Result<(), Failure> {
+    match archive.missing_packs(&summary.packs).await?.first() {
+        None => Ok(()),
+        Some(missing) => Err(Failure::failed(format!(
+            "could not complete the base backup: \"{missing}\", which was stored before it began, is not in the archive any more"
+        ))
+        .with_hint("take the backup again; it uses only what is there")),
     }
 }
 

@@ -14,6 +14,7 @@ use walpoint_wal::control_file::ControlFile;
 use walpoint_wal::{Lsn, TimelineHistory, TimelineId};
 
 use super::Wanted;
+use super::marked::Marked;
 use super::prepare::Preparation;
 use crate::config::Settings;
 use crate::exit::Failure;
@@ -70,10 +71,13 @@ pub async fn find(
             return Ok(Err(due));
         }
     }
+    // So that nothing is done in vain; what counts is the look at the end.
+    let marked = Marked::now(archive).await?;
     let now = choice::Now {
         path: &path,
         block_size: control.block_size,
         data_checksums: control.data_checksum_version != 0,
+        marked: &marked,
     };
     let summary = match choice::choose(&catalog.backups, &now) {
         Ok(summary) => summary.clone(),

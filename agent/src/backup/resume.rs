@@ -8,6 +8,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use walpoint_archive::summary::StoredObject;
 use walpoint_archive::{Archive, ArchiveError, BackupId, Entry};
 
+use super::marked::Marked;
 use super::prepare::Preparation;
 use super::unfinished::{Left, Notes, Owner};
 use crate::config::Settings;
@@ -50,7 +51,7 @@ impl Beginning {
         let notes = Some(Arc::new(notes));
         let archive = &preparation.archive;
         let left = match left {
-            Some(left) if is_unfinished(archive, &left.backup).await? => left,
+            Some(left) if can_be_gone_on_with(archive, &left.backup).await? => left,
             _ => return Ok(Beginning { notes, ..anew }),
         };
         let stored = stored_packs(archive, &left.backup).await?;
@@ -92,6 +93,18 @@ fn open(data_directory: &Path, owner: &Owner) -> Option<(Notes, Option<Left>)> {
         tracing::warn!("could not keep notes of what is stored; an interrupted backup begins anew: {error}");
         None
     })
+}
+
+/// Whether nobody has completed it or is about to take it away.
+async fn can_be_gone_on_with(archive: &Archive, backup: &BackupId) -> Result<bool, Failure> {
+    if !is_unfinished(archive, backup).await? {
+        return Ok(false);
+    }
+    let why_not = Marked::now(archive).await?.why_not(backup);
+    if let Some(why) = &why_not {
+        tracing::info!("not going on with {backup}, which was interrupted: {why}");
+    }
+    Ok(why_not.is_none())
 }
 
 async fn is_unfinished(archive: &Archive, backup: &BackupId) -> Result<bool, ArchiveError> {

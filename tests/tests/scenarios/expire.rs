@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
+use walpoint_tests::archive_files::{flip_bit, named};
 use walpoint_tests::cluster::{ClusterOptions, Stop};
 use walpoint_tests::garage::Garage;
 use walpoint_tests::programs;
@@ -265,5 +266,74 @@ fn an_expiry_without_a_policy_lets_nothing_go_and_says_so() -> Result<()> {
         assert!(said.stdout.contains("nothing expires"), "{said}");
     }
     assert_eq!(backups(&scene)?.len(), 2);
+    Ok(())
+}
+
+/// An incremental backup would name packs that are about to go.
+#[test]
+fn a_backup_that_is_marked_to_go_is_no_parent_and_the_next_one_is_full_and_says_why() -> Result<()> {
+    let Some(mut scene) = on_directory()? else { return Ok(()) };
+    let marked = scene.backup()?;
+    row(&scene, 1)?;
+    let last = scene.backup()?;
+    row(&scene, 2)?;
+    let policy = ["--keep-last", "1", "--apply"];
+    let said = expire(&scene, &policy)?;
+    assert_eq!(said["applied"]["marked"]["backups"], serde_json::json!([marked]), "{said:#}");
+    // Somebody removes the one that stays, by hand.
+    let archive = scene.archive_directory()?.to_owned();
+    for file in named(&archive, "backup.json") {
+        if file.parent().is_some_and(|folder| folder.ends_with(&last)) {
+            std::fs::remove_file(file)?;
+        }
+    }
+    assert_eq!(backups(&scene)?, std::slice::from_ref(&marked));
+    let outcome = scene.walpoint.ok(&["--json", "backup", "--incremental"])?;
+    let told: Value = outcome.json()?;
+    let why = told["instead_of_incremental"].as_str().unwrap_or_default();
+    assert!(told["kind"] == "full" && why.contains(&marked) && why.contains("marked it to go"), "{outcome}");
+    // That one stands in no mark.
+    let told: Value = scene.walpoint.ok(&["--json", "backup", "--incremental"])?.json()?;
+    assert_eq!(told["kind"], "incr", "{told:#}");
+    row(&scene, 3)?;
+    for _ in 0..2 {
+        thread::sleep(Duration::from_secs(2));
+        expire(&scene, &[&policy[..], &["--grace", "1s"]].concat())?;
+    }
+    assert_eq!(backups(&scene)?, [told["id"].as_str().context("no id")?]);
+    scene.walpoint.ok(&["verify"])?;
+    scene.cluster.stop(Stop::Fast)?;
+    assert_eq!(scene.recover(&["--latest"])?.value(ROWS)?, "1,2,3");
+    Ok(())
+}
+
+/// Only a backup that was read back counts, and none of which something was found damaged.
+#[test]
+fn nothing_goes_while_too_few_backups_are_verified() -> Result<()> {
+    let Some(scene) = on_directory()? else { return Ok(()) };
+    let mut ids = Vec::new();
+    for n in 1..=3 {
+        ids.push(scene.backup()?);
+        row(&scene, n)?;
+    }
+    scene.walpoint.configure("[retention]\nlast = 1\nmin_verified = 2")?;
+    let goes = || -> Result<Vec<String>> {
+        let said = expire(&scene, &[])?;
+        let backups = said["backups"].as_array().context("no backups")?;
+        let gone = backups.iter().filter(|it| it["stays"] == false);
+        Ok(gone.filter_map(|it| Some(it["id"].as_str()?.to_owned())).collect())
+    };
+    assert_eq!(goes()?, Vec::<String>::new());
+    scene.walpoint.ok(&["verify"])?;
+    assert_eq!(goes()?, ids[..1]);
+    // The last but one is damaged: the first is good, and stays.
+    let archive = scene.archive_directory()?.to_owned();
+    let pack = named(&archive, "pack-").into_iter().find(|file| {
+        file.parent().is_some_and(|folder| folder.ends_with(&ids[1]))
+            && file.extension().is_some_and(|it| it == "zst")
+    });
+    flip_bit(&pack.context("a pack")?, 900)?;
+    scene.walpoint.run(&["verify", "--anew"])?.expect(5)?;
+    assert_eq!(goes()?, ids[1..2]);
     Ok(())
 }

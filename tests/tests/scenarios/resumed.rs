@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use walpoint_tests::cluster::{ClusterOptions, Stop};
 use walpoint_tests::scene::Scene;
-use walpoint_tests::{programs, wait};
+use walpoint_tests::{archive_files, programs, wait};
 
 fn scene() -> Result<Option<Scene>> {
     let Some(postgres) = programs::distribution_postgres()? else { return Ok(None) };
@@ -129,6 +129,33 @@ fn a_pack_that_rotted_is_stored_again() -> Result<()> {
     let outcome = scene.walpoint.ok(&["backup"])?;
     ensure!(outcome.last_line()? == id, "another backup: {outcome}");
     ensure!(outcome.stderr.contains("is damaged: what is in it is stored again"), "{outcome}");
+    let mut restored = scene.recover(&["--target-immediate"])?;
+    ensure!(restored.value("select count(*) from t")? == "20000");
+    restored.stop(Stop::Immediate)?;
+    scene.cluster.stop(Stop::Fast)
+}
+
+/// What it stored may go at any moment, and the backup that went on with it would name it.
+#[test]
+fn a_backup_that_was_marked_as_given_up_is_not_gone_on_with() -> Result<()> {
+    let Some(mut scene) = scene()? else { return Ok(()) };
+    let (id, _) = interrupt(&scene)?;
+    let archive = scene.archive_directory()?.to_owned();
+    // It was interrupted three days ago.
+    let three_days = Duration::from_secs(3 * 24 * 3600);
+    for file in archive_files::named(&archive, "pack-") {
+        let file = File::options().append(true).open(file)?;
+        file.set_modified(file.metadata()?.modified()? - three_days)?;
+    }
+    let expire = ["--json", "expire", "--keep-last", "1", "--grace", "1s", "--apply"];
+    let marked: serde_json::Value = scene.walpoint.ok(&expire)?.json()?;
+    ensure!(marked["applied"]["marked"]["backups"] == serde_json::json!([id]), "{marked:#}");
+    let outcome = scene.walpoint.ok(&["backup"])?;
+    ensure!(outcome.last_line()? != id, "it went on: {outcome}");
+    ensure!(outcome.stderr.contains(&format!("not going on with {id}")), "{outcome}");
+    std::thread::sleep(Duration::from_secs(2));
+    scene.walpoint.ok(&expire)?;
+    ensure!(packs(&scene)?.iter().all(|(folder, packs)| *folder != id || packs.is_empty()), "its packs stay");
     let mut restored = scene.recover(&["--target-immediate"])?;
     ensure!(restored.value("select count(*) from t")? == "20000");
     restored.stop(Stop::Immediate)?;

@@ -7,6 +7,7 @@ use walpoint_pitr::path::TimelinePath;
 use walpoint_wal::{Lsn, Timestamp};
 
 use super::NoParent;
+use crate::backup::marked::Marked;
 
 /// A nightly full backup must not become one every other night because it began a little earlier than the last.
 const EARLY: Duration = Duration::from_secs(3600);
@@ -19,6 +20,8 @@ pub struct Now<'a> {
     /// Bytes in a data page.
     pub block_size: u32,
     pub data_checksums: bool,
+    /// What an expiry is about to take away.
+    pub marked: &'a Marked,
 }
 
 /// The newest backup that serves, and why the newest of all does not when none does.
@@ -39,6 +42,9 @@ pub fn choose<'b>(backups: &'b [BackupSummary], now: &Now<'_>) -> Result<&'b Bac
 }
 
 fn unfit(backup: &BackupSummary, now: &Now<'_>) -> Option<String> {
+    if let Some(why) = now.marked.why_not(&backup.id) {
+        return Some(why);
+    }
     if backup.block_size != now.block_size {
         return Some(format!(
             "it has pages of {} bytes, and the cluster of {}",
@@ -96,7 +102,7 @@ pub fn full_is_due(backups: &[BackupSummary], every: Duration, now: Timestamp) -
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::backup) mod tests {
     #![allow(clippy::unwrap_used)]
 
     use walpoint_archive::facts::FORMAT;
@@ -171,7 +177,11 @@ pub(super) mod tests {
     }
 
     fn chosen(backups: &[BackupSummary], path: &TimelinePath) -> Result<String, String> {
-        let now = Now { path, block_size: 8192, data_checksums: true };
+        chosen_of(backups, path, &Marked::default())
+    }
+
+    fn chosen_of(backups: &[BackupSummary], path: &TimelinePath, marked: &Marked) -> Result<String, String> {
+        let now = Now { path, block_size: 8192, data_checksums: true, marked };
         choose(backups, &now).map(|backup| backup.id.to_string()).map_err(|reason| reason.0)
     }
 
@@ -180,6 +190,16 @@ pub(super) mod tests {
         let backups = [backup(1, 1, 100, 200), backup(3, 1, 500, 600), backup(2, 1, 300, 400)];
         assert_eq!(chosen(&backups, &path(1, "")), Ok(backups[1].id.to_string()));
         assert!(chosen(&[], &path(1, "")).is_err());
+    }
+
+    #[test]
+    fn what_is_about_to_go_is_no_parent_and_one_that_stays_is() {
+        let backups = [backup(1, 1, 100, 200), backup(2, 1, 300, 400)];
+        let newest = Marked::of(&[&backups[1].id]);
+        assert_eq!(chosen_of(&backups, &path(1, ""), &newest), Ok(backups[0].id.to_string()));
+        let both = Marked::of(&[&backups[0].id, &backups[1].id]);
+        let reason = chosen_of(&backups, &path(1, ""), &both).unwrap_err();
+        assert!(reason.contains(backups[1].id.as_str()) && reason.contains("marked it to go"), "{reason}");
     }
 
     /// Start and fork alone would let an abandoned branch's pages in: the stop decides.
