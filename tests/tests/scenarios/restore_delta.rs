@@ -103,6 +103,35 @@ fn only_what_differs_is_fetched_and_the_result_is_that_of_a_whole_restore() -> R
     cluster.stop(Stop::Fast)
 }
 
+/// Of an incremental backup pieces are parts of frames, which have no hash of their own.
+#[test]
+fn an_incremental_backup_is_restored_over_what_is_there() -> Result<()> {
+    let Some(mut scene) = scene()? else { return Ok(()) };
+    scene.cluster.execute("vacuum freeze t")?;
+    scene.cluster.execute("checkpoint")?;
+    scene.backup()?;
+    scene.cluster.execute("update t set words = 'changed ' || words where n % 10000 = 7")?;
+    scene.cluster.execute("checkpoint")?;
+    scene.walpoint.ok(&["backup", "--incremental"])?;
+    let rows = scene.cluster.value(ROWS)?;
+    scene.cluster.execute("select pg_create_restore_point('here')")?;
+    scene.archive_everything()?;
+    // Another life, in pages of both backups.
+    scene.cluster.execute("update t set n = n + 1, words = 'x' where n < 300 or n % 10000 = 7")?;
+    scene.archive_everything()?;
+    scene.cluster.stop(Stop::Fast)?;
+    let data = scene.cluster.data().to_owned();
+    let (status, delta) = scene.walpoint.json(&args(&data, HERE)?)?;
+    assert_eq!(status, 0, "{delta:#}");
+    assert!(delta["backup"].as_str().is_none_or(|id| id.contains("-incr-")), "{delta:#}");
+    let count = |field: &str| delta[field].as_u64().context("bytes");
+    assert!(count("fetched_bytes")? < count("bytes")? / 2, "{delta:#}");
+    let mut cluster = Cluster::restored(&data, &scene.cluster)?;
+    cluster.start_expect_ready(RECOVERY_LIMIT)?;
+    assert_eq!(cluster.value(ROWS)?, rows);
+    cluster.stop(Stop::Fast)
+}
+
 #[test]
 fn a_killed_delta_restore_starts_no_server_and_is_gone_on_with() -> Result<()> {
     let Some(mut scene) = scene()? else { return Ok(()) };

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
 use walpoint_tests::archive_files::{flip_bit, named, remove};
 use walpoint_tests::cluster::{ClusterOptions, Stop};
 use walpoint_tests::garage::Garage;
@@ -215,5 +215,44 @@ fn without_the_key_the_stored_bytes_are_verified_and_that_is_said() -> Result<()
         named(&archive, "pack-000000-").into_iter().find(|it| it.extension().is_some_and(|it| it == "age"));
     flip_bit(&pack.context("a pack")?, 9000)?;
     scene.walpoint.run(&["verify", "--anew"])?.expect(5)?;
+    Ok(())
+}
+
+/// An incremental backup names parts of frames, in packs of its own and in its parents'.
+#[test]
+fn a_chain_of_incremental_backups_is_verified_with_all_the_packs_that_it_names() -> Result<()> {
+    let Some((mut scene, _, full)) = on_directory()? else { return Ok(()) };
+    let mut chain = vec![full.clone()];
+    for step in 1..=2 {
+        scene.cluster.execute(&format!("update t set md5 = 'x' || md5 where n % 1000 = {step}"))?;
+        scene.cluster.execute("checkpoint")?;
+        let newest: Value = scene.walpoint.ok(&["--json", "backup", "--incremental"])?.json()?;
+        assert_eq!((&newest["kind"], &newest["parent"]), (&json!("incr"), &json!(chain[step - 1])));
+        chain.push(newest["id"].as_str().context("no id")?.to_owned());
+    }
+    scene.archive_everything()?;
+    scene.cluster.stop(Stop::Fast)?;
+    let (status, report) = scene.walpoint.json(&["verify"])?;
+    assert_eq!((status, report["sound"].as_bool()), (0, Some(true)), "{report:#}");
+    assert_eq!(verified_at(&scene)?, [true; 4]);
+
+    // A pack of the full one is one of all three; one of the last is its alone.
+    let archive = scene.archive_directory()?.to_owned();
+    let pack_of = |backup: &str| {
+        let packs = named(&archive, "pack-").into_iter();
+        let own = |file: &PathBuf| file.parent().is_some_and(|folder| folder.ends_with(backup));
+        packs.filter(own).find(|file| file.extension().is_some_and(|it| it == "zst")).context("a pack")
+    };
+    for (damaged, lost) in [(0, 3), (2, 1)] {
+        let pack = pack_of(&chain[damaged])?;
+        flip_bit(&pack, 900)?;
+        let (status, report) = scene.walpoint.json(&["verify", "--anew"])?;
+        assert_eq!(status, 5, "{report:#}");
+        let backups = report["findings"][0]["backups"].as_array().context("no backups")?;
+        let named = |id: &String| backups.iter().any(|it| it == id.as_str());
+        assert_eq!((backups.len(), chain.iter().skip(damaged).all(named)), (lost, true), "{report:#}");
+        flip_bit(&pack, 900)?;
+    }
+    scene.walpoint.run(&["verify", "--anew"])?.success()?;
     Ok(())
 }
