@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use walpoint_archive::{Archive, BackupId, ExpiryMarks, ObjectKey};
+use walpoint_archive::{Archive, ArchiveError, BackupId, ExpiryMarks, ObjectKey};
 
 use crate::exit::Failure;
 
@@ -69,10 +69,10 @@ pub async fn must_not_be(
     }
     // A summary goes before what it names.
     let Some(parent) = parent else { return Ok(()) };
-    match archive.common(&archive.layout().summary(parent)).await {
+    match archive.store().head(&archive.layout().summary(parent)).await {
         Ok(_) => Ok(()),
         Err(error) if error.is_not_found() => Err(given_up(&format!("its parent {parent} is gone"))),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(ArchiveError::from(error).into()),
     }
 }
 

@@ -163,7 +163,7 @@ impl Expiry<'_> {
         let just_seen: BTreeSet<&BackupId> = first.snapshot.backups.iter().map(|backup| &backup.id).collect();
         let seen: BTreeSet<&BackupId> = marks.iter().flat_map(|mark| &mark.mark.seen).collect();
         for id in seen.union(&just_seen).copied().filter(|id| !there.contains(id)) {
-            match self.archive.common(&self.archive.layout().summary(id)).await {
+            match self.archive.store().head(&self.archive.layout().summary(id)).await {
                 // One that was only seen by a mark may have gone by another one.
                 Err(error) if error.is_not_found() => {
                     if just_seen.contains(id) && !leaving.contains(id) {

@@ -343,7 +343,7 @@ mod tests {
         plan.measured = Some(ReadSpeed { at, bytes: 512 << 20, micros: 8_000_000 });
         let text = reachable_text(&plan);
         assert!(
-            text.contains("about 18 s, if the archive is read as fast as by verify on 2026-11-20"),
+            text.contains("about 17 s, if the archive is read as fast as by verify on 2026-11-20"),
             "{text}"
         );
         assert!(text.contains("64.0 MiB/s stored"), "{text}");

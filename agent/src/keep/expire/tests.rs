@@ -565,8 +565,9 @@ async fn a_look_asks_once_for_each_backup_and_lists_each_folder_of_wal_once() {
     let count = |verb| stage.store.calls(verb);
     let before = (count(Verb::List), count(Verb::Get), count(Verb::Head));
     stage.expiry().see().await.unwrap();
-    // Marks, cluster.json, backups twice, WAL's folders, the one folder, conflicts, proofs of rest, histories.
-    assert_eq!(count(Verb::List) - before.0, 9);
+    // Marks, cluster.json, backups twice, WAL's folders, the one folder, conflicts, proofs of rest, histories, and
+    // what was verified.
+    assert_eq!(count(Verb::List) - before.0, 10);
     assert_eq!(count(Verb::Get) - before.1, 3);
     assert_eq!(count(Verb::Head) - before.2, 1);
 }
