@@ -9,6 +9,7 @@ mod files;
 mod gate;
 mod histories;
 mod late;
+pub mod left_out;
 mod packs;
 mod prepare;
 mod read;

@@ -182,6 +182,7 @@ fn contract() -> Contract {
         target: "latest".to_owned(),
         restored_at: Timestamp(0),
         writer: "0123456789abcdef".to_owned(),
+        left_out: Vec::new(),
     }
 }
 

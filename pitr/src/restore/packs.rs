@@ -216,8 +216,16 @@ impl Frames {
 /// Bytes that are fetched along rather than with a request of their own.
 const FETCHED_ALONG: u64 = 256 * 1024;
 
-/// What of a pack to fetch, when that is less than half of it. Of an encrypted pack the whole: where a piece lies in
-/// it shows only when it is decrypted from its beginning.
+/// Stored bytes that are fetched for these pieces.
+pub(super) fn stored_bytes_of(packs: &[PackWork]) -> u64 {
+    let of_pack = |pack: &PackWork| match ranges(pack) {
+        Some(ranges) => ranges.iter().map(|range| range.end - range.start).sum(),
+        None => pack.object.size,
+    };
+    packs.iter().map(of_pack).fold(0, u64::saturating_add)
+}
+
+/// What of a pack to fetch, when that is less than half of it. An encrypted pack is opened as a whole.
 fn ranges(pack: &PackWork) -> Option<Vec<Range<u64>>> {
     if pack.encrypted {
         return None;
@@ -380,6 +388,7 @@ mod tests {
     fn much_of_a_pack_and_what_is_encrypted_is_fetched_whole() {
         assert_eq!(ranges(&pack(100, &[(0, 50)], false)), None);
         assert_eq!(ranges(&pack(1000, &[(0, 50)], true)), None);
+        assert_eq!(stored_bytes_of(&[pack(1000, &[(0, 50)], true), pack(1000, &[(0, 50)], false)]), 1050);
         let near = ranges(&pack(1000, &[(20, 50), (70, 30)], false)).unwrap();
         assert_eq!(near.iter().map(|range| (range.start, range.end)).collect::<Vec<_>>(), [(20, 100)]);
         let far = 2 * FETCHED_ALONG;
