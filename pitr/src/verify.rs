@@ -132,8 +132,12 @@ pub struct Read {
     pub objects: u64,
     /// Stored bytes.
     pub bytes: u64,
+    /// Stored bytes of manifests that were read once more, for what they say.
+    pub bytes_along: u64,
     /// Objects of which only the stored bytes were looked at, for want of a key.
     pub sealed: u64,
+    /// Those of them whose stored bytes could be compared with nothing but their number: they count as not verified.
+    pub length_only: u64,
     /// Segments that were read and whose records no one here can decode.
     pub undecoded: u64,
     /// Records over the edge of a segment that were never checked before.
@@ -236,7 +240,7 @@ impl Seen {
         let all = units::all(&self.catalog, &self.inventory, layout, &self.known, keys);
         let chosen = units::chosen(all.clone(), since, request.extent.budget());
         let left = what_is_left(&all, &chosen);
-        progress.expect(chosen.iter().map(|unit| unit.bytes).sum(), 0);
+        progress.expect(units::bytes_of(&chosen), 0);
         self.faults.iter().for_each(|fault| ledger.note_fault(fault));
         let run = Run {
             archive: archive.clone(),

@@ -36,7 +36,7 @@ mod tests;
 mod verification;
 mod wal;
 
-pub use check::SegmentRead;
+pub use check::{Compared, SegmentRead};
 pub use cluster::ClusterListing;
 pub use listing::BackupListing;
 pub use send::{PutSource, SEALED_IN_MEMORY};
