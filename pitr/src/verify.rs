@@ -104,6 +104,8 @@ pub struct Verified {
     pub read: Read,
     /// What was not, as it was read before, or the budget did not last.
     pub left: Left,
+    /// When the pass began that the run went on with: of what was read since, notes alone say that it is sound.
+    pub goes_on_since: Option<Timestamp>,
     /// Objects that could not be read, though the store answers: whether they are sound is not known.
     pub unread: Vec<Unread>,
     /// Why the run is not what it was to be: the store went away, or what was read could not be noted.
@@ -185,6 +187,7 @@ pub async fn verify(
         ranges: judged.ranges,
         read: reading.read,
         left: reading.left,
+        goes_on_since: reading.goes_on_since,
         unread: reading.unread,
         incomplete: reading.incomplete,
         unreferenced: inventory.unreferenced.clone(),
@@ -199,6 +202,7 @@ pub async fn verify(
 struct Reading {
     read: Read,
     left: Left,
+    goes_on_since: Option<Timestamp>,
     unread: Vec<Unread>,
     incomplete: Vec<String>,
 }
@@ -284,7 +288,8 @@ impl Seen {
         let outcome = outcome.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.faults.extend(outcome.faults);
         self.now_there(outcome.changed);
-        Ok(Reading { read: outcome.read, left, unread: set_aside.unread(), incomplete })
+        let unread = set_aside.unread();
+        Ok(Reading { read: outcome.read, left, goes_on_since: since, unread, incomplete })
     }
 
     /// Of segments of which something went away meanwhile.

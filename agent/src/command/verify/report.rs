@@ -45,6 +45,7 @@ impl<'a> Report<'a> {
             "backups": backups.collect::<Vec<_>>(),
             "read": verified.read,
             "left": verified.left,
+            "goes_on_since": verified.goes_on_since,
             "unread": verified.unread,
             "incomplete": verified.incomplete,
             "unreferenced": verified.unreferenced,
@@ -107,6 +108,12 @@ impl<'a> Report<'a> {
                 let bytes = sizes::human(read.bytes + read.bytes_along);
                 text += &format!("read {bytes} in {} objects\n", read.objects);
             }
+        }
+        if let Some(since) = verified.goes_on_since {
+            text += &format!(
+                "went on with a pass that began at {since}: what the notes say was read since was not read again (--anew \
+                 believes none)\n"
+            );
         }
         if read.edges_closed > 0 {
             text +=

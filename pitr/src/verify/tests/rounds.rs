@@ -72,6 +72,8 @@ async fn a_store_that_goes_away_is_no_damage_and_what_was_read_is_kept() {
         let rest = stage.verify(Extent::Everything).await;
         assert_eq!(rest.findings, [], "{index}");
         assert_eq!(rest.read.bytes + rest.left.bytes, all.bytes, "{index}");
+        // Whose word that is is said.
+        assert!(rest.left.bytes == 0 || rest.goes_on_since.is_some(), "{index}");
         assert!(rest.backups.iter().all(|(_, proof)| proof.is_some()), "{index}");
     }
 }
@@ -133,7 +135,8 @@ async fn a_pass_that_came_to_its_end_is_followed_by_another() {
     let stage = Stage::new().await;
     let all = stage.verify(Extent::Everything).await.read;
     tokio::time::sleep(Duration::from_millis(20)).await;
-    assert_eq!(stage.verify(Extent::Everything).await.read, all);
+    let again = stage.verify(Extent::Everything).await;
+    assert_eq!((again.read, again.goes_on_since), (all, None));
 }
 
 #[tokio::test(flavor = "multi_thread")]
