@@ -10,6 +10,7 @@ mod files;
 mod gate;
 mod histories;
 mod late;
+pub mod left_out;
 mod manifest;
 mod marked;
 mod packs;

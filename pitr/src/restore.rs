@@ -20,8 +20,8 @@ use crate::plan::RecoveryPlan;
 use crate::progress::{Phase, Progress};
 use crate::recovery_settings::CONFIGURATION_DIRECTORY;
 
+pub use crate::contract::LeftOut;
 pub use crate::recovery_settings::TargetAction;
-pub use databases::LeftOut;
 pub use error::RestoreError;
 pub use ground::{Brought, Destination, Ground, Prepared, look_into, prepare, survey};
 pub use tablespaces::TablespaceMapping;
@@ -34,6 +34,7 @@ mod error;
 mod ground;
 mod handover;
 pub(crate) mod inventory;
+mod own_wal;
 mod packs;
 mod site;
 mod start_command;
@@ -108,6 +109,8 @@ pub struct Restored {
     pub bytes: u64,
     /// Of these, those that were fetched; the others were there.
     pub fetched_bytes: u64,
+    /// Stored bytes that came for these: whole packs where much of one was wanted, or it is encrypted.
+    pub transferred_bytes: u64,
     /// Number of the restored files.
     pub files: u64,
     /// What may go wrong at the start.
@@ -155,18 +158,19 @@ pub async fn carry_out(
         true => packs,
         false => compare(&site, &files, packs, &kept, request, progress).await?,
     };
-    let fetched_bytes = delta::bytes_of(&packs);
+    let (fetched_bytes, transferred_bytes) = (delta::bytes_of(&packs), packs::stored_bytes_of(&packs));
     progress.begin(fetched_bytes, files.len() as u64);
     progress.enter(Phase::Copying);
     let targets = Targets { files: Arc::clone(&files), kept, site: Arc::clone(&site) };
     packs::write_all(archive, packs, targets, request.workers, progress).await?;
 
     progress.enter(Phase::Finishing);
-    handover::hand_over(&site, &configuration, &tablespaces, plan, request, now())?;
+    let contract = handover::contract(plan, &left_out, now());
+    handover::hand_over(&site, &configuration, &tablespaces, plan, request, &contract)?;
     progress.enter(Phase::Syncing);
     blocking(move || site.finish()).await?;
     let restored = restored(&inventory, files.len(), tablespaces, ground, plan, request);
-    Ok(Restored { fetched_bytes, left_out, ..restored })
+    Ok(Restored { fetched_bytes, transferred_bytes, left_out, ..restored })
 }
 
 /// The whole manifest, verified.
@@ -261,6 +265,7 @@ fn restored(
         bytes: inventory.bytes,
         left_out: Vec::new(),
         fetched_bytes: 0,
+        transferred_bytes: 0,
         files: files as u64,
         warnings: ground.warnings,
     }

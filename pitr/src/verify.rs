@@ -104,6 +104,8 @@ pub struct Verified {
     pub read: Read,
     /// What was not, as it was read before, or the budget did not last.
     pub left: Left,
+    /// When the pass began that the run went on with: of what was read since, notes alone say that it is sound.
+    pub goes_on_since: Option<Timestamp>,
     /// Objects that could not be read, though the store answers: whether they are sound is not known.
     pub unread: Vec<Unread>,
     /// Why the run is not what it was to be: the store went away, or what was read could not be noted.
@@ -132,8 +134,12 @@ pub struct Read {
     pub objects: u64,
     /// Stored bytes.
     pub bytes: u64,
+    /// Stored bytes of manifests that were read once more, for what they say.
+    pub bytes_along: u64,
     /// Objects of which only the stored bytes were looked at, for want of a key.
     pub sealed: u64,
+    /// Those of them whose stored bytes could be compared with nothing but their number: they count as not verified.
+    pub length_only: u64,
     /// Segments that were read and whose records no one here can decode.
     pub undecoded: u64,
     /// Records over the edge of a segment that were never checked before.
@@ -181,6 +187,7 @@ pub async fn verify(
         ranges: judged.ranges,
         read: reading.read,
         left: reading.left,
+        goes_on_since: reading.goes_on_since,
         unread: reading.unread,
         incomplete: reading.incomplete,
         unreferenced: inventory.unreferenced.clone(),
@@ -195,6 +202,7 @@ pub async fn verify(
 struct Reading {
     read: Read,
     left: Left,
+    goes_on_since: Option<Timestamp>,
     unread: Vec<Unread>,
     incomplete: Vec<String>,
 }
@@ -236,7 +244,7 @@ impl Seen {
         let all = units::all(&self.catalog, &self.inventory, layout, &self.known, keys);
         let chosen = units::chosen(all.clone(), since, request.extent.budget());
         let left = what_is_left(&all, &chosen);
-        progress.expect(chosen.iter().map(|unit| unit.bytes).sum(), 0);
+        progress.expect(units::bytes_of(&chosen), 0);
         self.faults.iter().for_each(|fault| ledger.note_fault(fault));
         let run = Run {
             archive: archive.clone(),
@@ -280,7 +288,8 @@ impl Seen {
         let outcome = outcome.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.faults.extend(outcome.faults);
         self.now_there(outcome.changed);
-        Ok(Reading { read: outcome.read, left, unread: set_aside.unread(), incomplete })
+        let unread = set_aside.unread();
+        Ok(Reading { read: outcome.read, left, goes_on_since: since, unread, incomplete })
     }
 
     /// Of segments of which something went away meanwhile.

@@ -9,7 +9,7 @@ use walpoint_archive::{Archive, WriterId};
 
 use super::configuration::{self, ConfigurationFile};
 use super::files::Scope;
-use super::{gate, histories};
+use super::{gate, histories, left_out};
 use crate::config::{Connection, Settings};
 use crate::data_directory::{self, DataDirectory};
 use crate::exit::Failure;
@@ -41,6 +41,7 @@ pub async fn prepare(settings: &Settings) -> Result<Preparation, Failure> {
         tracing::warn!("{doubt}");
     }
     must_not_hold_the_archive(settings, &directory.path)?;
+    left_out::must_be_whole(&session, &directory.path, "back up").await?;
     let archive =
         open::archive_to_build_on(settings, directory.control.system_identifier, open::Patience::Command)
             .await?;

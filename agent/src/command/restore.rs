@@ -137,6 +137,7 @@ fn json_text(
         "configuration": restored.configuration,
         "bytes": restored.bytes,
         "fetched_bytes": restored.fetched_bytes,
+        "transferred_bytes": restored.transferred_bytes,
         "left_out": restored.left_out.iter().map(|it| json!({ "oid": it.oid, "name": it.name })).collect::<Vec<_>>(),
         "files": restored.files,
         "warnings": restored.warnings,
@@ -149,7 +150,10 @@ fn text(settings: &Settings, args: &RestoreArgs, restored: &Restored) -> String 
     let mut text = format!("restored to {}\n", restored.data_directory.display());
     if args.delta {
         let (fetched, all) = (sizes::human(restored.fetched_bytes), sizes::human(restored.bytes));
-        text += &format!("fetched {fetched} of {all}; the rest was there\n");
+        let stored = sizes::human(restored.transferred_bytes);
+        text += &format!(
+            "restored {fetched} of {all}, which took {stored} from the archive; the rest was there\n"
+        );
     }
     if !restored.left_out.is_empty() {
         let names = restored.left_out.iter().map(|it| it.name.clone().unwrap_or_else(|| it.oid.to_string()));

@@ -20,7 +20,7 @@ use walpoint_wal::file_name::WalFileName;
 use walpoint_wal::timeline::TimelineId;
 
 use super::backup;
-use crate::backup::Wanted;
+use crate::backup::{Wanted, left_out};
 use crate::cli::TakeOverArgs;
 use crate::config::{Connection, Settings};
 use crate::data_directory::{self, DataDirectory};
@@ -43,6 +43,7 @@ pub async fn run(settings: &Settings, _args: &TakeOverArgs, json: bool) -> Resul
             .with_hint("let recovery end, or promote the server, and run take-over again"));
     }
     must_be_where_it_runs(settings, &session).await?;
+    left_out::must_be_whole(&session, &directory.path, "take over").await?;
     let (_, timeline) = session.wal_position().await?;
     let archive =
         open::archive_to_write(settings, directory.control.system_identifier, open::Patience::Command)

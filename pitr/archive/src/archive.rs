@@ -39,7 +39,7 @@ mod tests;
 mod verification;
 mod wal;
 
-pub use check::SegmentRead;
+pub use check::{Compared, SegmentRead};
 pub use cluster::ClusterListing;
 pub use expiry::{ExpiryMarks, StandingMark};
 pub use inventory::{BackupInventory, FolderObjects, PackObjects, SegmentObjects, WalInventory};

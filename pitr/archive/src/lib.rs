@@ -35,7 +35,7 @@ pub mod wal_facts;
 pub mod writer_id;
 
 pub use archive::{
-    Archive, BackupFolders, BackupInventory, BackupListing, ClusterListing, ExpiryMarks, FileFacts,
+    Archive, BackupFolders, BackupInventory, BackupListing, ClusterListing, Compared, ExpiryMarks, FileFacts,
     FolderObjects, Neighbours, PackObjects, PutChunk, PutSource, PutWal, PutWalOutcome, SEALED_IN_MEMORY,
     SegmentObjects, SegmentRead, StandingMark, StoredRecord, TailRemoval, Timelines, WalInventory,
 };

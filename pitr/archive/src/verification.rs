@@ -55,6 +55,8 @@ struct Stretch {
     first: u32,
     last: u32,
     keys: ContentId,
+    /// Whether only the number of the stored bytes was compared: that proves nothing, and says when it was done.
+    length_only: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -88,7 +90,12 @@ impl Verification {
     /// Takes in what one record says.
     pub fn merge(&mut self, record: &VerificationRecord) {
         for stretch in &record.wal {
-            self.add_wal(stretch.first, stretch.last, stretch.keys, stretch.proof);
+            match stretch.length_only {
+                true => {
+                    self.add_wal_lengths(stretch.first, stretch.last, stretch.keys, stretch.proof.stored_at)
+                }
+                false => self.add_wal(stretch.first, stretch.last, stretch.keys, stretch.proof),
+            }
         }
         for backup in &record.backups {
             if let Some(proof) = backup.manifest {
@@ -110,11 +117,26 @@ impl Verification {
     /// Segments from `first` to `last`, of one folder, without a hole, were found sound. `keys` is
     /// the [`keys_id`] of all objects that belong to them.
     pub fn add_wal(&mut self, first: SegmentName, last: SegmentName, keys: ContentId, proof: Proof) {
+        self.add_stretch((first, last), keys, proof, false);
+    }
+
+    /// Of such segments all stored bytes came, and there was nothing to compare them with.
+    pub fn add_wal_lengths(&mut self, first: SegmentName, last: SegmentName, keys: ContentId, at: Timestamp) {
+        self.add_stretch((first, last), keys, Proof::at(at, Depth::Stored), true);
+    }
+
+    fn add_stretch(
+        &mut self,
+        (first, last): (SegmentName, SegmentName),
+        keys: ContentId,
+        proof: Proof,
+        length_only: bool,
+    ) {
         if (first.timeline, first.log) != (last.timeline, last.log) || first > last {
             return;
         }
         let folder = self.wal.entry((first.timeline, first.log)).or_default();
-        let stretch = Stretch { first: first.seg, last: last.seg, keys };
+        let stretch = Stretch { first: first.seg, last: last.seg, keys, length_only };
         folder.entry(stretch).and_modify(|known| *known = known.newest(proof)).or_insert(proof);
     }
 
@@ -152,7 +174,8 @@ impl Verification {
         keys: impl Fn(SegmentName, SegmentName) -> Option<ContentId>,
     ) -> Option<Proof> {
         let folder = self.wal.get(&(segment.timeline, segment.log))?;
-        let holds = |stretch: &Stretch| (stretch.first..=stretch.last).contains(&segment.seg);
+        let holds =
+            |stretch: &Stretch| !stretch.length_only && (stretch.first..=stretch.last).contains(&segment.seg);
         let named = |seg| SegmentName { seg, ..segment };
         let still = |stretch: &Stretch| {
             keys(named(stretch.first), named(stretch.last)).is_none_or(|now| now == stretch.keys)
@@ -161,13 +184,32 @@ impl Verification {
         proofs.map(|(_, proof)| *proof).reduce(Proof::newest)
     }
 
-    /// The stretches of one folder: first, last, the objects it was said of, and when.
+    /// The stretches of one folder that were found sound: first, last, the objects it was said of, and when.
     pub fn stretches(
         &self,
         timeline: TimelineId,
         log: u32,
     ) -> impl Iterator<Item = (u32, u32, ContentId, Proof)> {
+        self.of_folder(timeline, log, false)
+    }
+
+    /// Those of which only the number of stored bytes was compared, in the same way.
+    pub fn lengths(
+        &self,
+        timeline: TimelineId,
+        log: u32,
+    ) -> impl Iterator<Item = (u32, u32, ContentId, Proof)> {
+        self.of_folder(timeline, log, true)
+    }
+
+    fn of_folder(
+        &self,
+        timeline: TimelineId,
+        log: u32,
+        length_only: bool,
+    ) -> impl Iterator<Item = (u32, u32, ContentId, Proof)> {
         let folder = self.wal.get(&(timeline, log)).into_iter().flatten();
+        let folder = folder.filter(move |(stretch, _)| stretch.length_only == length_only);
         folder.map(|(stretch, proof)| (stretch.first, stretch.last, stretch.keys, *proof))
     }
 
@@ -212,10 +254,15 @@ impl Verification {
     /// ahead then.
     pub fn insist_on_damage(&mut self, layout: &Layout, found: &Verification) {
         for (key, (at, depth)) in &found.damaged {
-            let latest = self.of_key(layout, key).map(|proof| proof.content_at.max(Some(proof.stored_at)));
-            let at = latest.flatten().map_or(*at, |latest| latest.max(*at));
+            let at = self.not_before_proofs(layout, key, *at);
             self.add_damaged(key.clone(), at, *depth);
         }
+    }
+
+    /// The time of damage that was found at `at` by who knows all this: none of it is a later word.
+    pub fn not_before_proofs(&self, layout: &Layout, key: &ObjectKey, at: Timestamp) -> Timestamp {
+        let latest = self.of_key(layout, key).map(|proof| proof.content_at.max(Some(proof.stored_at)));
+        latest.flatten().map_or(at, |latest| latest.max(at))
     }
 
     /// The objects that were found damaged and not sound since, with when that was.
@@ -265,7 +312,7 @@ impl Verification {
             _ => None,
         });
         // Ends at the first that is not known: a summary may name more WAL than anybody can count.
-        packs.chain(self.wal_of(backup)).try_fold(manifest, |all, one| Some(all.weakest(one?)))
+        packs.chain(self.wal_of(layout, backup)).try_fold(manifest, |all, one| Some(all.weakest(one?)))
     }
 
     /// How many objects of a backup were found damaged and not sound since.
@@ -300,19 +347,29 @@ impl Verification {
     }
 
     /// Of each segment from a backup's start to its stop.
-    fn wal_of(&self, backup: &BackupSummary) -> impl Iterator<Item = Option<Proof>> {
+    fn wal_of(&self, layout: &Layout, backup: &BackupSummary) -> impl Iterator<Item = Option<Proof>> {
+        let layout = *layout;
         let size = backup.segment_size;
         let (first, last) = own_wal(backup);
         let timeline = backup.timeline;
         (first..=last).map(move |number| {
             let name = SegmentName::from_number(timeline, number, size)?;
             let proof = self.segment(name, |_, _| None)?;
-            let is_damaged = self
-                .damaged
-                .iter()
-                .any(|(key, (at, depth))| is_of_segment(key, name) && !proof.clears(*at, *depth));
+            let mut damaged = self.damaged_of_segment(&layout, name);
+            let is_damaged = damaged.any(|(at, depth)| !proof.clears(at, depth));
             (!is_damaged).then_some(proof)
         })
+    }
+
+    /// What was found damaged of a segment's contents: their keys follow each other.
+    fn damaged_of_segment(
+        &self,
+        layout: &Layout,
+        segment: SegmentName,
+    ) -> impl Iterator<Item = (Timestamp, Depth)> {
+        let first = layout.wal(&WalFileName::Segment(segment), ContentId::LEAST, false);
+        let own = self.damaged.range(first..).take_while(move |(key, _)| is_of_segment(key, segment));
+        own.map(|(_, found)| *found)
     }
 
     /// As a record that says all of it.
@@ -323,6 +380,7 @@ impl Verification {
                 first: named(stretch.first),
                 last: named(stretch.last),
                 keys: stretch.keys,
+                length_only: stretch.length_only,
                 proof: *proof,
             };
             stretches.iter().map(stretch).collect::<Vec<_>>()
@@ -372,7 +430,9 @@ impl Verification {
             let all: Vec<(Stretch, Proof)> = stretches.iter().map(|(it, proof)| (*it, *proof)).collect();
             stretches.retain(|stretch, proof| {
                 !all.iter().any(|(other, newer)| {
-                    let is_wider = other.first <= stretch.first && stretch.last <= other.last;
+                    let is_wider = other.first <= stretch.first
+                        && stretch.last <= other.last
+                        && other.length_only <= stretch.length_only;
                     is_wider && other != stretch && newer.newest(*proof) == *newer && newer != proof
                 })
             });

@@ -15,21 +15,16 @@ use super::error::RestoreError;
 use super::inventory::Inventory;
 use super::packs;
 use super::site::Place;
+use crate::contract::LeftOut;
 
 /// `FirstNormalObjectId` (access/transam.h): databases below are made by initdb, and always restored.
 const FIRST_OF_USERS: u32 = 16_384;
 
+/// What initdb makes, by name: who made one of them again (with another encoding, say) wants it as much.
+const ALWAYS: [&str; 3] = ["postgres", "template0", "template1"];
+
 /// `pg_database` of more than so many bytes is not read: a million databases.
 const LARGEST: u64 = 256 << 20;
-
-/// A database that was left out.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LeftOut {
-    /// Its OID.
-    pub oid: u32,
-    /// Its name, where that is known.
-    pub name: Option<String>,
-}
 
 /// Leaves out all databases but those of these names, or OIDs in digits.
 ///
@@ -70,21 +65,33 @@ fn choose(
     names: &BTreeMap<u32, BTreeSet<String>>,
     included: &[String],
 ) -> Result<BTreeSet<u32>, RestoreError> {
-    let mut kept: BTreeSet<u32> = there.iter().copied().filter(|oid| *oid < FIRST_OF_USERS).collect();
+    let is_named = |oid: u32, name: &str| names.get(&oid).is_some_and(|names| names.contains(name));
+    let is_always = |oid: u32| oid < FIRST_OF_USERS || ALWAYS.iter().any(|name| is_named(oid, name));
+    let mut kept: BTreeSet<u32> = there.iter().copied().filter(|oid| is_always(*oid)).collect();
     for wanted in included {
-        let named = |oid: &&u32| names.get(oid).is_some_and(|names| names.contains(wanted));
-        let mut meant: Vec<u32> = there.iter().filter(named).copied().collect();
+        let mut meant: Vec<u32> = there.iter().copied().filter(|oid| is_named(*oid, wanted)).collect();
         if meant.is_empty() {
             meant.extend(wanted.parse::<u32>().ok().filter(|oid| there.contains(oid)));
         }
         if meant.is_empty() {
-            let known = there.iter().filter_map(|oid| names.get(oid)).flatten();
-            let known: Vec<&str> = known.map(String::as_str).collect();
-            return Err(RestoreError::Database { name: wanted.clone(), there: known.join(", ") });
+            return Err(RestoreError::Database { name: wanted.clone(), there: in_words(there, names) });
         }
         kept.extend(meant);
     }
     Ok(there.difference(&kept).copied().collect())
+}
+
+/// What a backup has, for who named something else.
+fn in_words(there: &BTreeSet<u32>, names: &BTreeMap<u32, BTreeSet<String>>) -> String {
+    let word = |oid: &u32| match names.get(oid) {
+        Some(names) => names.iter().map(String::as_str).collect::<Vec<_>>().join(" or "),
+        None => oid.to_string(),
+    };
+    let words = there.iter().map(word).collect::<Vec<_>>().join(", ");
+    match names.is_empty() {
+        true => format!("the names of its databases could not be read; name one by its OID: {words}"),
+        false => format!("the backup has {words}; one that was created later is made whole by the WAL"),
+    }
 }
 
 /// The database that a file belongs to: below `base/`, or below the server's own directory in a tablespace.
@@ -154,6 +161,13 @@ mod tests {
         assert_eq!(left(&["blog", "16386"]).unwrap(), [16_384].into());
         let refused = left(&["shpo"]).unwrap_err();
         assert!(refused.to_string().contains("shpo") && refused.hint().unwrap().contains("shop"));
+        // Made again, as is done to change its encoding.
+        let mut again = names.clone();
+        again.insert(16_386, ["template1".to_owned()].into());
+        assert_eq!(choose(&there, &again, &["shop".to_owned()]).unwrap(), [16_385].into());
+        let refused = choose(&there, &BTreeMap::new(), &["shop".to_owned()]).unwrap_err();
+        let hint = refused.hint().unwrap();
+        assert!(hint.contains("could not be read") && hint.contains("16385"), "{hint}");
     }
 
     #[test]

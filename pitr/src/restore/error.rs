@@ -29,7 +29,7 @@ pub enum RestoreError {
     Database {
         /// What was asked for.
         name: String,
-        /// The names of those that it has.
+        /// What it has, in words.
         there: String,
     },
     /// A setting cannot be written.
@@ -78,7 +78,7 @@ impl RestoreError {
                 "--tablespace takes OLD=NEW, OLD being the path in the backup or the object identifier"
                     .to_owned(),
             ),
-            RestoreError::Database { there, .. } => Some(format!("the backup has {there}")),
+            RestoreError::Database { there, .. } => Some(there.clone()),
             RestoreError::Damaged { .. } => Some("restore from another backup with --backup".to_owned()),
             RestoreError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 Some("remove what was restored, make room, and restore again".to_owned())

@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use walpoint_archive::{Archive, ArchiveError};
 
 use super::configuration::{Configuration, demands};
-use super::databases::{self, LeftOut};
+use super::databases;
 use super::delta::is_linked_from;
 use super::error::RestoreError;
 use super::inventory::Inventory;
+use super::own_wal;
 use super::site::NewFile;
 use super::tablespaces::{self, Tablespace, TablespaceMapping};
 use super::{RestoreRequest, read_manifest};
+use crate::contract::LeftOut;
 use crate::data_dir::{self, Refusal, SpaceNeed};
 use crate::plan::RecoveryPlan;
 
@@ -151,8 +153,12 @@ pub async fn prepare(
     let left_out = databases::leave_out(archive, &mut inventory, &destination.databases).await?;
     let tablespaces = tablespaces::place(&inventory.tablespaces, &destination.tablespaces, data_directory)?;
     let configuration = Configuration::fetch(archive, &inventory).await?;
+    let mut refusals = refusals(&inventory, &tablespaces, destination, plan);
+    if destination.delta && refusals.is_empty() && !destination.discard_wal {
+        refusals.extend(own_wal::nowhere_else(archive, data_directory).await?);
+    }
     let ground = Ground {
-        refusals: refusals(&inventory, &tablespaces, destination, plan),
+        refusals,
         warnings: demands(&configuration, &inventory, data_directory, &plan.backup.settings),
         neutralised: Some(configuration.neutralised(&inventory, &plan.backup, destination.take_over)),
     };

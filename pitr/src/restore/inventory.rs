@@ -109,11 +109,65 @@ fn unreadable(summary: &BackupSummary, error: ManifestError) -> RestoreError {
     }
 }
 
+/// What an entry may be, whoever reads the manifest: a restore, or `verify` beforehand.
+#[derive(Debug, Default)]
+pub(crate) struct Rules {
+    /// The tablespaces so far: the n-th is tree n.
+    trees: BTreeMap<u32, usize>,
+    bytes: u64,
+}
+
+impl Rules {
+    /// Checks the next entry.
+    pub(crate) fn check(&mut self, entry: &ManifestEntry) -> Result<(), String> {
+        match &entry.kind {
+            EntryKind::Tablespace { oid, .. } => {
+                self.trees.insert(*oid, self.trees.len() + 1);
+                return Ok(());
+            }
+            EntryKind::Dir => return self.place(&entry.path).map(drop),
+            EntryKind::File if entry.path.as_path().starts_with("pg_wal") => {
+                return Err("a backup holds no WAL of its own".to_owned());
+            }
+            EntryKind::File if is_left_out(entry) => return Ok(()),
+            EntryKind::File | EntryKind::Config { .. } => {}
+        }
+        self.place(&entry.path)?;
+        self.bytes = self.bytes.checked_add(entry.size).ok_or("the files are too large together")?;
+        Ok(())
+    }
+
+    /// Which tree a path lies in: what is below the link of a tablespace goes to the
+    /// tablespace's own directory.
+    fn place(&self, path: &RelativePath) -> Result<Place, String> {
+        let path = path.as_path();
+        let mut steps = path.components();
+        let (above, name) = (steps.next(), steps.next());
+        let oid = name.and_then(|name| name.as_os_str().to_str()).and_then(|name| name.parse().ok());
+        let tablespace = above.is_some_and(|above| above.as_os_str() == "pg_tblspc");
+        let tree = oid.filter(|_| tablespace).and_then(|oid: u32| self.trees.get(&oid));
+        let Some(tree) = tree else {
+            return Ok(Place::in_data_directory(path));
+        };
+        let below = steps.as_path();
+        // The server's own directory in a tablespace. Nothing else there is the cluster's,
+        // and the old path is somebody's word for where to write.
+        match below.components().next().and_then(|step| step.as_os_str().to_str()) {
+            Some(first) if first.starts_with("PG_") => Ok(Place { tree: *tree, path: below.to_owned() }),
+            _ => Err("a tablespace holds only directories that begin with PG_".to_owned()),
+        }
+    }
+}
+
+fn is_left_out(entry: &ManifestEntry) -> bool {
+    entry.path.as_str().is_some_and(|name| LEFT_OUT.contains(&name))
+}
+
 /// What has been read so far.
 struct Reading<'a> {
     summary: &'a BackupSummary,
     packs: BTreeMap<(BackupId, u32), PackWork>,
-    trees: BTreeMap<u32, usize>,
+    rules: Rules,
     made: BTreeSet<Place>,
     /// Index and old path of each configuration file from outside.
     configuration: Vec<(usize, PathBuf)>,
@@ -137,26 +191,30 @@ impl<'a> Reading<'a> {
             group: GroupAccess::Denied,
             bytes: 0,
         };
-        let (trees, made, configuration) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
-        Ok(Reading { summary, packs, trees, made, configuration, inventory })
+        let (rules, made, configuration) = (Rules::default(), BTreeSet::new(), Vec::new());
+        Ok(Reading { summary, packs, rules, made, configuration, inventory })
     }
 
     fn take(&mut self, entry: &ManifestEntry) -> Result<(), String> {
+        self.rules.check(entry)?;
         match &entry.kind {
             EntryKind::Tablespace { oid, target } => {
                 self.inventory.tablespaces.push((*oid, target.clone()));
-                self.trees.insert(*oid, self.inventory.tablespaces.len());
                 Ok(())
             }
             EntryKind::Dir => {
                 if entry.path.as_str() == Some("global") && entry.mode & 0o050 != 0 {
                     self.inventory.group = GroupAccess::Allowed;
                 }
-                let place = self.place(&entry.path)?;
+                let place = self.rules.place(&entry.path)?;
                 self.add_directory(place, entry.mode);
                 Ok(())
             }
-            EntryKind::File => self.take_file(entry),
+            EntryKind::File if is_left_out(entry) => {
+                self.inventory.left_out.extend(entry.path.as_str().map(str::to_owned));
+                Ok(())
+            }
+            EntryKind::File => self.add_file(entry),
             EntryKind::Config { original } => {
                 self.configuration.push((self.inventory.files.len(), original.clone()));
                 self.add_file(entry)
@@ -164,19 +222,8 @@ impl<'a> Reading<'a> {
         }
     }
 
-    fn take_file(&mut self, entry: &ManifestEntry) -> Result<(), String> {
-        if entry.path.as_path().starts_with("pg_wal") {
-            return Err("a backup holds no WAL of its own".to_owned());
-        }
-        if let Some(name) = entry.path.as_str().filter(|name| LEFT_OUT.contains(name)) {
-            self.inventory.left_out.push(name.to_owned());
-            return Ok(());
-        }
-        self.add_file(entry)
-    }
-
     fn add_file(&mut self, entry: &ManifestEntry) -> Result<(), String> {
-        let place = self.place(&entry.path)?;
+        let place = self.rules.place(&entry.path)?;
         let file = self.inventory.files.len();
         for piece in &entry.pieces {
             let number = piece.pack_of(&self.summary.id);
@@ -189,31 +236,8 @@ impl<'a> Reading<'a> {
             }
             pack.pieces.push(PieceWork { file, offset: piece.file_offset, place: piece.place() });
         }
-        self.inventory.bytes =
-            self.inventory.bytes.checked_add(entry.size).ok_or("the files are too large together")?;
         self.inventory.files.push(NewFile { place, mode: entry.mode, size: entry.size });
         Ok(())
-    }
-
-    /// Which tree a path lies in: what is below the link of a tablespace goes to the
-    /// tablespace's own directory.
-    fn place(&self, path: &RelativePath) -> Result<Place, String> {
-        let path = path.as_path();
-        let mut steps = path.components();
-        let (above, name) = (steps.next(), steps.next());
-        let oid = name.and_then(|name| name.as_os_str().to_str()).and_then(|name| name.parse().ok());
-        let tablespace = above.is_some_and(|above| above.as_os_str() == "pg_tblspc");
-        let tree = oid.filter(|_| tablespace).and_then(|oid: u32| self.trees.get(&oid));
-        let Some(tree) = tree else {
-            return Ok(Place::in_data_directory(path));
-        };
-        let below = steps.as_path();
-        // The server's own directory in a tablespace. Nothing else there is the cluster's,
-        // and the old path is somebody's word for where to write.
-        match below.components().next().and_then(|step| step.as_os_str().to_str()) {
-            Some(first) if first.starts_with("PG_") => Ok(Place { tree: *tree, path: below.to_owned() }),
-            _ => Err("a tablespace holds only directories that begin with PG_".to_owned()),
-        }
     }
 
     fn add_directory(&mut self, place: Place, mode: u32) {
@@ -259,6 +283,7 @@ impl<'a> Reading<'a> {
             self.add_directory(Place::in_data_directory(directory), 0o750);
         }
         let (summary, mut inventory) = (self.summary, self.inventory);
+        inventory.bytes = self.rules.bytes;
         for Required { name, sizes } in REQUIRED {
             let place = Place::in_data_directory(name);
             if !inventory.files.iter().any(|file| file.place == place && sizes.contains(&file.size)) {

@@ -32,6 +32,8 @@ use crate::progress::Progress;
 
 mod ranges;
 
+pub(super) use ranges::stored_bytes_of;
+
 /// A pack and what of it goes where.
 #[derive(Debug, Clone)]
 pub(super) struct PackWork {

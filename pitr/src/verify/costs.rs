@@ -74,10 +74,19 @@ impl Way {
     /// What is left with all that was found: stretches of moments, each with the backup that reaches
     /// furthest back in it.
     pub fn left(&self, obstacles: &[Obstacle], gone: &BTreeSet<BackupId>) -> Vec<(Lost, BackupId)> {
+        // By where they are not met any more, each with the first end that it or one behind it makes: there may be as
+        // many as segments, and thousands of backups.
+        let mut ends: Vec<(Lsn, Lsn)> = obstacles.iter().map(|it| (it.beyond, it.stop)).collect();
+        ends.sort();
+        let mut first = self.end;
+        for (_, stop) in ends.iter_mut().rev() {
+            first = first.min(*stop);
+            *stop = first;
+        }
         let mut reaches: Vec<(Lost, &BackupId)> = Vec::new();
         for backup in self.backups.iter().filter(|backup| !gone.contains(&backup.id)) {
-            let met = obstacles.iter().filter(|obstacle| backup.redo < obstacle.beyond);
-            let to = met.map(|obstacle| obstacle.stop).min().unwrap_or(self.end).min(self.end);
+            let met = ends.partition_point(|(beyond, _)| *beyond <= backup.redo);
+            let to = ends.get(met).map_or(self.end, |(_, stop)| *stop);
             let from = backup.stop.max(self.begin);
             // The end of a backup at the very end of the WAL is a moment, too.
             if from < to || (backup.stop == to && to > self.begin) {

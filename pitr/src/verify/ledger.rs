@@ -5,7 +5,9 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use walpoint_archive::verification::RecordId;
-use walpoint_archive::{Archive, ArchiveError, Catalog, Entry, ObjectKey, StoredRecord, Verification};
+use walpoint_archive::{
+    Archive, ArchiveError, Catalog, Entry, Layout, ObjectKey, StoredRecord, Verification,
+};
 use walpoint_wal::{SegmentName, TimelineId, Timestamp, WalFileName};
 
 use super::finding::{Fault, Trouble};
@@ -18,7 +20,7 @@ const STORED_EVERY: Duration = Duration::from_secs(5);
 const LEFT_ALONE: Duration = Duration::from_secs(3600);
 
 /// How old a pass may be that is gone on with. Later the whole is read again.
-const GOES_ON_FOR_MICROS: i64 = 30 * 24 * 3600 * 1_000_000;
+const GOES_ON_FOR_MICROS: i64 = 7 * 24 * 3600 * 1_000_000;
 
 /// A run's memory.
 #[derive(Debug)]
@@ -28,6 +30,9 @@ pub(super) struct Ledger {
     pub began: Timestamp,
     /// When the pass began that it is part of; `None` when it reads a part only.
     pub pass: Option<Timestamp>,
+    layout: Layout,
+    /// What was known when the run began.
+    known: Verification,
     own: Mutex<Own>,
 }
 
@@ -65,7 +70,9 @@ impl Ledger {
             Scope::Part => None,
         };
         let own = Own { found: Verification::new(), stored: Instant::now() };
-        Ok(Ledger { id, began, pass, own: Mutex::new(own) })
+        let mut known = Verification::new();
+        records.iter().for_each(|stored| known.merge(&stored.record));
+        Ok(Ledger { id, began, pass, layout: *archive.layout(), known, own: Mutex::new(own) })
     }
 
     /// Remembers something.
@@ -77,7 +84,9 @@ impl Ledger {
     /// of it.
     pub fn note_fault(&self, fault: &Fault) {
         if let Some((key, depth)) = fault.read.as_ref().filter(|_| fault.trouble != Trouble::Sealed) {
-            self.note(|found| found.add_damaged(key.clone(), self.began, *depth));
+            // Also when this run comes to no end, and somebody's clock was ahead when it was found sound.
+            let at = self.known.not_before_proofs(&self.layout, key, self.began);
+            self.note(|found| found.add_damaged(key.clone(), at, *depth));
         }
     }
 

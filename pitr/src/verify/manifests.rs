@@ -9,7 +9,7 @@ use walpoint_archive::pack::Frame;
 use walpoint_archive::{Archive, ArchiveError, BackupId, BackupSummary, Layout, Piece};
 
 use crate::manifest_pipe::read_piped;
-use crate::restore::inventory::REQUIRED;
+use crate::restore::inventory::{REQUIRED, Rules};
 
 /// Most frames that are held in memory at once: some 80 MiB, what manifests name of 256 GiB and more.
 const MOST_FRAMES: usize = if cfg!(test) { 64 } else { 1 << 20 };
@@ -169,8 +169,9 @@ fn each_entry(
     Ok(())
 }
 
-/// The rules that a manifest has to keep beside its own form.
+/// The rules that a manifest has to keep beside its own form: those of a restore.
 struct Checking {
+    rules: Rules,
     /// Size of each pack that the summary names.
     packs: BTreeMap<(BackupId, u32), u64>,
     id: BackupId,
@@ -181,6 +182,7 @@ impl Checking {
     fn new(summary: &BackupSummary, layout: &Layout) -> Checking {
         let packs = summary.packs_by_number(layout).into_iter();
         Checking {
+            rules: Rules::default(),
             packs: packs.map(|(number, object)| (number, object.size)).collect(),
             id: summary.id.clone(),
             missing: REQUIRED.iter().map(|required| required.name).collect(),
@@ -188,6 +190,7 @@ impl Checking {
     }
 
     fn take(&mut self, entry: &ManifestEntry) -> Result<(), Unsound> {
+        self.rules.check(entry)?;
         for piece in &entry.pieces {
             let number = piece.pack_of(&self.id);
             let size = self.packs.get(&number).ok_or_else(|| {

@@ -9,7 +9,8 @@ use futures::stream::{self, StreamExt};
 use walpoint_archive::pack::Frame;
 use walpoint_archive::verification::{Depth, ReadSpeed};
 use walpoint_archive::{
-    Archive, ArchiveError, BackupId, BackupSummary, Catalog, ObjectKey, Prefix, Proof, SegmentState, Variant,
+    Archive, ArchiveError, BackupId, BackupSummary, Catalog, Compared, ObjectKey, Prefix, Proof,
+    SegmentState, Variant,
 };
 use walpoint_wal::{SegmentName, TimelineId};
 
@@ -87,7 +88,7 @@ impl Run {
     /// What `plan` estimates by.
     pub fn note_speed(&self, took: Duration) {
         let mut bytes = 0;
-        self.count(|outcome| bytes = outcome.read.bytes);
+        self.count(|outcome| bytes = outcome.read.bytes + outcome.read.bytes_along);
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         if bytes >= ReadSpeed::LEAST_BYTES {
             let at = self.ledger.began;
@@ -138,7 +139,9 @@ impl Run {
         if size_read == 0 {
             return Ok(());
         }
-        match looked(&manifest.key, manifests::check(&self.archive, backup).await)? {
+        let checked = looked(&manifest.key, manifests::check(&self.archive, backup).await)?;
+        self.read_along(size);
+        match checked {
             Looked::Sound(Ok(())) => self.note_manifest(backup, Depth::Content),
             Looked::Sound(Err(what)) => self.found(fault(Depth::Content, Trouble::Damaged, what)),
             Looked::Unsound(trouble, what) => self.found(fault(Depth::Content, trouble, what)),
@@ -149,6 +152,12 @@ impl Run {
             Looked::Gone => return self.gone(&[place], &manifest.key, "it is not there").await,
         }
         Ok(())
+    }
+
+    /// A manifest that was read for what it says, and not for itself.
+    fn read_along(&self, bytes: u64) {
+        self.progress.add_bytes(bytes);
+        self.count(|outcome| outcome.read.bytes_along += bytes);
     }
 
     fn note_manifest(&self, backup: &BackupSummary, depth: Depth) {
@@ -212,6 +221,7 @@ impl Run {
             sound.filter(|(_, backup)| !self.inventory.wrong.contains(&backup.manifest.key))
         {
             let collected = manifests::collect(&self.archive, (place, backup), owner, from, &wanted).await;
+            self.read_along(backup.manifest.size);
             let read = match looked(&backup.manifest.key, collected) {
                 Ok(read) => read,
                 Err(error) => {
@@ -316,6 +326,7 @@ impl Run {
                     all.objects += read.objects;
                     all.bytes += read.bytes;
                     all.sealed += read.sealed;
+                    all.length_only += read.length_only.len() as u64;
                     all.undecoded += read.undecoded;
                     all.edges_closed += read.edges_closed;
                     all.gone += read.gone;
@@ -329,19 +340,23 @@ impl Run {
         }
     }
 
-    /// Remembers the segments that are sound: those between the ones that are not.
+    /// Remembers the segments that are sound: those between the ones that are not. Of what could be compared with
+    /// nothing only that it was read.
     fn note_wal(&self, timeline: TimelineId, numbers: RangeInclusive<u64>, read: &WalRead) {
         let depth = if read.is_deep { Depth::Content } else { Depth::Stored };
         let (proof, size) = (Proof::at(self.ledger.began, depth), self.catalog.cluster.segment_size);
         let Some(segments) = self.catalog.wal.get(&timeline) else { return };
         let sound: Vec<u64> = numbers.filter(|number| !read.wrong.contains(number)).collect();
-        for run in sound.chunk_by(|one, next| one + 1 == *next) {
+        let is_compared = |number: &u64| !read.length_only.contains(number);
+        for run in sound.chunk_by(|one, next| one + 1 == *next && is_compared(one) == is_compared(next)) {
             let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
-            let keys = units::keys_of(self.archive.layout(), segments.range(first..=last));
+            let keys = units::keys_of(self.archive.layout(), segments, *first..=*last);
             let name = |number: &u64| SegmentName::from_number(timeline, *number, size);
-            if let (Some(first), Some(last)) = (name(first), name(last)) {
-                self.ledger.note(|found| found.add_wal(first, last, keys, proof));
-            }
+            let (Some(from), Some(to)) = (name(first), name(last)) else { continue };
+            self.ledger.note(|found| match is_compared(first) {
+                true => found.add_wal(from, to, keys, proof),
+                false => found.add_wal_lengths(from, to, keys, self.ledger.began),
+            });
         }
     }
 
@@ -349,19 +364,25 @@ impl Run {
     async fn aside(&self, variant: &Variant) -> Result<(), ArchiveError> {
         let limit = self.catalog.cluster.segment_size.bytes();
         let fetched =
-            self.archive.fetch_wal(variant, &mut std::io::sink(), limit).await.map(|_| Depth::Content);
+            self.archive.fetch_wal(variant, &mut std::io::sink(), limit).await.map(|_| Some(Depth::Content));
         let read = match looked(&variant.key, fetched)? {
             Looked::NoKey => {
-                let through = self.archive.read_sealed(variant).await.map(|_| Depth::Stored);
-                looked(&variant.key, through)?
+                let compared = self.archive.read_sealed(variant).await;
+                let depth = |compared| (compared == Compared::Checksum).then_some(Depth::Stored);
+                looked(&variant.key, compared.map(depth))?
             }
             read => read,
         };
         match read {
             Looked::Sound(depth) => {
-                let proof = Proof::at(self.ledger.began, depth);
-                self.ledger.note(|found| found.add_object(variant.key.clone(), proof));
-                self.count(|outcome| outcome.read.sealed += u64::from(depth == Depth::Stored));
+                if let Some(depth) = depth {
+                    let proof = Proof::at(self.ledger.began, depth);
+                    self.ledger.note(|found| found.add_object(variant.key.clone(), proof));
+                }
+                self.count(|outcome| {
+                    outcome.read.sealed += u64::from(depth != Some(Depth::Content));
+                    outcome.read.length_only += u64::from(depth.is_none());
+                });
             }
             Looked::Unsound(trouble, what) => {
                 self.found(Fault::of(&variant.key, Depth::Stored, trouble, what, Touches::Nothing));

@@ -7,10 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use walpoint_archive::compress::CompressionLevel;
+use walpoint_archive::config::EncryptionConfig;
 use walpoint_archive::manifest::{EntryKind, ManifestEntry, ManifestHeader, ManifestWriter, Piece};
 use walpoint_archive::store::StoreErrorKind;
 use walpoint_archive::store::faulty::{Fault, Faulty, Verb};
-use walpoint_archive::{Archive, ArchiveError, BackupSummary, PackWriter, RelativePath};
+use walpoint_archive::{
+    Archive, ArchiveError, BackupSummary, KeyRing, PackWriter, RelativePath, Sealer, StoredHash,
+};
 use walpoint_wal::Lsn;
 
 use super::*;

@@ -1,6 +1,7 @@
 //! What there is to read, in pieces that are read and remembered as one, and which of them come first. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use walpoint_archive::verification::{Depth, keys_id};
 use walpoint_archive::{
@@ -22,6 +23,9 @@ pub(super) struct Unit {
     pub work: Work,
     /// Stored bytes.
     pub bytes: u64,
+    /// Stored bytes of manifests that are read along with it: a manifest once more, for what it says, and with the
+    /// first packs of a backup all that name its packs.
+    pub along: u64,
     /// When all of it was last found sound, as deep as can be looked now; `None` when something never was, or was
     /// found damaged.
     pub sound_at: Option<Timestamp>,
@@ -67,10 +71,14 @@ pub(super) fn all(
         if !inventory.wrong.contains(&manifest.key) {
             let proof = known.manifest(&backup.id);
             let (sound_at, again) = (look.sound_at(&manifest.key, proof), look.again(&manifest.key, proof));
-            units.push(Unit { work: Work::Manifest(place), bytes: manifest.size, sound_at, again });
+            let work = Work::Manifest(place);
+            units.push(Unit { work, bytes: manifest.size, along: manifest.size, sound_at, again });
         }
     }
     for (owner, packs) in &inventory.packs {
+        let namers: BTreeSet<usize> = packs.values().flat_map(|pack| pack.namers.iter().copied()).collect();
+        let manifests = namers.iter().filter_map(|namer| catalog.backups.get(*namer));
+        let along = manifests.map(|backup| backup.manifest.size).sum();
         let packs = packs.iter().filter(|(_, pack)| !inventory.wrong.contains(&pack.object.key));
         let packs = packs.map(|(number, pack)| {
             // What a manifest says that is not true shows only beside its packs.
@@ -79,7 +87,7 @@ pub(super) fn all(
             let sound_at = look.sound_at(&pack.object.key, proof);
             (*number, pack.object.size, (sound_at, look.again(&pack.object.key, proof)))
         });
-        units.extend(of_packs(owner, packs));
+        units.extend(of_packs(owner, along, packs));
     }
     for (timeline, segments) in &catalog.wal {
         units.extend(look.of_timeline(*timeline, segments, catalog.cluster.segment_size));
@@ -90,6 +98,7 @@ pub(super) fn all(
         units.push(Unit {
             work: Work::Aside(Box::new(variant.clone())),
             bytes: variant.stored_size,
+            along: 0,
             sound_at: look.sound_at(&variant.key, proof),
             again: look.again(&variant.key, proof),
         });
@@ -136,28 +145,61 @@ pub(super) fn chosen(mut units: Vec<Unit>, since: Option<Timestamp>, budget: Opt
     again.sort_by_key(|unit| unit.again);
     others.sort_by_key(|unit| unit.sound_at);
     let mut chosen = as_many_as(again, budget / 2);
-    let spent = chosen.iter().map(|unit| unit.bytes).sum::<u64>();
+    let spent = bytes_of(&chosen);
     chosen.extend(as_many_as(others, budget.saturating_sub(spent)));
     chosen
 }
 
-/// The first ones as long as `left` lasts, one at least.
-fn as_many_as(units: Vec<Unit>, mut left: u64) -> Vec<Unit> {
-    let mut chosen = Vec::new();
+/// Stored bytes that a run of these units reads.
+pub(super) fn bytes_of(units: &[Unit]) -> u64 {
+    let mut owners = BTreeSet::new();
+    let mut bytes = 0u64;
     for unit in units {
-        if unit.bytes > left && !chosen.is_empty() {
+        bytes = bytes.saturating_add(unit.cost(&owners));
+        owners.extend(unit.owner());
+    }
+    bytes
+}
+
+impl Unit {
+    /// Stored bytes that it takes to read it, where packs of these backups are read already.
+    fn cost(&self, owners: &BTreeSet<&BackupId>) -> u64 {
+        let is_along = self.owner().is_none_or(|owner| !owners.contains(owner));
+        self.bytes.saturating_add(if is_along { self.along } else { 0 })
+    }
+
+    fn owner(&self) -> Option<&BackupId> {
+        match &self.work {
+            Work::Packs { owner, .. } => Some(owner),
+            _ => None,
+        }
+    }
+}
+
+/// The first ones as long as `most` lasts, one at least.
+fn as_many_as(mut units: Vec<Unit>, most: u64) -> Vec<Unit> {
+    let (mut owners, mut spent, mut many) = (BTreeSet::new(), 0u64, 0);
+    for unit in &units {
+        spent = spent.saturating_add(unit.cost(&owners));
+        if spent > most && many > 0 {
             break;
         }
-        left = left.saturating_sub(unit.bytes);
-        chosen.push(unit);
+        owners.extend(unit.owner());
+        many += 1;
     }
-    chosen
+    drop(owners);
+    units.truncate(many);
+    units
 }
 
 /// When something was last sound, and why it is read again.
 type Known = (Option<Timestamp>, Option<Again>);
 
-fn of_packs(owner: &BackupId, packs: impl Iterator<Item = (u32, u64, Known)>) -> impl Iterator<Item = Unit> {
+fn of_packs(
+    owner: &BackupId,
+    along: u64,
+    packs: impl Iterator<Item = (u32, u64, Known)>,
+) -> impl Iterator<Item = Unit> {
     let mut units: Vec<(Vec<u32>, u64, Known)> = Vec::new();
     for (number, size, known) in packs {
         match units.last_mut() {
@@ -172,6 +214,7 @@ fn of_packs(owner: &BackupId, packs: impl Iterator<Item = (u32, u64, Known)>) ->
     units.into_iter().map(move |(numbers, bytes, (sound_at, again))| Unit {
         work: Work::Packs { owner: owner.clone(), numbers },
         bytes,
+        along,
         sound_at,
         again,
     })
@@ -202,6 +245,13 @@ impl Look<'_> {
         proof.of_depth(depth)
     }
 
+    /// When an object was last read that cannot be looked into, and that there was nothing to compare with: it waits
+    /// for its turn as others do.
+    fn length_at(&self, key: &ObjectKey, proof: Option<Proof>, length: Option<Proof>) -> Option<Timestamp> {
+        let is_sealed = key.as_str().ends_with(".age") && !self.can_open;
+        length.filter(|_| is_sealed && !self.known.is_damaged(key, proof)).map(|length| length.stored_at)
+    }
+
     fn again(&self, key: &ObjectKey, proof: Option<Proof>) -> Option<Again> {
         self.known.damaged_at(key, proof).map(Again::Damaged)
     }
@@ -212,14 +262,19 @@ impl Look<'_> {
         segments: &BTreeMap<u64, SegmentState>,
         size: SegmentSize,
     ) -> Vec<Unit> {
-        let proofs = self.proofs(timeline, segments, size);
+        let proofs = self.proofs(timeline, segments, size, false);
+        let lengths = self.proofs(timeline, segments, size, true);
         let mut runs: Vec<Run> = Vec::new();
         for (number, state) in segments.iter().filter(|(_, state)| has_content(state)) {
             let is_memorable = matches!(state.usable(), Usable::One(_));
             let proof = proofs.get(number).copied();
             let known = match is_memorable {
                 true => {
-                    let times = state.variants.iter().map(|variant| self.sound_at(&variant.key, proof));
+                    let length = lengths.get(number).copied();
+                    let times = state.variants.iter().map(|variant| {
+                        let sound_at = self.sound_at(&variant.key, proof);
+                        sound_at.max(self.length_at(&variant.key, proof, length))
+                    });
                     let again = state.variants.iter().filter_map(|variant| self.again(&variant.key, proof));
                     (times.min().flatten(), again.min())
                 }
@@ -249,17 +304,19 @@ impl Look<'_> {
         let unit = |run: Run| {
             let (is_memorable, (sound_at, again)) = (run.is_memorable, run.known);
             let work = Work::Wal { timeline, first: run.first, last: run.last, is_memorable };
-            Unit { work, bytes: run.bytes, sound_at, again }
+            Unit { work, bytes: run.bytes, along: 0, sound_at, again }
         };
         runs.into_iter().map(unit).collect()
     }
 
-    /// What is known of each segment, as far as the objects are still those of which it was said.
+    /// What is known of each segment, as far as the objects are still those of which it was said; or when their length
+    /// was looked at.
     fn proofs(
         &self,
         timeline: TimelineId,
         segments: &BTreeMap<u64, SegmentState>,
         size: SegmentSize,
+        length_only: bool,
     ) -> BTreeMap<u64, Proof> {
         let mut proofs: BTreeMap<u64, Proof> = BTreeMap::new();
         let mut folder = None;
@@ -270,9 +327,13 @@ impl Look<'_> {
             }
             folder = Some(name.log);
             let base = u64::from(name.log) * size.segments_per_log();
-            for (first, last, keys, proof) in self.known.stretches(timeline, name.log) {
+            let stretches: Vec<_> = match length_only {
+                true => self.known.lengths(timeline, name.log).collect(),
+                false => self.known.stretches(timeline, name.log).collect(),
+            };
+            for (first, last, keys, proof) in stretches {
                 let range = base + u64::from(first)..=base + u64::from(last);
-                if keys_of(self.layout, segments.range(range.clone())) != keys {
+                if keys_of(self.layout, segments, range.clone()) != keys {
                     continue;
                 }
                 for (number, _) in segments.range(range) {
@@ -284,13 +345,17 @@ impl Look<'_> {
     }
 }
 
-/// Names the objects of these segments, marks included.
-pub(super) fn keys_of<'s>(
+/// Names the objects of these segments, marks included; also those of the one before them where it has or had several
+/// contents: whether the first continues it has to be seen again when that is decided.
+pub(super) fn keys_of(
     layout: &Layout,
-    states: impl Iterator<Item = (&'s u64, &'s SegmentState)>,
+    segments: &BTreeMap<u64, SegmentState>,
+    numbers: RangeInclusive<u64>,
 ) -> ContentId {
+    let before = numbers.start().checked_sub(1).and_then(|number| segments.get(&number));
+    let before = before.filter(|state| state.is_contested());
     let mut keys: Vec<ObjectKey> = Vec::new();
-    for (_, state) in states {
+    for state in before.into_iter().chain(segments.range(numbers).map(|(_, state)| state)) {
         keys.extend(state.variants.iter().map(|variant| variant.key.clone()));
         let name = state.variants.first().map(|variant| variant.name);
         let marks = |name| state.refused.iter().map(move |content| layout.refused(name, *content));
@@ -321,7 +386,7 @@ mod tests {
         for unit in units {
             let Work::Wal { timeline, first, last, is_memorable: true } = &unit.work else { continue };
             let name = |number: &u64| segment(timeline.get(), *number);
-            let keys = keys_of(&Layout::new(SYSTEM), catalog.wal[timeline].range(first..=last));
+            let keys = keys_of(&Layout::new(SYSTEM), &catalog.wal[timeline], *first..=*last);
             known.add_wal(name(first), name(last), keys, Proof::at(at_second(second), Depth::Content));
         }
     }
@@ -357,11 +422,32 @@ mod tests {
         assert_eq!(sound(&catalog, &known), [None, Some(at_second(10))]);
     }
 
+    /// Whether a segment continues the one before it is to be seen again when that becomes another.
+    #[test]
+    fn a_neighbour_that_is_contested_and_decided_unsettles_what_follows_it() {
+        let mut catalog = catalog(&[(1, 0, 63)], &[]);
+        let mut known = Verification::new();
+        let sound = |catalog: &Catalog, known: &Verification| units(catalog, known).last().unwrap().sound_at;
+        let all = units(&catalog, &known);
+        remember(&mut known, &catalog, &all, 10);
+        assert_eq!(sound(&catalog, &known), Some(at_second(10)));
+        put(&mut catalog, segment(1, 31), &[1, 2]);
+        assert_eq!(sound(&catalog, &known), None);
+        let all = units(&catalog, &known);
+        remember(&mut known, &catalog, &all, 20);
+        assert_eq!(sound(&catalog, &known), Some(at_second(20)));
+        let state = catalog.wal.get_mut(&tli(1)).unwrap().get_mut(&31).unwrap();
+        state.refused.push(state.variants[0].content);
+        state.variants[0].refused = true;
+        assert_eq!(sound(&catalog, &known), None);
+    }
+
     #[test]
     fn a_pass_reads_what_it_has_not_read_and_a_budget_the_oldest_first() {
         let unit = |bytes, sound_at: Option<i64>| Unit {
             work: Work::Manifest(0),
             bytes,
+            along: 0,
             sound_at: sound_at.map(at_second),
             again: None,
         };
@@ -374,9 +460,28 @@ mod tests {
         assert_eq!(bytes(chosen(all, None, Some(100))), [20, 30, 10, 40]);
     }
 
+    /// A budget is of all that goes over the wire.
+    #[test]
+    fn manifests_that_are_read_along_count_once_for_each_backup() {
+        let packs = |owner: u32, number| Unit {
+            work: Work::Packs {
+                owner: format!("20260101T000000Z-full-{owner:06x}").parse().unwrap(),
+                numbers: vec![number],
+            },
+            bytes: 10,
+            along: 100,
+            sound_at: None,
+            again: None,
+        };
+        let all = vec![packs(1, 0), packs(1, 1), packs(2, 0), packs(2, 1)];
+        assert_eq!(bytes_of(&all), 240);
+        let numbers = |budget| chosen(all.clone(), None, Some(budget)).len();
+        assert_eq!([1, 119, 120, 229, 230, 239, 240].map(numbers), [1, 1, 2, 2, 3, 3, 4]);
+    }
+
     #[test]
     fn what_has_to_be_read_again_takes_half_of_a_budget_and_no_more() {
-        let unit = |bytes, again| Unit { work: Work::Manifest(0), bytes, sound_at: None, again };
+        let unit = |bytes, again| Unit { work: Work::Manifest(0), bytes, along: 0, sound_at: None, again };
         let damaged = |second| Some(Again::Damaged(at_second(second)));
         let all = vec![
             unit(10, None),

@@ -76,7 +76,7 @@ impl SetAside {
 fn object_of(error: &ArchiveError) -> Option<String> {
     let ArchiveError::Store(error) = error else { return None };
     match error.kind {
-        _ if error.verb != "get" => None,
+        _ if !["get", "head"].contains(&error.verb) => None,
         StoreErrorKind::Transient | StoreErrorKind::Denied | StoreErrorKind::Other => Some(error.key.clone()),
         StoreErrorKind::NoArchive | StoreErrorKind::NotFound | StoreErrorKind::Damaged => None,
     }

@@ -6,7 +6,9 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use walpoint_archive::verification::Depth;
-use walpoint_archive::{Archive, ArchiveError, Catalog, SegmentState, Usable, Variant, WalEnding, WalFacts};
+use walpoint_archive::{
+    Archive, ArchiveError, Catalog, Compared, SegmentState, Usable, Variant, WalEnding, WalFacts,
+};
 use walpoint_wal::{
     Carry, CarryOver, Edge, Ending, Lsn, SegmentName, SegmentSize, Survey, SurveyError, SurveyOf, Surveyor,
     TimelineId,
@@ -31,6 +33,8 @@ pub(super) struct WalRead {
     pub edges_closed: u64,
     /// Segments of which only the stored bytes were read.
     pub sealed: u64,
+    /// Those of them whose stored bytes could be compared with nothing but their number.
+    pub length_only: BTreeSet<u64>,
     /// Segments that no one here can decode.
     pub undecoded: u64,
     /// They were not there any more.
@@ -278,12 +282,15 @@ impl WalReader {
             None => vec![&variant.key],
         };
         for key in keys {
-            let through = match &variant.tail {
-                Some(_) => self.archive.read_through(key).await.map(|_| ()),
-                None => self.archive.read_sealed(variant).await.map(|_| ()),
+            let compared = match &variant.tail {
+                Some(_) => self.archive.read_compared(key).await,
+                None => self.archive.read_sealed(variant).await,
             };
-            match looked(key, through)? {
-                Looked::Sound(()) | Looked::NoKey => {}
+            match looked(key, compared)? {
+                Looked::Sound(Compared::Length) => {
+                    read.length_only.extend(name.number(self.size()));
+                }
+                Looked::Sound(Compared::Checksum) | Looked::NoKey => {}
                 Looked::Unsound(trouble, what) => {
                     read.faults.push(Fault::of(key, Depth::Stored, trouble, what, touches.clone()));
                 }

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result};
 use std::os::unix::fs::MetadataExt;
-use walpoint_tests::cluster::{ClusterOptions, Stop};
+use walpoint_tests::cluster::{Cluster, ClusterOptions, Stop};
 use walpoint_tests::programs;
 use walpoint_tests::scene::{RECOVERY_LIMIT, Scene};
 
@@ -27,7 +27,7 @@ fn the_named_database_is_whole_and_the_others_can_only_be_dropped() -> Result<()
             scene.cluster.client_tool("psql", &["-d", name, "-c", statement], RECOVERY_LIMIT)?;
         }
     }
-    let count = |cluster: &walpoint_tests::cluster::Cluster| -> Result<String> {
+    let count = |cluster: &Cluster| -> Result<String> {
         let query = "select count(*) || ' ' || sum(n) from t";
         Ok(cluster.client_tool("psql", &["-d", "shop", "-Atc", query], RECOVERY_LIMIT)?.stdout)
     };
@@ -50,13 +50,32 @@ fn the_named_database_is_whole_and_the_others_can_only_be_dropped() -> Result<()
         blocks += file?.metadata()?.blocks() * 512;
     }
     assert!(blocks < 128 << 10, "the database that was left out takes {blocks} bytes");
-    let mut restored = walpoint_tests::cluster::Cluster::restored(&directory, &scene.cluster)?;
+    let mut restored = Cluster::restored(&directory, &scene.cluster)?;
     restored.start_expect_ready(RECOVERY_LIMIT)?;
     assert_eq!(count(&restored)?, before);
     assert_eq!(restored.value("select count(*) from kept")?, "1000");
     let refused = restored.client_tool("psql", &["-d", "blog", "-c", "select 1"], RECOVERY_LIMIT);
     assert!(refused.is_err(), "{refused:?}");
+    // As long as it has that one it takes nobody's place, and makes no backup that could be taken for a whole one.
+    let walpoint = scene.walpoint_for(&restored)?;
+    let refused = walpoint.run(&["take-over"])?.expect(7)?;
+    assert!(refused.stderr.contains("still has them: blog"), "{refused}");
+    archive_by_hand(&mut restored, true)?;
+    let refused = walpoint.run(&["backup"])?.expect(7)?;
+    assert!(refused.stderr.contains("still has them: blog"), "{refused}");
+    archive_by_hand(&mut restored, false)?;
     restored.execute("drop database blog")?;
+    // Archiving is set on now, and waits for a restart.
+    walpoint.run(&["take-over"])?.expect(1)?;
     restored.stop(Stop::Fast)?;
     scene.cluster.stop(Stop::Fast).context("the original")
+}
+
+/// As an operator may who does not know of `take-over`.
+fn archive_by_hand(cluster: &mut Cluster, is_on: bool) -> Result<()> {
+    let mode = if is_on { "on" } else { "off" };
+    cluster.execute(&format!("alter system set archive_mode = '{mode}'"))?;
+    cluster.execute("alter system set archive_command = 'true'")?;
+    cluster.stop(Stop::Fast)?;
+    cluster.start_expect_ready(RECOVERY_LIMIT)
 }

@@ -153,7 +153,7 @@ fn listings(walpoint: &Walpoint) -> Result<()> {
     Ok(())
 }
 
-const VERIFY: [(&str, Kind); 18] = [
+const VERIFY: [(&str, Kind); 21] = [
     ("cluster", Text),
     ("sound", Flag),
     ("quick", Flag),
@@ -166,7 +166,10 @@ const VERIFY: [(&str, Kind); 18] = [
     ("backups/0/verified_at", Time),
     ("read/objects", Number),
     ("read/bytes", Number),
+    ("read/bytes_along", Number),
+    ("read/length_only", Number),
     ("left/bytes", Number),
+    ("goes_on_since", Null),
     ("unread", List),
     ("incomplete", List),
     ("unreferenced", List),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use walpoint_tests::cluster::{Cluster, ClusterOptions, Stop};
 use walpoint_tests::programs;
-use walpoint_tests::scene::{RECOVERY_LIMIT, Scene};
+use walpoint_tests::scene::{ARCHIVING_LIMIT, RECOVERY_LIMIT, Scene};
 
 const ROWS: &str = "select count(*) || ' ' || sum(n) || ' ' || sum(length(words)) from t";
 
@@ -74,9 +74,6 @@ fn only_what_differs_is_fetched_and_the_result_is_that_of_a_whole_restore() -> R
     let whole = target.to_str().context("a path")?;
     let mapped = scene.cluster.scratch().path().join("mapped");
     let mapping = format!("{}={}", elsewhere.display(), mapped.display());
-    let stop =
-        scene.walpoint.json(&["window"])?.1["ranges"][0]["to"]["lsn"].as_str().context("an LSN")?.to_owned();
-    let _ = stop;
     let (status, fresh) = scene.walpoint.json(&[
         "restore",
         "--target-name",
@@ -179,6 +176,40 @@ fn a_killed_delta_restore_starts_no_server_and_is_gone_on_with() -> Result<()> {
     assert_eq!(restored.value("select count(*) from u")?, "200000");
     restored.stop(Stop::Fast)?;
     scene.cluster.stop(Stop::Fast)
+}
+
+/// Nothing waits to be archived there, and the server was shut down.
+#[test]
+fn what_a_promoted_copy_wrote_is_given_up_only_when_that_is_said() -> Result<()> {
+    let Some(mut scene) = scene()? else { return Ok(()) };
+    scene.backup()?;
+    scene.archive_everything()?;
+    scene.cluster.stop(Stop::Fast)?;
+    let here = "select count(*) from t where words = 'only here'";
+    let mut copy = scene.recover(LATEST)?;
+    copy.execute("insert into t values (7, 'only here')")?;
+    copy.stop(Stop::Fast)?;
+    let refused = scene.walpoint.run(&args(copy.data(), LATEST)?)?.expect(7)?;
+    for words in ["on timeline 2", "does not have its WAL: 00000002", "--discard-wal"] {
+        assert!(refused.stderr.contains(words), "{words}: {refused}");
+    }
+    // Another copy becomes the successor, and its timeline 2 is the archive's.
+    let mut successor = scene.recover(&["--latest", "--take-over"])?;
+    successor.execute("insert into t values (8, 'there')")?;
+    successor.switch_and_wait_archived(ARCHIVING_LIMIT)?;
+    successor.stop(Stop::Fast)?;
+    let refused = scene.walpoint.run(&args(copy.data(), LATEST)?)?.expect(7)?;
+    assert!(refused.stderr.contains("WAL of timeline 2 up to there is not the same"), "{refused}");
+    copy.start_expect_ready(RECOVERY_LIMIT)?;
+    assert_eq!(copy.value(here)?, "1");
+    copy.stop(Stop::Fast)?;
+    scene.walpoint.run(&args(copy.data(), &["--latest", "--discard-wal"])?)?.success()?;
+    copy.start_expect_ready(RECOVERY_LIMIT)?;
+    assert_eq!(copy.value(here)?, "0");
+    assert_eq!(copy.value("select count(*) from t where words = 'there'")?, "1");
+    copy.stop(Stop::Fast)?;
+    // What was shut down and has archived all it wrote has nothing to lose.
+    scene.walpoint.run(&args(successor.data(), LATEST)?)?.success().map(drop)
 }
 
 #[test]

@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
+use walpoint_tests::age::Identity;
 use walpoint_tests::archive_files::{flip_bit, named, remove};
-use walpoint_tests::cluster::{ClusterOptions, Stop};
+use walpoint_tests::cluster::{Cluster, ClusterOptions, Stop};
 use walpoint_tests::garage::Garage;
 use walpoint_tests::programs;
 use walpoint_tests::scene::Scene;
+use walpoint_tests::walpoint::{ArchivePlace, Walpoint};
 
 /// Two backups, and WAL around them.
 fn filled(scene: &Scene) -> Result<(String, String)> {
@@ -181,29 +183,54 @@ fn a_store_that_is_away_is_1_and_what_was_read_stays_known() -> Result<()> {
     Ok(())
 }
 
-/// Without the identity the stored bytes are read, and no more is said.
-#[test]
-fn without_the_key_the_stored_bytes_are_verified_and_that_is_said() -> Result<()> {
-    use walpoint_tests::age::Identity;
-    use walpoint_tests::cluster::Cluster;
-    use walpoint_tests::walpoint::ArchivePlace;
-    let Some(postgres) = programs::distribution_postgres()? else { return Ok(()) };
+/// An archive that is encrypted to an identity which the program does not have.
+fn encrypted(
+    place: impl FnOnce(&Cluster) -> Result<Option<ArchivePlace>>,
+) -> Result<Option<(Scene, Identity)>> {
+    let Some(postgres) = programs::distribution_postgres()? else { return Ok(None) };
     let mut cluster = Cluster::init(&postgres, ClusterOptions::default())?;
-    let place = ArchivePlace::directory(cluster.scratch())?;
+    let Some(place) = place(&cluster)? else { return Ok(None) };
     let archiving = cluster.archive_to(&place)?;
-    let Some(identity) = Identity::generate(cluster.scratch().path(), "identity.txt")? else { return Ok(()) };
+    let Some(identity) = Identity::generate(cluster.scratch().path(), "identity.txt")? else {
+        return Ok(None);
+    };
     archiving.configure(&format!("[encryption]\nrecipients = [\"{}\"]", identity.recipient))?;
     cluster.start()?;
     let mut scene = Scene::of_parts(cluster, archiving, place);
     filled(&scene)?;
     scene.cluster.stop(Stop::Fast)?;
-    let without = scene.walpoint.run(&["verify"])?.success()?;
-    assert!(without.stdout.contains("only the stored bytes were read"), "{without}");
-    let listed = |walpoint: &walpoint_tests::walpoint::Walpoint, field: &str| -> Result<bool> {
-        let (_, listed) = walpoint.json(&["list"])?;
-        Ok(!listed["backups"][0][field].is_null())
-    };
+    Ok(Some((scene, identity)))
+}
+
+/// Whether `list` has this field of the first backup.
+fn listed(walpoint: &Walpoint, field: &str) -> Result<bool> {
+    let (_, listed) = walpoint.json(&["list"])?;
+    Ok(!listed["backups"][0][field].is_null())
+}
+
+/// A bucket keeps a checksum of each object: the stored bytes can be compared with that, WAL too.
+#[test]
+fn without_the_key_the_stored_bytes_are_verified_by_the_checksums_of_a_bucket() -> Result<()> {
+    let Some(garage) = Garage::shared()? else { return Ok(()) };
+    let Some((scene, _)) = encrypted(|_| garage.archive().map(Some))? else { return Ok(()) };
+    let (status, report) = scene.walpoint.json(&["verify"])?;
+    assert_eq!((status, report["read"]["length_only"].as_u64()), (0, Some(0)), "{report:#}");
+    assert!(report["read"]["sealed"].as_u64().is_some_and(|sealed| sealed > 5), "{report:#}");
     assert!(listed(&scene.walpoint, "verified_at")? && !listed(&scene.walpoint, "content_verified_at")?);
+    Ok(())
+}
+
+/// Without the identity the stored bytes are read, and no more is said. In a directory nothing says of encrypted WAL
+/// what was stored.
+#[test]
+fn without_the_key_the_stored_bytes_are_verified_and_that_is_said() -> Result<()> {
+    let directory = |cluster: &Cluster| ArchivePlace::directory(cluster.scratch()).map(Some);
+    let Some((scene, identity)) = encrypted(directory)? else { return Ok(()) };
+    let without = scene.walpoint.run(&["verify"])?.success()?;
+    for words in ["only the stored bytes were read", "only the length was checked"] {
+        assert!(without.stdout.contains(words), "{without}");
+    }
+    assert!(!listed(&scene.walpoint, "verified_at")?);
     let with = scene.walpoint.with_config(|text| {
         text.replace("recipients", &format!("identity_file = \"{}\"\nrecipients", identity.file.display()))
     })?;

@@ -45,6 +45,7 @@ impl<'a> Report<'a> {
             "backups": backups.collect::<Vec<_>>(),
             "read": verified.read,
             "left": verified.left,
+            "goes_on_since": verified.goes_on_since,
             "unread": verified.unread,
             "incomplete": verified.incomplete,
             "unreferenced": verified.unreferenced,
@@ -103,7 +104,16 @@ impl<'a> Report<'a> {
         let (read, left) = (&verified.read, &verified.left);
         match self.extent {
             Extent::Listings => text += "compared the listings; no data were read\n",
-            _ => text += &format!("read {} in {} objects\n", sizes::human(read.bytes), read.objects),
+            _ => {
+                let bytes = sizes::human(read.bytes + read.bytes_along);
+                text += &format!("read {bytes} in {} objects\n", read.objects);
+            }
+        }
+        if let Some(since) = verified.goes_on_since {
+            text += &format!(
+                "went on with a pass that began at {since}: what the notes say was read since was not read again (--anew \
+                 believes none)\n"
+            );
         }
         if read.edges_closed > 0 {
             text +=
@@ -113,6 +123,12 @@ impl<'a> Report<'a> {
             text += &format!(
                 "of {} objects only the stored bytes were read: set [encryption] identity_file to look into them\n",
                 read.sealed
+            );
+        }
+        if read.length_only > 0 {
+            text += &format!(
+                "of {} of them only the length was checked, which proves nothing: the store keeps no checksum of them\n",
+                read.length_only
             );
         }
         if read.undecoded > 0 {

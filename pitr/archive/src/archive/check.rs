@@ -21,6 +21,15 @@ pub struct SegmentRead {
     pub facts: Option<WalFacts>,
 }
 
+/// What stored bytes were compared with that nobody here can look into.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Compared {
+    /// Their number alone.
+    Length,
+    /// The checksum that the store has kept since they came.
+    Checksum,
+}
+
 impl Archive {
     /// The stored bytes of an object that a summary names, which must be those that it says.
     pub async fn fetch_stored(&self, object: &StoredObject) -> Result<Vec<u8>, ArchiveError> {
@@ -76,12 +85,31 @@ impl Archive {
     }
 
     /// Of a WAL file for which there is no key: that its metadata are those that were stored and speak of it, and that
-    /// all of its stored bytes come. What is in them nobody sees.
-    pub async fn read_sealed(&self, variant: &Variant) -> Result<Common, ArchiveError> {
-        let (metadata, _, _) = self.read_through(&variant.key).await?;
+    /// all of its stored bytes come. What is in them nobody sees. Returns what they were compared with.
+    pub async fn read_sealed(&self, variant: &Variant) -> Result<Compared, ArchiveError> {
+        let (metadata, _, hash) = self.read_through(&variant.key).await?;
         let common = Common::from_metadata(&metadata)
             .map_err(|error| ArchiveError::from_facts(&variant.key, error))?;
         self.check_identity(variant, &common)?;
-        Ok(common)
+        self.compare(&variant.key, hash).await
+    }
+
+    /// As [`Archive::read_through`], compared with the checksum that the store has kept since the bytes came.
+    pub async fn read_compared(&self, key: &ObjectKey) -> Result<Compared, ArchiveError> {
+        let (_, _, hash) = self.read_through(key).await?;
+        self.compare(key, hash).await
+    }
+
+    async fn compare(&self, key: &ObjectKey, hash: StoredHash) -> Result<Compared, ArchiveError> {
+        match self.store.kept_checksum(key).await? {
+            None => Ok(Compared::Length),
+            Some(kept) if kept == hash => Ok(Compared::Checksum),
+            Some(kept) => {
+                let what = format!(
+                    "its bytes are not those that were stored: their SHA-256 is {hash}, and was {kept}"
+                );
+                Err(ArchiveError::damaged(key, what))
+            }
+        }
     }
 }

@@ -77,6 +77,12 @@ impl Archive {
         let key = self.layout.verification(id);
         let undescribable = |what: String| ArchiveError::Undescribable { key: key.to_string(), what };
         let json = record.to_json().map_err(|error| undescribable(error.to_string()))?;
+        // Nobody could read it, and what the others say would be taken away for it.
+        if json.len() as u64 > MAX_RECORD_BYTES {
+            let what =
+                format!("it would have {} bytes, and no more than {MAX_RECORD_BYTES} are read", json.len());
+            return Err(undescribable(what));
+        }
         let metadata = plain_metadata(&json).map_err(|error| undescribable(error.to_string()))?;
         let _ = self.store.put(&key, Bytes::from(json), &metadata, PutMode::Overwrite).await?;
         Ok(())

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use walpoint_wal::Timestamp;
 
+use crate::content::StoredHash;
 use crate::object_key::{ObjectKey, Prefix};
 use crate::store::{
     ByteStream, ChecksumCheck, Head, Listed, Metadata, Object, ObjectStore, PutMode, PutOutcome, StoreError,
@@ -63,6 +64,7 @@ struct Script {
     every: BTreeMap<Verb, Fault>,
     calls: BTreeMap<Verb, u32>,
     clock_behind: Duration,
+    kept: BTreeMap<ObjectKey, StoredHash>,
 }
 
 /// A store that does what the script says, and otherwise what the inner one does.
@@ -96,6 +98,11 @@ impl Faulty {
     /// Has the store's clock be so much behind ours, as listings show it.
     pub fn set_clock_behind(&self, by: Duration) {
         self.script().clock_behind = by;
+    }
+
+    /// Has the store keep this checksum of an object.
+    pub fn keep_checksum(&self, key: &ObjectKey, checksum: StoredHash) {
+        self.script().kept.insert(key.clone(), checksum);
     }
 
     /// How many calls of that verb there were.
@@ -263,6 +270,12 @@ impl ObjectStore for Faulty {
 
     async fn try_checksum(&self, key: &ObjectKey) -> Result<ChecksumCheck, StoreError> {
         self.call(Verb::Put, key.as_str(), self.inner.try_checksum(key)).await
+    }
+
+    async fn kept_checksum(&self, key: &ObjectKey) -> Result<Option<StoredHash>, StoreError> {
+        let kept = self.script().kept.get(key).copied();
+        let inner = self.call(Verb::Head, key.as_str(), self.inner.kept_checksum(key)).await?;
+        Ok(kept.or(inner))
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {

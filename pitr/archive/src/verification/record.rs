@@ -69,6 +69,9 @@ pub struct WalStretch {
     pub last: SegmentName,
     /// Which objects belonged to them: [`super::keys_id`].
     pub keys: ContentId,
+    /// Whether there was nothing to compare their stored bytes with: their number alone was.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub length_only: bool,
     /// When they were found sound.
     #[serde(flatten)]
     pub proof: Proof,

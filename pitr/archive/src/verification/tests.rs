@@ -235,6 +235,25 @@ fn what_a_record_says_of_the_time_after_it_is_not_believed() {
     assert_eq!(record.clone().not_after(None), record);
 }
 
+/// That as many bytes came as were stored proves nothing; it says when they were read.
+#[test]
+fn of_wal_of_which_only_the_length_was_seen_nothing_is_proven() {
+    let mut known = Verification::new();
+    known.add_wal_lengths(segment(3), segment(9), keys(1), at(20));
+    assert_eq!(known.segment(segment(4), |_, _| None), None);
+    assert_eq!(known.lengths(TimelineId::FIRST, 0).count(), 1);
+    known.add_wal(segment(4), segment(5), keys(1), content(10));
+    known.tidy(|_| true, |_, _| true, |_| true);
+    assert_eq!(known.segment(segment(4), |_, _| None), Some(content(10)));
+    assert_eq!(known.segment(segment(6), |_, _| None), None);
+    let record = known.to_record(None, true);
+    let json = record.to_json().unwrap();
+    assert_eq!(String::from_utf8_lossy(&json).matches("length_only").count(), 1);
+    let mut again = Verification::new();
+    again.merge(&VerificationRecord::parse("key", &json).unwrap());
+    assert_eq!(again, known);
+}
+
 #[test]
 fn damage_is_not_older_than_what_a_clock_ahead_said() {
     let mut known = Verification::new();

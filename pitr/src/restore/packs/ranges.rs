@@ -11,8 +11,8 @@ use crate::restore::error::RestoreError;
 /// Bytes that are fetched along rather than with a request of their own.
 const FETCHED_ALONG: u64 = 256 * 1024;
 
-/// Where in the pack the wanted frames lie, when that is less than half of it. Of an encrypted pack the whole is
-/// fetched: where a piece lies in it shows only when it is decrypted from its beginning.
+/// Where in the pack the wanted frames lie, when that is less than half of it. An encrypted pack is opened as a
+/// whole.
 pub(super) fn less_than_all(pack: &PackWork) -> Result<Option<Vec<Range<u64>>>, RestoreError> {
     let ranges = ranges(&pack.pieces);
     if !lie_within(&ranges, pack.object.size) {
@@ -20,6 +20,15 @@ pub(super) fn less_than_all(pack: &PackWork) -> Result<Option<Vec<Range<u64>>>, 
     }
     let wanted: u64 = ranges.iter().map(|range| range.end - range.start).sum();
     Ok((!pack.encrypted && wanted < pack.object.size / 2).then_some(ranges))
+}
+
+/// Stored bytes that are fetched for these pieces.
+pub(in crate::restore) fn stored_bytes_of(packs: &[PackWork]) -> u64 {
+    let of_pack = |pack: &PackWork| match less_than_all(pack) {
+        Ok(Some(ranges)) => ranges.iter().map(|range| range.end - range.start).sum(),
+        Ok(None) | Err(_) => pack.object.size,
+    };
+    packs.iter().map(of_pack).fold(0, u64::saturating_add)
 }
 
 /// Where the frames of these pieces lie in their pack, in order, those near each other as one.
@@ -95,6 +104,7 @@ mod tests {
             |size, places: &[(u64, u32)], encrypted| less_than_all(&pack(size, places, encrypted)).unwrap();
         assert_eq!(wanted(100, &[(0, 50)], false), None);
         assert_eq!(wanted(1000, &[(0, 50)], true), None);
+        assert_eq!(stored_bytes_of(&[pack(1000, &[(0, 50)], true), pack(1000, &[(0, 50)], false)]), 1050);
         let near = wanted(1000, &[(20, 50), (70, 30)], false).unwrap();
         assert_eq!(near.iter().map(|range| (range.start, range.end)).collect::<Vec<_>>(), [(20, 100)]);
         let far = 2 * FETCHED_ALONG;

@@ -161,25 +161,57 @@ async fn a_manifest_that_names_what_its_packs_do_not_have_is_damaged() {
 /// The same backup with a manifest that is sound in itself: only who reads the pack sees that one of its pieces is not
 /// there.
 async fn lying(stage: &Stage, lying: BackupSummary) -> BackupSummary {
-    let mut text = Vec::new();
-    stage.archive().fetch_manifest(&lying, &mut text).await.unwrap();
-    let mut old = walpoint_archive::ManifestReader::new(text.as_slice()).unwrap();
-    let header = ManifestHeader { backup: lying.id.clone(), system_identifier: SYSTEM };
-    let mut manifest = ManifestWriter::new(Vec::new(), &header).unwrap();
-    while let Some(mut entry) = old.next_entry().unwrap() {
+    let lie = |mut entry: ManifestEntry| {
         if entry.path.as_str() == Some("base/1") {
             entry.pieces[0].pack_offset += 1;
             entry.pieces[0].stored_length -= 1;
         }
-        manifest.entry(&entry).unwrap();
+        vec![entry]
+    };
+    changed(stage, lying, lie).await
+}
+
+/// The same backup with a manifest that has other entries.
+async fn changed(
+    stage: &Stage,
+    summary: BackupSummary,
+    change: impl Fn(ManifestEntry) -> Vec<ManifestEntry>,
+) -> BackupSummary {
+    let mut text = Vec::new();
+    stage.archive().fetch_manifest(&summary, &mut text).await.unwrap();
+    let mut old = walpoint_archive::ManifestReader::new(text.as_slice()).unwrap();
+    let header = ManifestHeader { backup: summary.id.clone(), system_identifier: SYSTEM };
+    let mut manifest = ManifestWriter::new(Vec::new(), &header).unwrap();
+    while let Some(entry) = old.next_entry().unwrap() {
+        change(entry).iter().for_each(|entry| manifest.entry(entry).unwrap());
     }
     let (text, _) = manifest.finish().unwrap();
-    let mut changed = lying.clone();
-    changed.manifest = stage.archive().put_manifest(&lying.id, text).await.unwrap();
-    let summary = stage.file(&stage.archive().layout().summary(&lying.id));
-    remove(&summary);
+    let mut changed = summary.clone();
+    changed.manifest = stage.archive().put_manifest(&summary.id, text).await.unwrap();
+    remove(&stage.file(&stage.archive().layout().summary(&summary.id)));
     stage.archive().put_summary(&changed).await.unwrap();
     changed
+}
+
+/// `verify` and `restore` go by the same rules.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_no_restore_takes_is_damaged() {
+    let stage = Stage::new().await;
+    let with_wal =
+        stored(stage.archive(), backup(3, 1, stage.second.redo, stage.second.stop.lsn, at_second(560)), &[]);
+    let with_wal = changed(&stage, with_wal.await, |entry| {
+        let is_last = entry.path.as_str() == Some("global/pg_control");
+        let path = |path| RelativePath::new(path).unwrap();
+        let empty = ManifestEntry { pieces: Vec::new(), size: 0, ..entry.clone() };
+        let folder = ManifestEntry { path: path("pg_wal"), kind: EntryKind::Dir, ..empty.clone() };
+        let segment = ManifestEntry { path: path("pg_wal/000000010000000000000003"), ..empty };
+        if is_last { vec![entry, folder, segment] } else { vec![entry] }
+    });
+    let with_wal = with_wal.await;
+    let verified = stage.verify(Extent::Everything).await;
+    let (finding, _) = the_one(&verified);
+    assert_eq!(finding.object, with_wal.manifest.key.as_str());
+    assert!(finding.what.contains("no WAL of its own"), "{finding:?}");
 }
 
 /// Incrementals copy what their parent's manifest says: a lie in it is everybody's who tells it.
@@ -362,13 +394,23 @@ async fn damage_counts_against_a_clock_that_was_ahead() {
     let told: walpoint_archive::verification::VerificationRecord =
         serde_json::from_str(&text.replace(&began, &at(ahead))).unwrap();
     stage.archive().put_verification(record.id, &told).await.unwrap();
-    let later = std::time::SystemTime::now() + Duration::from_secs(3700);
+    let later = std::fs::metadata(&file).unwrap().modified().unwrap() + Duration::from_secs(3700);
     for file in [file.clone(), meta(&file)] {
         std::fs::File::options().write(true).open(file).unwrap().set_modified(later).unwrap();
     }
     let known = stage.archive().verification().await.unwrap();
     assert_eq!(known.of_backup(stage.archive().layout(), &stage.first).unwrap().stored_at, ahead);
     flip_bit(&stage.file(&stage.first.packs[0].key), 3000);
+    // Also by a run that came to no end.
+    let records = stage.archive().verification_records().await.unwrap();
+    let ledger = ledger::Ledger::begin(stage.archive(), &records, ledger::Scope::Part, at_second(0));
+    let ledger = ledger.await.unwrap();
+    let key = &stage.first.packs[0].key;
+    let what = crate::verify::finding::Fault::of(key, Depth::Stored, Trouble::Damaged, "x", Touches::Nothing);
+    ledger.note_fault(&what);
+    ledger.store(stage.archive()).await.unwrap();
+    let known = stage.archive().verification().await.unwrap();
+    assert_eq!(known.of_backup(stage.archive().layout(), &stage.first), None);
     let verified = stage.verify(Extent::EverythingAnew).await;
     assert_eq!(verified.backups[0], (stage.first.id.clone(), None), "{:#?}", verified.findings);
     tokio::time::sleep(Duration::from_millis(20)).await;

@@ -72,6 +72,8 @@ async fn a_store_that_goes_away_is_no_damage_and_what_was_read_is_kept() {
         let rest = stage.verify(Extent::Everything).await;
         assert_eq!(rest.findings, [], "{index}");
         assert_eq!(rest.read.bytes + rest.left.bytes, all.bytes, "{index}");
+        // Whose word that is is said.
+        assert!(rest.left.bytes == 0 || rest.goes_on_since.is_some(), "{index}");
         assert!(rest.backups.iter().all(|(_, proof)| proof.is_some()), "{index}");
     }
 }
@@ -133,7 +135,8 @@ async fn a_pass_that_came_to_its_end_is_followed_by_another() {
     let stage = Stage::new().await;
     let all = stage.verify(Extent::Everything).await.read;
     tokio::time::sleep(Duration::from_millis(20)).await;
-    assert_eq!(stage.verify(Extent::Everything).await.read, all);
+    let again = stage.verify(Extent::Everything).await;
+    assert_eq!((again.read, again.goes_on_since), (all, None));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -151,4 +154,52 @@ async fn two_at_once_spoil_nothing_for_each_other() {
     let again = stage.verify(Extent::Everything).await;
     assert!(again.backups.iter().all(|(_, proof)| proof.is_some()));
     assert_eq!(stage.archive().verification_records().await.unwrap().len(), 1, "they were put together");
+}
+
+/// An archive that is encrypted to others, and its store.
+async fn sealed() -> (TestArchive, Faulty, Archive) {
+    let recipients = vec!["age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa".to_owned()];
+    let keys = KeyRing::from_config(&EncryptionConfig { recipients, identity_file: None }).unwrap();
+    let sealer = Sealer::new(CompressionLevel::default(), Arc::new(keys));
+    let mut test = TestArchive::new().await;
+    let faulty = Faulty::new(Arc::clone(test.archive.store()));
+    test.archive = Archive::new(Arc::clone(test.archive.store()), SYSTEM, sealer.clone());
+    let mut wal = WalWriter::new(size(), SYSTEM, 3);
+    let start = wal.filler(100).lsn;
+    let summary = backup(1, 1, start, wal.backup_end(start).end, at_second(10));
+    wal.fill_until(6 * MIB + 5000);
+    wal.switch();
+    test.push_all(&wal, |_| Some(Knows::All)).await;
+    stored(&test.archive, summary, &[]).await;
+    let archive = Archive::new(Arc::new(faulty.clone()), SYSTEM, sealer);
+    (test, faulty, archive)
+}
+
+/// Nobody without the key can tell by the bytes themselves whether encrypted WAL is what was stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn wal_that_there_is_nothing_to_compare_with_is_not_verified_and_waits_its_turn() {
+    let (test, faulty, archive) = sealed().await;
+    let segments: Vec<_> =
+        test.catalog().await.wal[&tli(1)].values().map(|it| it.variants[0].clone()).collect();
+    let verified = verify_with(&archive, Extent::Everything).await.unwrap();
+    assert!(verified.is_sound());
+    assert_eq!((verified.read.length_only, verified.backups[0].1), (segments.len() as u64, None));
+    // It was read all the same: what was read longest ago comes next, and not it alone for ever.
+    let rest = verify_with(&archive, Extent::Oldest(1)).await.unwrap();
+    assert_eq!(rest.left.never_bytes, 0);
+
+    for variant in &segments {
+        let bytes = std::fs::read(test.root().join(variant.key.as_str())).unwrap();
+        faulty.keep_checksum(&variant.key, StoredHash::of(&bytes));
+    }
+    let verified = verify_with(&archive, Extent::EverythingAnew).await.unwrap();
+    assert_eq!((verified.read.length_only, verified.read.sealed > 0), (0, true));
+    assert!(verified.backups[0].1.is_some_and(|proof| proof.content_at.is_none()));
+    let file = test.root().join(segments[1].key.as_str());
+    let mut bytes = std::fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 4;
+    std::fs::write(file, bytes).unwrap();
+    let verified = verify_with(&archive, Extent::EverythingAnew).await.unwrap();
+    let [finding] = verified.findings.as_slice() else { panic!("{:#?}", verified.findings) };
+    assert_eq!((finding.trouble, finding.object.as_str()), (Trouble::Damaged, segments[1].key.as_str()));
 }
