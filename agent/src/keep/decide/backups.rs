@@ -158,7 +158,8 @@ impl Chosen {
             return;
         }
         // Those that stay anyway count first, then the newest.
-        good.sort_by_key(|index| (self.backups.contains_key(index), *index));
+        let stored_at = |index: &usize| snapshot.backups.get(*index).map(|it| it.stored_at);
+        good.sort_by_key(|index| (self.backups.contains_key(index), stored_at(index), *index));
         for index in good.iter().rev().take(wanted) {
             self.keep(Some(index), Why::Verified);
         }
