@@ -13,7 +13,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use walpoint_archive::store::StoreErrorKind;
 use walpoint_archive::{Archive, ArchiveError};
 use walpoint_pitr::contract::Contract;
-use walpoint_pitr::get::{Asker, GetError, GetOutcome, GetRequest, can_do_without, deliver_own_history, get};
+use walpoint_pitr::get::{
+    Asker, GetError, GetOutcome, GetRequest, can_do_without, deliver_known, deliver_own_history, get,
+};
 use walpoint_pitr::recovery_settings::{RECOVERY_SIGNAL, STANDBY_SIGNAL};
 use walpoint_wal::{SegmentSize, SystemIdentifier, Timestamp, WalFileName};
 
@@ -41,6 +43,7 @@ pub async fn run(settings: &Settings, args: &GetArgs, started: Instant) -> Resul
     }
     let outcome = match question.dispensable() {
         Some(why) => ask_in_passing(settings, &question, why).await,
+        None if question.is_answered_by_the_spool().await => GetOutcome::Delivered,
         None => {
             let asking = ask_again(settings, &question, patience, started);
             saying_that_it_waits(&question, patience, asking).await?
@@ -144,6 +147,14 @@ impl Question {
         match self.segment_size {
             Some(size) => Ok(deliver_own_history(&self.with(size))?),
             None => Ok(false),
+        }
+    }
+
+    /// Whether the file was handed over as it was fetched ahead.
+    async fn is_answered_by_the_spool(&self) -> bool {
+        match self.segment_size {
+            Some(size) if self.ahead.is_some() => deliver_known(&self.with(size)).await,
+            _ => false,
         }
     }
 
