@@ -33,7 +33,7 @@ pub mod wal_facts;
 pub mod writer_id;
 
 pub use archive::{
-    Archive, BackupListing, ClusterListing, FileFacts, Neighbours, PutChunk, PutSource, PutWal,
+    Archive, BackupListing, ClusterListing, FileFacts, Neighbours, Onward, PutChunk, PutSource, PutWal,
     PutWalOutcome, SEALED_IN_MEMORY, TailRemoval,
 };
 pub use backup_id::{BackupId, BackupKind};
