@@ -56,6 +56,7 @@ pub struct Prefetch {
     useless: BTreeSet<ObjectKey>,
     known: Known,
     listed_at: Option<Instant>,
+    is_listing: bool,
     /// Once for each question: a standby at the archive's end must not cost a listing a second.
     may_list: bool,
     /// What is in the spool, and since when.
@@ -71,6 +72,7 @@ struct Known {
     segments: BTreeMap<SegmentName, Variant>,
     /// When it began.
     at: SystemTime,
+    began: Instant,
 }
 
 /// What a piece of work came to.
@@ -121,8 +123,9 @@ impl Prefetch {
             asked: None,
             is_backward: false,
             useless: BTreeSet::new(),
-            known: Known { segments: BTreeMap::new(), at: SystemTime::UNIX_EPOCH },
+            known: Known { segments: BTreeMap::new(), at: SystemTime::UNIX_EPOCH, began: Instant::now() },
             listed_at: None,
+            is_listing: false,
             may_list: true,
             held: BTreeMap::new(),
             coming: BTreeSet::new(),
@@ -154,12 +157,12 @@ impl Prefetch {
             return;
         }
         self.forget_taken();
-        let is_stale = self.listed_at.is_some_and(|at| now.saturating_duration_since(at) > KNOWN_FOR / 2);
+        let is_stale = now.saturating_duration_since(self.known.began) > KNOWN_FOR / 2;
         for segment in self.wanted() {
             if self.held.contains_key(&segment) || self.coming.contains(&segment) {
                 continue;
             }
-            if is_stale && self.may_list {
+            if is_stale && (self.may_list || self.is_listing) {
                 return self.list_before(segment, now);
             }
             let Some(variant) = self.known.segments.get(&segment) else {
@@ -206,8 +209,13 @@ impl Prefetch {
     fn take(&mut self, landing: Result<Landing, JoinError>) {
         let now = Instant::now();
         match landing {
-            Ok(Landing::Listed(Ok(known))) => self.known = known,
-            Ok(Landing::Listed(Err(error))) => self.rest(&error, now),
+            Ok(Landing::Listed(listed)) => {
+                self.is_listing = false;
+                match listed {
+                    Ok(known) => self.known = known,
+                    Err(error) => self.rest(&error, now),
+                }
+            }
             Ok(Landing::Fetched(segment, key, fetched)) => {
                 self.coming.remove(&segment);
                 match fetched {
@@ -223,6 +231,7 @@ impl Prefetch {
             Err(error) => {
                 // Which one it was is not told.
                 self.coming.clear();
+                self.is_listing = false;
                 self.rest(&error, now);
             }
         }
@@ -294,11 +303,11 @@ impl Prefetch {
         else {
             return;
         };
-        (self.may_list, self.listed_at) = (false, Some(now));
+        (self.may_list, self.is_listing, self.listed_at) = (false, true, Some(now));
         let (archive, at) = (self.archive.clone(), clock());
         self.work.spawn(async move {
             let segments = archive.segments_after(&before, LISTED).await;
-            Landing::Listed(segments.map(|segments| Known { segments, at }))
+            Landing::Listed(segments.map(|segments| Known { segments, at, began: now }))
         });
     }
 }

@@ -32,8 +32,8 @@ const PREFIX: &str = "walpoint-spool-";
 const LOCK: &str = "lock";
 /// What was asked for last.
 const ASKED: &str = "asked";
-/// How long after it was listed a content is taken for what the archive has, without asking again. Nothing but a
-/// mark that refuses it, or a rival, could have come meanwhile: this recovery might as well have asked then.
+/// How long after it was listed a content is taken for what the archive has, without asking again. It may have got a
+/// rival meanwhile, been refused or removed: this recovery might as well have asked then.
 pub(crate) const KNOWN_FOR: Duration = Duration::from_secs(10);
 /// Ends the name of a file that is not whole yet; before it stand the segment and the content's id.
 const COMING: &str = ".part";

@@ -43,10 +43,14 @@ pub async fn run(settings: &Settings, args: &GetArgs, started: Instant) -> Resul
     }
     let outcome = match question.dispensable() {
         Some(why) => ask_in_passing(settings, &question, why).await,
-        None if question.is_answered_by_the_spool().await => GetOutcome::Delivered,
         None => {
-            let asking = ask_again(settings, &question, patience, started);
-            saying_that_it_waits(&question, patience, asking).await?
+            let answering = async {
+                match question.is_answered_by_the_spool().await {
+                    true => Ok(GetOutcome::Delivered),
+                    false => ask_again(settings, &question, patience, started).await,
+                }
+            };
+            saying_that_it_waits(&question, patience, answering).await?
         }
     };
     match outcome {

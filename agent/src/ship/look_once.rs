@@ -9,7 +9,7 @@ use walpoint_wal::{SegmentName, WalFileName};
 
 /// Objects that one look shows: more than there are of what is under way together.
 const LISTED: usize = 256;
-/// How long it holds: well below the time that a push may count on what it saw.
+/// How long it holds for those who come later.
 const HOLDS_FOR: Duration = Duration::from_secs(1);
 
 /// The last look.
@@ -20,7 +20,7 @@ pub struct LookOnce(Mutex<Option<Look>>);
 struct Look {
     at: Instant,
     onward: Onward,
-    /// The segments that were told of: who comes to one again wants to see what became of it.
+    /// The segments that this look was used for: who comes to one again wants to see what became of it.
     told: BTreeSet<SegmentName>,
 }
 
@@ -30,9 +30,10 @@ impl LookOnce {
     /// # Errors
     /// Of the listing.
     pub async fn at(&self, archive: &Archive, segment: SegmentName) -> Result<SegmentState, ArchiveError> {
-        // Held while the archive answers: the others want the same answer.
+        let came = Instant::now();
+        // Held while the archive answers: the others want the same answer, however long it takes.
         let mut last = self.0.lock().await;
-        if let Some(look) = last.as_mut().filter(|look| look.at.elapsed() < HOLDS_FOR)
+        if let Some(look) = last.as_mut().filter(|look| look.at >= came || look.at.elapsed() < HOLDS_FOR)
             && let Some(state) = look.onward.of(&segment)
             && look.told.insert(segment)
         {

@@ -14,6 +14,7 @@ use super::from_spool;
 use super::header::{self, Foreign, HEADER_BYTES};
 use super::temporary::Temporary;
 use super::{GetError, GetRequest};
+use crate::spool::Spool;
 
 /// History files are a few lines; whatever is larger is none.
 pub(super) const SMALL_FILE: u64 = 1024 * 1024;
@@ -92,12 +93,17 @@ async fn fetched_ahead(request: &GetRequest, variant: &Variant) -> Option<Tempor
         tracing::debug!("nothing can be fetched ahead: {error}");
         return None;
     }
+    note(spool, segment);
+    let size = request.segment_size.bytes();
+    from_spool::take(spool, segment, variant.content, size, &request.destination).await
+}
+
+/// Tells who fetches ahead what was asked for.
+fn note(spool: &Spool, segment: SegmentName) {
     // On a full disk what is there already is of use all the same, and taking it makes room.
     if let Err(error) = spool.note(segment) {
         tracing::debug!("who fetches ahead cannot be told what was asked for: {error}");
     }
-    let size = request.segment_size.bytes();
-    from_spool::take(spool, segment, variant.content, size, &request.destination).await
 }
 
 /// Hands over a segment as it was fetched ahead, when the archive was seen to have it a moment ago. False when the
@@ -109,9 +115,11 @@ pub(super) async fn deliver_known(request: &GetRequest, segment: SegmentName) ->
     let Some(spool) = request.spool.as_ref().filter(|spool| spool.make_own().is_ok()) else {
         return Ok(false);
     };
-    if let Err(error) = spool.note(segment) {
-        tracing::debug!("who fetches ahead cannot be told what was asked for: {error}");
+    if spool.find(segment, None).is_none() {
+        return Ok(false);
     }
+    // Before it is taken: that it was not there yet is a reason to fetch further ahead.
+    note(spool, segment);
     let size = request.segment_size.bytes();
     let taken = from_spool::take_known(spool, segment, size, &request.destination).await;
     let Some(mut temporary) = taken else { return Ok(false) };

@@ -49,7 +49,7 @@ pub(super) async fn take_known(
         return None;
     }
     let found = wait_for(spool, segment, None).await?;
-    // A clock that was set back is no reason to believe it for longer.
+    // What a clock that was set back shows in the future is not believed.
     let is_known = now().duration_since(found.listed_at).is_ok_and(|age| age <= KNOWN_FOR);
     is_known.then(|| take_found(&found, size, destination)).flatten()
 }

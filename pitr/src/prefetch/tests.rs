@@ -99,6 +99,13 @@ impl Stage {
         self.ask(timeline, number).await;
     }
 
+    fn listed_at(&self, timeline: u32, number: u64) -> SystemTime {
+        match self.prefetch.tended.spool().find(segment(timeline, number), None) {
+            Some(Held::Whole(found)) => found.listed_at,
+            other => panic!("{number} is not there: {other:?}"),
+        }
+    }
+
     /// As `archive-get` takes it.
     fn take(&self, timeline: u32, number: u64) {
         let Some(Held::Whole(found)) = self.prefetch.tended.spool().find(segment(timeline, number), None)
@@ -160,17 +167,17 @@ async fn a_file_tells_when_the_archive_was_seen_to_have_it_and_that_is_seen_agai
     stage.put(1, 1..=40).await;
     let before = clock();
     stage.ask(1, 1).await;
-    let Some(Held::Whole(found)) = stage.prefetch.tended.spool().find(segment(1, 2), None) else {
-        panic!("it is not there");
-    };
-    assert!((before..=clock()).contains(&found.listed_at), "{found:?}");
+    assert!((before..=clock()).contains(&stage.listed_at(1, 2)));
     let listings = stage.faulty.calls(Verb::List);
+    // It is the listing's time, and not that of the fetching.
+    stage.prefetch.known.at = SystemTime::UNIX_EPOCH;
     stage.ask(1, 2).await;
     assert_eq!(stage.faulty.calls(Verb::List), listings, "it was seen a moment ago");
-    stage.prefetch.listed_at = Instant::now().checked_sub(KNOWN_FOR);
+    assert_eq!(stage.listed_at(1, 4), SystemTime::UNIX_EPOCH);
+    (stage.prefetch.known.began, stage.prefetch.listed_at) = (Instant::now() - KNOWN_FOR, None);
     stage.ask(1, 3).await;
     assert_eq!(stage.faulty.calls(Verb::List), listings + 1);
-    assert_eq!(stage.held().last(), Some(&segment(1, 5)));
+    assert!((before..=clock()).contains(&stage.listed_at(1, 5)));
 }
 
 #[tokio::test]

@@ -160,6 +160,14 @@ async fn what_the_archive_was_seen_to_have_a_moment_ago_is_handed_over_without_a
     assert!(!is_known(&stage, 1, 8).await, "it was taken");
 }
 
+/// Whoever fetches ahead takes a question for the word that the archive has the file.
+#[tokio::test]
+async fn nobody_is_told_of_a_question_before_the_file_is_known_to_be_there() {
+    let (stage, _tended) = tended(Stage::new().await).await;
+    assert!(!is_known(&stage, 1, 5).await);
+    assert_eq!(stage.spool.as_ref().unwrap().asked(), None);
+}
+
 #[tokio::test]
 async fn what_was_seen_long_ago_or_by_a_clock_that_was_set_back_is_the_archives_to_tell() {
     let (stage, tended) = tended(Stage::new().await).await;

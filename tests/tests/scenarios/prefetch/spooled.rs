@@ -176,11 +176,13 @@ fn expect_only_sound_ones(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
-/// As if the archive had been looked at long ago.
-fn grow_old(path: &Path) -> Result<()> {
-    let long_ago = SystemTime::now() - Duration::from_secs(60);
-    Ok(File::options().write(true).open(path)?.set_modified(long_ago)?)
+/// As if the archive had been looked at so long ago.
+#[expect(clippy::disallowed_methods, reason = "as another process notes it")]
+fn seen(path: &Path, ago: Duration) -> Result<()> {
+    Ok(File::options().write(true).open(path)?.set_modified(SystemTime::now() - ago)?)
 }
+
+const LONG: Duration = Duration::from_secs(60);
 
 #[test]
 fn absence_is_the_archives_word_and_never_the_spools() -> Result<()> {
@@ -197,7 +199,7 @@ fn absence_is_the_archives_word_and_never_the_spools() -> Result<()> {
     })?;
     // It is in the spool since long ago, and the archive has it no more: nothing is invented.
     let spooled = stage.spools.segment(&archived).context("it is not in the spool")?;
-    grow_old(&spooled)?;
+    seen(&spooled, LONG)?;
     rustix::fs::rename(&archived, &hidden)?;
     let _ = std::fs::remove_file(stage.destination());
     let asked = stage.asked(last)?.expect(1)?;
@@ -214,7 +216,7 @@ fn absence_is_the_archives_word_and_never_the_spools() -> Result<()> {
 fn a_rival_that_came_since_stops_recovery_whatever_was_fetched_ahead() -> Result<()> {
     let Some(stage) = Stage::new()? else { return Ok(()) };
     let _nobody_else = stage.hold()?;
-    grow_old(&stage.spooled)?;
+    seen(&stage.spooled, LONG)?;
     let archived = object(&stage.scene, &stage.segments[1])?;
     let name = archived.file_name().and_then(|name| name.to_str()).context("a name")?;
     let rival = archived.with_file_name(format!("{}-0123456789abcdef.zst", &name[..24]));
@@ -237,8 +239,7 @@ fn what_was_seen_in_the_archive_a_moment_ago_is_handed_out_without_it() -> Resul
     let root = stage.scene.archive_directory()?;
     let away = root.with_extension("away");
     rustix::fs::rename(root, &away)?;
-    let now = SystemTime::now();
-    File::options().write(true).open(&stage.spooled)?.set_modified(now)?;
+    seen(&stage.spooled, Duration::ZERO)?;
     stage.asked(&stage.segments[1])?.success()?;
     stage.expect_whole()?;
     rustix::fs::rename(&away, root)?;
