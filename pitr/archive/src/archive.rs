@@ -47,7 +47,7 @@ pub use listing::{BackupFolders, BackupListing, Timelines};
 pub use send::{PutSource, SEALED_IN_MEMORY};
 pub use tail::{PutChunk, TailRemoval};
 pub use verification::StoredRecord;
-pub use wal::{FileFacts, Neighbours, PutWal, PutWalOutcome};
+pub use wal::{FileFacts, Neighbours, Onward, PutWal, PutWalOutcome};
 
 /// Requests that are under way at once where many are needed.
 const PARALLEL: usize = 16;

@@ -36,7 +36,7 @@ pub mod writer_id;
 
 pub use archive::{
     Archive, BackupFolders, BackupInventory, BackupListing, ClusterListing, Compared, ExpiryMarks, FileFacts,
-    FolderObjects, Neighbours, PackObjects, PutChunk, PutSource, PutWal, PutWalOutcome, SEALED_IN_MEMORY,
+    FolderObjects, Neighbours, Onward, PackObjects, PutChunk, PutSource, PutWal, PutWalOutcome, SEALED_IN_MEMORY,
     SegmentObjects, SegmentRead, StandingMark, StoredRecord, TailRemoval, Timelines, WalInventory,
 };
 pub use backup_id::{BackupId, BackupKind};
