@@ -106,8 +106,8 @@ pub async fn look(archive: &Archive, wanted: &Wanted) -> Result<View, ArchiveErr
 }
 
 fn covered_by(coverage: &Coverage<'_>) -> Vec<Covered> {
-    let of = |stretch: &Stretch<'_>| {
-        let end = stretch.links.last()?.end(coverage.size);
+    let of = |stretch: &Stretch| {
+        let end = coverage.link(stretch.last())?.end(coverage.size);
         Some(Covered { first: stretch.first(), last: stretch.last(), end })
     };
     coverage.stretches.iter().filter_map(of).collect()
@@ -184,16 +184,15 @@ impl Look<'_> {
     }
 
     fn hole(&self, coverage: &Coverage<'_>, gap: &coverage::Gap, last: u64) -> Gap {
-        let behind = links(coverage).find(|link| link.number == last + 1);
-        let followed_since = behind.and_then(|link| link.variant.stored_at);
+        let followed_since = coverage.link(last + 1).and_then(|link| link.variant.stored_at);
         Gap { first: gap.first, last: gap.last, followed_since }
     }
 
     /// WAL of the backup itself that is gone is not between two segments.
     fn hole_at_the_beginning(&self, coverage: &Coverage<'_>) -> Option<Gap> {
-        let link = links(coverage).find(|link| link.number >= self.first_number())?;
+        let link = coverage.links_from(self.first_number()).next()?;
         let is_backups = self.has_backup && link.number > self.first_number();
-        let has_link_before = links(coverage).any(|link| link.number < self.first_number());
+        let has_link_before = coverage.stretches.first().is_some_and(|it| it.first() < self.first_number());
         if !is_backups || has_link_before {
             return None;
         }
@@ -221,7 +220,8 @@ impl Look<'_> {
     fn unarchived(&self, coverage: &Coverage<'_>, wanted: &Wanted) -> Vec<SegmentName> {
         let Some(position) = wanted.position else { return Vec::new() };
         // Of one that is there in part the rest is as missing as those behind it.
-        let newest = links(coverage).map(|link| link.number + u64::from(!link.is_open)).max();
+        let newest = coverage.stretches.last().and_then(|stretch| coverage.link(stretch.last()));
+        let newest = newest.map(|link| link.number + u64::from(!link.is_open));
         let from = newest.unwrap_or_default().max(self.first_number());
         missing::unarchived(self.catalog, &coverage.path, from, position)
     }
@@ -272,8 +272,7 @@ impl Look<'_> {
         coverage: &Coverage<'_>,
         state: &mut ArchiveState,
     ) -> Result<(), ArchiveError> {
-        let links: Vec<&Link<'_>> =
-            links(coverage).filter(|link| link.number >= self.first_number()).collect();
+        let links: Vec<Link<'_>> = coverage.links_from(self.first_number()).collect();
         let mut unseen = links.len();
         while let Some(link) = unseen.checked_sub(1).and_then(|last| links.get(last)) {
             let run_start = match archive.wal_facts(link.variant).await {
@@ -283,7 +282,7 @@ impl Look<'_> {
                     facts.run.map(|run| run.run_start.segment_number(self.size))
                 }
                 Err(error) => {
-                    let object = DamagedObject::by(link.variant.key.clone(), error)?;
+                    let object = DamagedObject::by(link.variant.key(), error)?;
                     state.unreadable.push((object.key.to_string(), object.reason));
                     None
                 }
@@ -297,8 +296,4 @@ impl Look<'_> {
         state.damaged.reverse();
         Ok(())
     }
-}
-
-fn links<'c, 'a>(coverage: &'c Coverage<'a>) -> impl Iterator<Item = &'c Link<'a>> {
-    coverage.stretches.iter().flat_map(|stretch| &stretch.links)
 }

@@ -88,7 +88,7 @@ fn check_segment(
     variant: &Variant,
     temporary: &mut Temporary,
 ) -> Result<(), GetError> {
-    let contradicted = |what| GetError::Contradicted { name: request.name, key: variant.key.clone(), what };
+    let contradicted = |what| GetError::Contradicted { name: request.name, key: variant.key(), what };
     let (length, head) = beginning(temporary.file()).map_err(|error| temporary.error("read", error))?;
     if length != request.segment_size.bytes() {
         let what = format!("has {length} bytes, and a segment {}", request.segment_size.bytes());
@@ -98,7 +98,7 @@ fn check_segment(
         Ok(()) => Ok(()),
         Err(Foreign::Contradicts(what)) => Err(contradicted(what)),
         Err(Foreign::Cluster(found)) => Err(GetError::WrongCluster {
-            what: format!("object \"{}\"", variant.key),
+            what: format!("object \"{}\"", variant.key()),
             expected: request.system_identifier,
             found,
         }),
@@ -128,7 +128,7 @@ fn check_history(
         Ok(_) => "names other forks than the recovery contract".to_owned(),
         Err(error) => error.to_string(),
     };
-    Err(GetError::Contradicted { name: request.name, key: variant.key.clone(), what })
+    Err(GetError::Contradicted { name: request.name, key: variant.key(), what })
 }
 
 fn beginning(file: &File) -> io::Result<(u64, [u8; HEADER_BYTES])> {

@@ -164,7 +164,7 @@ impl Archive {
                 Ok(history) => {
                     timelines.histories.insert(history.timeline, history);
                 }
-                Err(error) => timelines.damaged.push(DamagedObject::by(variant.key.clone(), error)?),
+                Err(error) => timelines.damaged.push(DamagedObject::by(variant.key(), error)?),
             }
         }
         Ok(timelines)
@@ -200,7 +200,7 @@ impl Archive {
         while let Some(listed) = listings.try_next().await? {
             found.add_listed(&self.layout, &listed);
         }
-        found.complete_wal();
+        found.complete_wal(&self.layout);
         Ok(found)
     }
 }

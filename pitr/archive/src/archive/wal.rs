@@ -127,8 +127,8 @@ impl Archive {
     /// What a segment's metadata says; of a tail, that of its last piece, where content and size are the
     /// piece's own.
     pub async fn wal_facts(&self, variant: &Variant) -> Result<WalFacts, ArchiveError> {
-        let head = self.store.head(&variant.key).await?;
-        let wrong = |error| ArchiveError::from_facts(&variant.key, error);
+        let head = self.store.head(&variant.key()).await?;
+        let wrong = |error| ArchiveError::from_facts(&variant.key(), error);
         let facts = WalFacts::from_metadata(&head.metadata).map_err(wrong)?;
         match variant.tail.as_ref().and_then(|tail| tail.chunks.last()) {
             Some(last) => {
@@ -153,7 +153,7 @@ impl Archive {
         if let Some(tail) = &variant.tail {
             return self.fetch_tail(variant, tail, out, limit).await;
         }
-        let key = &variant.key;
+        let key = &variant.key();
         let object = self.store.get(key, None).await?;
         let common =
             Common::from_metadata(&object.metadata).map_err(|error| ArchiveError::from_facts(key, error))?;
@@ -178,11 +178,11 @@ impl Archive {
     fn check_identity(&self, variant: &Variant, common: &Common) -> Result<(), ArchiveError> {
         if common.content.id() != variant.content {
             let what = format!("its metadata speaks of the content {}", common.content);
-            return Err(ArchiveError::damaged(&variant.key, what));
+            return Err(ArchiveError::damaged(&variant.key(), what));
         }
         if common.system_identifier != self.system_identifier() {
             let what = format!("its metadata speaks of the cluster {}", common.system_identifier);
-            return Err(ArchiveError::damaged(&variant.key, what));
+            return Err(ArchiveError::damaged(&variant.key(), what));
         }
         Ok(())
     }
