@@ -6,11 +6,9 @@ use std::collections::BTreeSet;
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-use walpoint_archive::{
-    Archive, ArchiveError, BackupSummary, Catalog, CatalogScope, DamagedObject, Usable, Variant,
-};
+use walpoint_archive::{Archive, ArchiveError, BackupSummary, Catalog, DamagedObject, Usable, Variant};
 use walpoint_pitr::coverage::{self, Coverage, Link, Stretch, WhyGap};
-use walpoint_pitr::path;
+use walpoint_pitr::path::{self, TimelinePath};
 use walpoint_pitr::target::TargetTimeline;
 use walpoint_wal::file_name::WalFileName;
 use walpoint_wal::lsn::Lsn;
@@ -71,7 +69,7 @@ impl View {
 /// Looks into the archive. A cluster that it does not know yet is an empty
 /// state, no error.
 pub async fn look(archive: &Archive, wanted: &Wanted) -> Result<View, ArchiveError> {
-    let catalog = match archive.catalog(CatalogScope::NoWal).await {
+    let catalog = match archive.catalog_of_newest(|catalog| are_enough(catalog, wanted)).await {
         Ok(catalog) => catalog,
         Err(ArchiveError::NoCluster(_)) => {
             let missing_histories = wanted.ancestry.clone();
@@ -150,6 +148,19 @@ fn backups_and_histories(catalog: &Catalog, way: Option<&Way<'_>>, wanted: &Want
 fn followed(catalog: &Catalog) -> Option<TimelineId> {
     let backups: Vec<&BackupSummary> = catalog.backups.iter().collect();
     path::choose(catalog, TargetTimeline::Latest, &backups).ok().map(|chosen| chosen.path.timeline)
+}
+
+/// Whether older backups could change nothing that is looked for here.
+fn are_enough(catalog: &Catalog, wanted: &Wanted) -> bool {
+    let Some(followed) = followed(catalog) else { return false };
+    // An older backup may be the only one that leads to a newer timeline.
+    let has_way = |timeline: &TimelineId| TimelinePath::to(catalog, *timeline).is_ok();
+    if path::known(catalog).into_iter().rev().find(has_way) != Some(followed) {
+        return false;
+    }
+    let way = Way::to(catalog, wanted.timeline.unwrap_or(followed), wanted.history.as_ref());
+    let back = usize::try_from(wanted.look_back.max(1)).unwrap_or(usize::MAX);
+    way.backups.len() >= back && way.backups.iter().any(|backup| backup.damaged_pages == 0)
 }
 
 struct Look<'a> {
@@ -297,3 +308,7 @@ impl Look<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "archive_view/tests.rs"]
+mod tests;
