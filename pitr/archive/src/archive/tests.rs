@@ -18,6 +18,7 @@ mod catalog;
 mod fetch;
 mod gate;
 mod interleavings;
+mod inventory;
 mod model;
 mod neighbours;
 mod push;
