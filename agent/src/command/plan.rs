@@ -7,7 +7,7 @@ use crate::config::Settings;
 use crate::exit::{Ending, Failure, Status};
 use crate::output;
 use walpoint_archive::ArchiveError;
-use walpoint_archive::catalog::CatalogScope;
+use walpoint_archive::catalog::{Catalog, CatalogScope};
 use walpoint_archive::verification::ReadSpeed;
 use walpoint_pitr::plan::{PlanError, PlanOutcome, RecoveryPlan, SegmentOutcome, plan, plan_to_segment};
 use walpoint_pitr::restore::{Destination, Ground, RestoreError, look_into, survey};
@@ -24,9 +24,10 @@ pub async fn run(settings: &Settings, args: &PlanArgs, as_json: bool) -> Result<
         None => None,
     };
     let chosen = cluster_choice::open(settings, args.target.cluster).await?;
-    let mut outcome = match planned(&chosen, &request).await {
+    let mut catalog = list(&chosen).await?;
+    let mut outcome = match planned(&chosen, &mut catalog, &request).await {
         Err(PlanError::Archive(ArchiveError::NoKey { .. })) => {
-            return to_segment(&chosen, &request, destination.as_ref(), as_json).await;
+            return to_segment(&chosen, &catalog, &request, destination.as_ref(), as_json).await;
         }
         outcome => outcome?,
     };
@@ -56,14 +57,28 @@ pub async fn make(
     request: &TargetRequest,
 ) -> Result<(Chosen, PlanOutcome), Failure> {
     let chosen = cluster_choice::open(settings, args.cluster).await?;
-    let outcome = planned(&chosen, request).await?;
+    let mut catalog = list(&chosen).await?;
+    let outcome = planned(&chosen, &mut catalog, request).await?;
     Ok((chosen, outcome))
 }
 
-async fn planned(chosen: &Chosen, request: &TargetRequest) -> Result<PlanOutcome, PlanError> {
-    let mut outcome = match listed_and_planned(chosen, request).await {
+async fn list(chosen: &Chosen) -> Result<Catalog, ArchiveError> {
+    chosen.archive.catalog(CatalogScope::All).await
+}
+
+async fn planned(
+    chosen: &Chosen,
+    catalog: &mut Catalog,
+    request: &TargetRequest,
+) -> Result<PlanOutcome, PlanError> {
+    let mut outcome = match plan(&chosen.archive, catalog, request).await {
         // The pieces of a tail go when the whole segment has come, also while somebody plans.
-        Err(PlanError::Archive(error)) if error.is_not_found() => listed_and_planned(chosen, request).await?,
+        Err(PlanError::Archive(error)) if error.is_not_found() => {
+            // Two large ones would not fit.
+            catalog.wal.clear();
+            *catalog = list(chosen).await?;
+            plan(&chosen.archive, catalog, request).await?
+        }
         outcome => outcome?,
     };
     if let PlanOutcome::Reachable(plan) = &mut outcome {
@@ -84,20 +99,15 @@ async fn measured(chosen: &Chosen) -> Option<ReadSpeed> {
     }
 }
 
-async fn listed_and_planned(chosen: &Chosen, request: &TargetRequest) -> Result<PlanOutcome, PlanError> {
-    let catalog = chosen.archive.catalog(CatalogScope::All).await?;
-    plan(&chosen.archive, &catalog, request).await
-}
-
 /// Plans encrypted WAL for which there is no key: what its metadata show.
 async fn to_segment(
     chosen: &Chosen,
+    catalog: &Catalog,
     request: &TargetRequest,
     destination: Option<&Destination>,
     as_json: bool,
 ) -> Result<Ending, Failure> {
-    let catalog = chosen.archive.catalog(CatalogScope::All).await?;
-    let mut outcome = plan_to_segment(&chosen.archive, &catalog, request).await?;
+    let mut outcome = plan_to_segment(&chosen.archive, catalog, request).await?;
     let mut neutralised = None;
     if let SegmentOutcome::Reachable(plan) = &mut outcome {
         let plan = plan.bounds_mut();

@@ -100,7 +100,7 @@ async fn objects_of(archive: &Archive, timeline: TimelineId) -> Result<Vec<Objec
     let mut keys = Vec::new();
     if timeline != TimelineId::FIRST {
         let history = archive.wal_variants(&WalFileName::History(timeline)).await?;
-        keys.extend(history.standing().into_iter().map(|variant| variant.key.clone()));
+        keys.extend(history.standing().into_iter().map(|variant| variant.key()));
     }
     if archive.cluster().await?.is_none() {
         return Ok(keys);
@@ -109,7 +109,7 @@ async fn objects_of(archive: &Archive, timeline: TimelineId) -> Result<Vec<Objec
     let segments = catalog.wal.get(&timeline).into_iter().flat_map(|segments| segments.values());
     let objects = |state: &SegmentState| {
         let stored = state.standing().into_iter().chain(state.tail.as_deref());
-        stored.map(|variant| variant.key.clone()).collect::<Vec<_>>()
+        stored.map(|variant| variant.key()).collect::<Vec<_>>()
     };
     let with_content: Vec<_> = segments.map(objects).filter(|keys| !keys.is_empty()).collect();
     for own in [with_content.first(), with_content.last()].into_iter().flatten() {

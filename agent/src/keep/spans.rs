@@ -25,6 +25,27 @@ impl Spans {
         all
     }
 
+    /// What of the numbers from one to another is not among them, as spans in their order.
+    pub fn others(&self, first: u64, last: u64) -> Vec<(u64, u64)> {
+        let mut others = Vec::new();
+        if first > last {
+            return others;
+        }
+        let mut next = Some(first);
+        let begin = self.last_that_begins_by(first).map_or(first, |(from, _)| from);
+        for (from, to) in self.0.range(begin..=last) {
+            let Some(at) = next else { break };
+            if *from > at {
+                others.push((at, from - 1));
+            }
+            if *to >= at {
+                next = to.checked_add(1);
+            }
+        }
+        others.extend(next.filter(|at| *at <= last).map(|at| (at, last)));
+        others
+    }
+
     /// Whether this number is among them.
     pub fn hold(&self, number: u64) -> bool {
         self.hold_any(number, number)
@@ -58,6 +79,11 @@ mod tests {
             }
             let (first, last) = (asked.0, asked.0 + asked.1);
             prop_assert_eq!(spans.hold_any(first, last), (first..=last).any(expected));
+            let others = spans.others(first, last);
+            for number in 0..80 {
+                let is_other = others.iter().any(|(from, to)| (*from..=*to).contains(&number));
+                prop_assert_eq!(is_other, (first..=last).contains(&number) && !expected(number), "{:?}", others);
+            }
         }
     }
 
@@ -67,5 +93,6 @@ mod tests {
         spans.add(5, u64::MAX);
         spans.add(7, 9);
         assert!(spans.hold(5) && spans.hold(u64::MAX) && !spans.hold(4));
+        assert_eq!(spans.others(3, u64::MAX), [(3, 4)]);
     }
 }

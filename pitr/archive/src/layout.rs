@@ -14,7 +14,9 @@ use crate::verification::RecordId;
 
 mod path;
 
-use path::{CLUSTER, file_path, parse_path, path_of, refused_path, segment_dir, tail_dir, variant_path};
+use path::{
+    CLUSTER, file_path, is_path_of, parse_path, path_of, refused_path, segment_dir, tail_dir, variant_path,
+};
 
 /// The keys of one cluster's folder in an archive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -206,6 +208,11 @@ impl Layout {
         self.prefix("")
     }
 
+    /// A key that sorts before everything that belongs to this backup and after all that belongs to earlier ones.
+    pub fn before_backup(&self, backup: &BackupId) -> ObjectKey {
+        self.key(&format!("backup/{backup}"))
+    }
+
     /// What an expiry has marked to go.
     pub fn expiry_mark(&self, name: &str) -> ObjectKey {
         self.key(&path_of(&Entry::ExpiryMark(name.to_owned())))
@@ -225,11 +232,12 @@ impl Layout {
     /// is not ours.
     pub fn parse(&self, key: &ObjectKey) -> Option<Entry> {
         let (folder, path) = key.as_str().split_once('/')?;
-        if folder != self.system_identifier.to_string() {
+        // Its one spelling: no sign, and no zero before it.
+        if folder.starts_with(['+', '0']) && folder != "0" || folder.parse() != Ok(self.system_identifier.0) {
             return None;
         }
         let entry = parse_path(path)?;
-        (path_of(&entry) == path).then_some(entry)
+        is_path_of(path, &entry).then_some(entry)
     }
 
     #[expect(

@@ -10,7 +10,7 @@ use walpoint_archive::store::ObjectStore;
 use walpoint_archive::store::dir::DirStore;
 use walpoint_archive::{
     Archive, ArchiveError, BackupSummary, Catalog, CatalogScope, Common, ContentHash, ContentId, FileFacts,
-    KeyRing, PutChunk, PutSource, PutWal, RunFacts, Sealer, TailFacts, WalFacts, WriterId,
+    KeyRing, PutChunk, PutSource, PutWal, RunFacts, Sealer, TailFacts, Variant, WalFacts, WriterId,
 };
 use walpoint_wal::{Carry, SegmentName, Survey, SurveyOf, Surveyor, TimelineId, WalFileName};
 
@@ -181,9 +181,10 @@ impl TestArchive {
     /// Takes a segment out of the archive.
     pub async fn delete(&self, name: SegmentName) {
         let state = self.archive.segment_state(&name).await.unwrap();
-        let keys = state.variants.iter().map(|it| &it.key).chain(state.chunks.iter().map(|it| &it.key));
+        let keys =
+            state.variants.iter().map(Variant::key).chain(state.chunks.iter().map(|it| it.key.clone()));
         for key in keys {
-            self.archive.store().delete(key).await.unwrap();
+            self.archive.store().delete(&key).await.unwrap();
         }
     }
 

@@ -15,6 +15,9 @@ use walpoint_wal::{SegmentName, TimelineId, Timestamp};
 /// Objects that are deleted at the same time.
 const DELETED_AT_ONCE: usize = 16;
 
+/// Folders that go before it is looked for new backups again: each look lists all folders.
+const FOLDERS_BETWEEN_LOOKS: usize = 16;
+
 /// When so many were not deleted, a right is missing or the store is away: no more are tried.
 const MOST_FAILURES: usize = 100;
 
@@ -58,8 +61,11 @@ impl<'a> Deletion<'a> {
         // One that was given up is not looked at again for each of the others.
         let given_up = self.snapshot.folders.keys().filter(|id| !self.young.contains(*id));
         self.known.extend(given_up.cloned());
-        for (id, since) in gone {
-            self.delete_folder(id, since, applied).await?;
+        for some in gone.chunks(FOLDERS_BETWEEN_LOOKS) {
+            self.take_in_new_backups().await?;
+            for (id, since) in some {
+                self.delete_folder(id, *since, applied).await?;
+            }
         }
         self.take_in_new_backups().await?;
         for (timeline, first, last, since) in &ripe.wal {
@@ -107,7 +113,6 @@ impl<'a> Deletion<'a> {
         since: Timestamp,
         applied: &mut Applied,
     ) -> Result<(), Failure> {
-        self.take_in_new_backups().await?;
         if self.hold_if_complete(id).await? {
             return Ok(());
         }

@@ -2,6 +2,7 @@
 
 use crate::keep::decide::{Decision, WalFate};
 use crate::keep::snapshot::Snapshot;
+use crate::keep::spans::Spans;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use walpoint_archive::{BackupId, ExpiryMark, MarkedWal, ObjectKey, StandingMark};
@@ -68,8 +69,7 @@ pub fn is_true(mark: &Standing, snapshot: &Snapshot, decision: &Decision) -> boo
     let size = snapshot.segment_size;
     for wal in &mark.mark.wal {
         let Some((timeline, first, last)) = numbers(wal, size) else { return false };
-        let touched = |fate: &&WalFate| fate.timeline == timeline && fate.first <= last && first <= fate.last;
-        for fate in decision.wal.iter().filter(touched) {
+        for fate in touched(&decision.wal, timeline, first, last) {
             if !fate.stays.is_empty() {
                 return false;
             }
@@ -92,13 +92,19 @@ pub fn fresh(snapshot: &Snapshot, decision: &Decision, marks: &[&Standing]) -> E
     let marked: BTreeSet<&BackupId> = marks.iter().flat_map(|mark| &mark.mark.backups).collect();
     let doomed = decision.doomed_backups();
     let backups = doomed.into_iter().filter(|id| !marked.contains(id)).cloned().collect();
-    let ranges: Vec<(TimelineId, u64, u64)> =
-        marks.iter().flat_map(|mark| &mark.mark.wal).filter_map(|wal| numbers(wal, size)).collect();
+    let mut covered: BTreeMap<TimelineId, Spans> = BTreeMap::new();
+    for (timeline, first, last) in
+        marks.iter().flat_map(|mark| &mark.mark.wal).filter_map(|wal| numbers(wal, size))
+    {
+        covered.entry(timeline).or_default().add(first, last);
+    }
     let mut wal = Vec::new();
     for fate in decision.doomed_wal() {
-        let of_timeline = ranges.iter().filter(|(timeline, ..)| *timeline == fate.timeline);
-        let covered: Vec<(u64, u64)> = of_timeline.map(|(_, first, last)| (*first, *last)).collect();
-        for (first, last) in uncovered(fate.first, fate.last, covered) {
+        let uncovered = match covered.get(&fate.timeline) {
+            Some(covered) => covered.others(fate.first, fate.last),
+            None => vec![(fate.first, fate.last)],
+        };
+        for (first, last) in uncovered {
             let name = |number| SegmentName::from_number(fate.timeline, number, size);
             wal.extend(name(first).zip(name(last)).map(|(first, last)| MarkedWal { first, last }));
         }
@@ -121,25 +127,47 @@ impl Ripe {
     pub fn of(marks: &[&Standing], size: SegmentSize, first: &Decision, again: &Decision) -> Self {
         let mut ripe = Self::default();
         let (doomed, still) = (first.doomed_backups(), again.doomed_backups());
+        let (wal, wal_still) = (doomed_by_timeline(first), doomed_by_timeline(again));
         for mark in marks.iter().filter(|mark| mark.is_ripe) {
             let Some(since) = mark.stored_at else { continue };
             for id in mark.mark.backups.iter().filter(|id| doomed.contains(id) && still.contains(id)) {
                 let known = ripe.backups.entry(id.clone()).or_insert(since);
                 *known = since.max(*known);
             }
-            for wal in &mark.mark.wal {
-                let Some((timeline, from, to)) = numbers(wal, size) else { continue };
-                let of = |decision: &Decision| -> Vec<(u64, u64)> {
-                    let own = decision.doomed_wal().filter(|fate| fate.timeline == timeline);
-                    own.map(|fate| (fate.first, fate.last)).collect()
-                };
-                for (from, to) in both(&both(&[(from, to)], &of(first)), &of(again)) {
-                    ripe.wal.push((timeline, from, to, since));
+            for marked in &mark.mark.wal {
+                let Some((timeline, from, to)) = numbers(marked, size) else { continue };
+                let own = wal.get(&timeline).map(Vec::as_slice).unwrap_or_default();
+                let own_still = wal_still.get(&timeline).map(Vec::as_slice).unwrap_or_default();
+                for (from, to) in common(own, from, to) {
+                    let both = common(own_still, from, to);
+                    ripe.wal.extend(both.map(|(from, to)| (timeline, from, to, since)));
                 }
             }
         }
         ripe
     }
+}
+
+/// The runs that share a segment with a span; they come by timeline and number, each once.
+fn touched(runs: &[WalFate], timeline: TimelineId, first: u64, last: u64) -> impl Iterator<Item = &WalFate> {
+    let begin = runs.partition_point(|run| (run.timeline, run.last) < (timeline, first));
+    runs.iter().skip(begin).take_while(move |run| run.timeline == timeline && run.first <= last)
+}
+
+/// What goes, by timeline, as spans in their order.
+fn doomed_by_timeline(decision: &Decision) -> BTreeMap<TimelineId, Vec<(u64, u64)>> {
+    let mut doomed: BTreeMap<TimelineId, Vec<(u64, u64)>> = BTreeMap::new();
+    for fate in decision.doomed_wal() {
+        doomed.entry(fate.timeline).or_default().push((fate.first, fate.last));
+    }
+    doomed
+}
+
+/// What of a span lies in one of others, which come in their order.
+fn common(spans: &[(u64, u64)], first: u64, last: u64) -> impl Iterator<Item = (u64, u64)> {
+    let begin = spans.partition_point(|(_, to)| *to < first);
+    let touched = spans.iter().skip(begin).take_while(move |(from, _)| *from <= last);
+    touched.map(move |(from, to)| (first.max(*from), last.min(*to)))
 }
 
 fn numbers(wal: &MarkedWal, size: SegmentSize) -> Option<(TimelineId, u64, u64)> {
@@ -149,67 +177,46 @@ fn numbers(wal: &MarkedWal, size: SegmentSize) -> Option<(TimelineId, u64, u64)>
     Some((wal.first.timeline, wal.first.number(size).ok()?, wal.last.number(size).ok()?))
 }
 
-/// What lies in a span of each list.
-fn both(one: &[(u64, u64)], other: &[(u64, u64)]) -> Vec<(u64, u64)> {
-    let mut common = Vec::new();
-    for (first, last) in one {
-        for (from, to) in other {
-            let (from, to) = (*first.max(from), *last.min(to));
-            if from <= to {
-                common.push((from, to));
-            }
-        }
-    }
-    common
-}
-
-/// What of a span lies in none of the others.
-fn uncovered(first: u64, last: u64, mut spans: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
-    spans.sort_unstable();
-    let mut left = Vec::new();
-    let mut next = Some(first);
-    for (from, to) in spans {
-        let Some(at) = next.filter(|at| *at <= last) else { break };
-        if from > at && from <= last {
-            left.push((at, from - 1));
-        }
-        if from <= last && to >= at {
-            next = to.checked_add(1);
-        }
-    }
-    left.extend(next.filter(|at| *at <= last).map(|at| (at, last)));
-    left
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keep::decide::WhyWal;
     use proptest::prelude::*;
 
-    fn spans() -> impl Strategy<Value = Vec<(u64, u64)>> {
-        prop::collection::vec((0u64..30, 0u64..10).prop_map(|(from, more)| (from, from + more)), 0..6)
-    }
-
-    fn holds(spans: &[(u64, u64)], number: u64) -> bool {
-        spans.iter().any(|(from, to)| (*from..=*to).contains(&number))
+    /// Runs that go or stay, with and without room between them, in their order.
+    fn runs() -> impl Strategy<Value = Vec<WalFate>> {
+        prop::collection::vec((1u32..3, 0u64..4, 0u64..5, any::<bool>()), 0..12).prop_map(|parts| {
+            let mut parts: Vec<_> = parts;
+            parts.sort_by_key(|(timeline, ..)| *timeline);
+            let (mut next, mut on) = (0, 1);
+            let run = |(timeline, room, more, goes): (u32, u64, u64, bool)| {
+                next = if timeline == on { next } else { 0 };
+                on = timeline;
+                let (first, last) = (next + room, next + room + more);
+                next = last + 1;
+                let stays = if goes { BTreeSet::new() } else { BTreeSet::from([WhyWal::Backup]) };
+                let timeline = TimelineId::new(timeline).unwrap_or(TimelineId::FIRST);
+                WalFate { timeline, first, last, segments: more + 1, bytes: 0, objects: 0, stays }
+            };
+            parts.into_iter().map(run).collect()
+        })
     }
 
     proptest! {
         #[test]
-        fn what_is_marked_and_what_is_not_are_a_whole(first in 0u64..30, more in 0u64..20, marked in spans()) {
-            let last = first + more;
-            let left = uncovered(first, last, marked.clone());
-            for number in 0..60 {
-                let expected = (first..=last).contains(&number) && !holds(&marked, number);
-                prop_assert_eq!(holds(&left, number), expected, "{} of {:?}", number, left);
-            }
-        }
-
-        #[test]
-        fn only_what_both_looks_let_go_is_ripe(one in spans(), other in spans()) {
-            let common = both(&one, &other);
-            for number in 0..60 {
-                prop_assert_eq!(holds(&common, number), holds(&one, number) && holds(&other, number));
+        fn a_span_is_compared_with_the_runs_that_share_a_segment_with_it(
+            runs in runs(), timeline in 1u32..3, first in 0u64..50, more in 0u64..20,
+        ) {
+            let (timeline, last) = (TimelineId::new(timeline).unwrap_or(TimelineId::FIRST), first + more);
+            let found: Vec<&WalFate> = touched(&runs, timeline, first, last).collect();
+            let shares = |run: &&WalFate| run.timeline == timeline && run.first <= last && first <= run.last;
+            prop_assert_eq!(found, runs.iter().filter(shares).collect::<Vec<_>>());
+            let spans: Vec<(u64, u64)> =
+                runs.iter().filter(|run| run.timeline == timeline).map(|run| (run.first, run.last)).collect();
+            let found: Vec<(u64, u64)> = common(&spans, first, last).collect();
+            for number in 0..120 {
+                let holds = |spans: &[(u64, u64)]| spans.iter().any(|(from, to)| (*from..=*to).contains(&number));
+                prop_assert_eq!(holds(&found), holds(&spans) && (first..=last).contains(&number), "{}", number);
             }
         }
     }

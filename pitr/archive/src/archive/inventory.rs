@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use walpoint_wal::{SegmentName, SegmentSize, TimelineId, Timestamp, WalFileName};
 
 use super::{Archive, PARALLEL};
@@ -14,8 +14,8 @@ use crate::layout::{Entry, Layout};
 use crate::object_key::{ObjectKey, Prefix};
 use crate::store::Listed;
 
-/// Objects listed at a time where one folder may hold millions.
-const PAGE: usize = 20_000;
+/// Objects listed at a time where there may be millions.
+const PAGE: usize = 10_000;
 
 /// What is stored under the name of one segment: its contents, `.partial`, pieces, backup history
 /// file, marks, and what is kept of it under `conflict/`.
@@ -245,17 +245,57 @@ fn owner_of(entry: &Entry) -> Option<(Owner, bool)> {
 impl Archive {
     /// Every object under `backup/`.
     pub async fn backup_inventory(&self) -> Result<BackupInventory, ArchiveError> {
+        self.backup_inventory_by(PAGE).await
+    }
+
+    /// What does not come with the first page is listed in parts at the same time. These meet at folders of
+    /// backups, and leave out nothing, whatever folders there are.
+    pub(super) async fn backup_inventory_by(&self, page: usize) -> Result<BackupInventory, ArchiveError> {
         let mut inventory = BackupInventory::default();
-        let mut after: Option<ObjectKey> = None;
-        loop {
-            let prefix = self.layout.backup_prefix();
-            let listed = self.store.list(&prefix, after.as_ref(), Some(PAGE)).await?;
+        let listed = self.store.list(&self.layout.backup_prefix(), None, Some(page)).await?;
+        listed.iter().for_each(|object| inventory.take(&self.layout, object));
+        let Some(last) = listed.last().filter(|_| listed.len() == page) else { return Ok(inventory) };
+        let mut borders = vec![last.key.clone()];
+        borders.extend(self.borders_behind(&last.key).await?);
+        let ends = borders.iter().skip(1).cloned().map(Some).chain([None]);
+        let parts: Vec<_> = borders.iter().cloned().zip(ends).collect();
+        let pages = parts.into_iter().map(|(after, until)| self.backup_pages(page, after, until).boxed());
+        let mut pages = stream::iter(pages).flatten_unordered(PARALLEL);
+        while let Some(listed) = pages.try_next().await? {
             listed.iter().for_each(|object| inventory.take(&self.layout, object));
-            match listed.last() {
-                Some(last) if listed.len() == PAGE => after = Some(last.key.clone()),
-                _ => return Ok(inventory),
-            }
         }
+        Ok(inventory)
+    }
+
+    /// Up to so many places behind a key, one fewer than are listed at a time, at which a folder of a backup begins.
+    async fn borders_behind(&self, key: &ObjectKey) -> Result<Vec<ObjectKey>, ArchiveError> {
+        let mut ids = self.backup_folders().await?.ids;
+        ids.sort();
+        let begins = ids.iter().map(|id| self.layout.before_backup(id)).filter(|begin| begin > key);
+        let begins: Vec<ObjectKey> = begins.collect();
+        let every = begins.len().div_ceil(PARALLEL).max(1);
+        Ok(begins.into_iter().skip(1).step_by(every).take(PARALLEL - 1).collect())
+    }
+
+    /// The objects under `backup/` behind one key, up to and with another.
+    fn backup_pages(
+        &self,
+        page: usize,
+        after: ObjectKey,
+        until: Option<ObjectKey>,
+    ) -> impl Stream<Item = Result<Vec<Listed>, ArchiveError>> {
+        stream::try_unfold(Some(after), move |after| {
+            let until = until.clone();
+            async move {
+                let Some(after) = after else { return Ok(None) };
+                let mut listed =
+                    self.store.list(&self.layout.backup_prefix(), Some(&after), Some(page)).await?;
+                let next = listed.last().filter(|_| listed.len() == page).map(|last| last.key.clone());
+                listed.retain(|object| until.as_ref().is_none_or(|until| object.key <= *until));
+                let goes_on = |next: &ObjectKey| until.as_ref().is_none_or(|until| next < until);
+                Ok(Some((listed, next.filter(goes_on))))
+            }
+        })
     }
 
     /// Every object under `wal/` and `conflict/`.

@@ -81,6 +81,35 @@ impl Archive {
         Ok(catalog)
     }
 
+    /// The same without WAL, and with backups from the newest on until they are enough: a large archive is not read
+    /// whole to see that its end is sound. What is not asked for is neither damaged nor unfinished here.
+    ///
+    /// # Errors
+    /// As [`Archive::catalog`].
+    pub async fn catalog_of_newest(
+        &self,
+        mut are_enough: impl FnMut(&Catalog) -> bool,
+    ) -> Result<Catalog, ArchiveError> {
+        let cluster = self.cluster().await?.ok_or(ArchiveError::NoCluster(self.system_identifier()))?;
+        let mut catalog = Catalog::new(cluster);
+        let ((), folders) = futures::try_join!(self.add_histories(&mut catalog), self.backup_folders())?;
+        catalog.unknown.extend(folders.unknown);
+        let mut unread = folders.ids;
+        unread.sort();
+        let mut some = PARALLEL;
+        while !unread.is_empty() && !are_enough(&catalog) {
+            let ids = unread.split_off(unread.len().saturating_sub(some));
+            let BackupListing { mut sound, damaged, unfinished, .. } = self.read_backups(ids).await?;
+            sound.append(&mut catalog.backups);
+            catalog.backups = sound;
+            catalog.damaged.extend(damaged);
+            catalog.unfinished.extend(unfinished);
+            // Whoever needs many is not asked so often.
+            some *= 2;
+        }
+        Ok(catalog)
+    }
+
     /// A catalog that was read without WAL, with all that can lie at or after this position.
     pub async fn with_wal(&self, mut catalog: Catalog, from: Lsn) -> Result<Catalog, ArchiveError> {
         let wal = self.list_wal(CatalogScope::From(from), catalog.cluster).await?;
@@ -91,7 +120,16 @@ impl Archive {
     /// The backups, by their summaries.
     pub async fn backups(&self) -> Result<BackupListing, ArchiveError> {
         let BackupFolders { ids, unknown } = self.backup_folders().await?;
-        let mut listing = BackupListing { unknown, ..BackupListing::default() };
+        let mut listing = BackupListing { unknown, ..self.read_backups(ids).await? };
+        // Packs of an expired backup stay while newer ones need them: that is nothing unfinished.
+        let packs = listing.sound.iter().flat_map(|summary| &summary.packs);
+        let lent: BTreeSet<BackupId> = packs.filter_map(|pack| self.backup_of_pack(&pack.key)).collect();
+        listing.unfinished.retain(|id| !lent.contains(id));
+        Ok(listing)
+    }
+
+    async fn read_backups(&self, ids: Vec<BackupId>) -> Result<BackupListing, ArchiveError> {
+        let mut listing = BackupListing::default();
         let mut found = stream::iter(ids.into_iter().map(|id| self.look_at_backup(id))).buffered(PARALLEL);
         while let Some(found) = found.try_next().await? {
             match found {
@@ -101,10 +139,6 @@ impl Archive {
             }
         }
         listing.sound.sort_by(|one, other| one.id.cmp(&other.id));
-        // Packs of an expired backup stay while newer ones need them: that is nothing unfinished.
-        let packs = listing.sound.iter().flat_map(|summary| &summary.packs);
-        let lent: BTreeSet<BackupId> = packs.filter_map(|pack| self.backup_of_pack(&pack.key)).collect();
-        listing.unfinished.retain(|id| !lent.contains(id));
         Ok(listing)
     }
 
@@ -164,7 +198,7 @@ impl Archive {
                 Ok(history) => {
                     timelines.histories.insert(history.timeline, history);
                 }
-                Err(error) => timelines.damaged.push(DamagedObject::by(variant.key.clone(), error)?),
+                Err(error) => timelines.damaged.push(DamagedObject::by(variant.key(), error)?),
             }
         }
         Ok(timelines)
@@ -200,7 +234,7 @@ impl Archive {
         while let Some(listed) = listings.try_next().await? {
             found.add_listed(&self.layout, &listed);
         }
-        found.complete_wal();
+        found.complete_wal(&self.layout);
         Ok(found)
     }
 }

@@ -114,7 +114,7 @@ impl Walk<'_> {
         let names = Names::read(folder, self.attempt)?;
         let mut entries: Vec<(String, &Entry)> =
             names.entries.iter().map(|entry| (entry.key_start(path), entry)).collect();
-        entries.sort_by(|(one, _), (other, _)| one.cmp(other));
+        entries.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         for (key, entry) in entries {
             if self.found.len() >= self.limit {
                 break;
@@ -125,14 +125,14 @@ impl Walk<'_> {
                     self.folder(&inner, &key)?;
                 }
             } else if !entry.is_folder && self.is_wanted(&key) && names.with_meta.contains(&entry.name) {
-                self.object(folder, &key, &entry.name)?;
+                self.object(folder, key, &entry.name)?;
             }
         }
         Ok(())
     }
 
-    fn object(&mut self, folder: &OwnedFd, key: &str, name: &str) -> Result<(), StoreError> {
-        let Ok(key) = ObjectKey::new(key) else { return Ok(()) };
+    fn object(&mut self, folder: &OwnedFd, key: String, name: &str) -> Result<(), StoreError> {
+        let Ok(key) = ObjectKey::of(key) else { return Ok(()) };
         let stat = match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             // Deleted since its name was read.
@@ -171,7 +171,7 @@ impl Entry {
     /// after `-` and `.`.
     fn key_start(&self, path: &str) -> String {
         let end = if self.is_folder { "/" } else { "" };
-        format!("{path}{}{end}", self.name)
+        [path, &self.name, end].concat()
     }
 }
 
@@ -206,7 +206,7 @@ impl Names {
             remove_left_behind(folder, name);
         } else if let Some(object) = name.strip_suffix(META_SUFFIX) {
             self.with_meta.insert(object.to_owned());
-        } else if ObjectKey::new(name).is_ok() {
+        } else if ObjectKey::is_component(name) {
             match known_type(folder, name, file_type, attempt)? {
                 FileType::Directory => self.entries.push(Entry { name: name.to_owned(), is_folder: true }),
                 FileType::RegularFile => self.entries.push(Entry { name: name.to_owned(), is_folder: false }),
