@@ -336,7 +336,7 @@ impl Seen {
             Entry::Wal { name: WalFileName::Segment(name), .. } => {
                 let size = catalog.cluster.segment_size;
                 let state = catalog.wal.get(&name.timeline)?.get(&name.number(size).ok()?)?;
-                let variant = state.variants.iter().find(|it| it.key == *key)?;
+                let variant = state.variants.iter().find(|it| it.key() == *key)?;
                 let stop = name.start(size).ok()?;
                 let beyond = Lsn(stop.0.saturating_add(size.bytes()));
                 let is_used = !variant.refused && !matches!(state.available(), Usable::Nothing);
@@ -345,7 +345,7 @@ impl Seen {
             _ => {
                 let partials = catalog.partials.values().flat_map(|state| &state.variants);
                 let mut aside = partials.chain(&catalog.backup_histories).chain(&catalog.conflicts);
-                aside.any(|variant| variant.key == *key).then_some(Touches::Nothing)
+                aside.any(|variant| variant.key() == *key).then_some(Touches::Nothing)
             }
         }
     }

@@ -173,7 +173,7 @@ impl<'a> Judging<'a> {
             stop: backup.stop.lsn,
         });
         let begin = coverage.path.steps.last().map_or(Lsn::ZERO, |step| step.begin);
-        let last = coverage.stretches.last().and_then(|stretch| stretch.links.last());
+        let last = coverage.stretches.last().and_then(|stretch| coverage.link(stretch.last()));
         let backups: Vec<WayBackup> = backups.collect();
         // A backup's own WAL may be what is missing.
         let stops = backups.iter().map(|backup| backup.stop).max();
@@ -185,10 +185,7 @@ impl<'a> Judging<'a> {
     /// Whether a recovery along it reads this segment.
     fn passes(&self, name: SegmentName) -> bool {
         let Ok(number) = name.number(self.coverage.size) else { return false };
-        let stretches = &self.coverage.stretches;
-        let at = stretches.partition_point(|stretch| stretch.last() < number);
-        let links = stretches.get(at).map(|stretch| stretch.links.as_slice()).unwrap_or_default();
-        links.iter().any(|link| link.number == number && link.name == name)
+        self.coverage.link(number).is_some_and(|link| link.name == name)
     }
 
     /// Backups that cannot reach their own end.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use walpoint_archive::verification::RecordId;
 use walpoint_archive::{
-    Archive, ArchiveError, Catalog, Entry, Layout, ObjectKey, StoredRecord, Verification,
+    Archive, ArchiveError, Catalog, Entry, Layout, ObjectKey, StoredRecord, Variant, Verification,
 };
 use walpoint_wal::{SegmentName, TimelineId, Timestamp, WalFileName};
 
@@ -180,7 +180,7 @@ fn tidy(known: &mut Verification, archive: &Archive, catalog: &Catalog) {
     };
     let partials = catalog.partials.values().flat_map(|state| &state.variants);
     let aside = partials.chain(&catalog.backup_histories).chain(&catalog.conflicts);
-    let aside: BTreeSet<&ObjectKey> = aside.map(|variant| &variant.key).collect();
+    let aside: BTreeSet<ObjectKey> = aside.map(Variant::key).collect();
     known.tidy(
         |id| backups.contains(id) || packs.contains_key(id),
         |timeline, log| folders.contains(&(timeline, log)),
@@ -193,7 +193,7 @@ fn tidy(known: &mut Verification, archive: &Archive, catalog: &Catalog) {
     let state = |name: SegmentName| catalog.wal.get(&name.timeline)?.get(&name.number(size).ok()?);
     let is_segment = |key: &ObjectKey| match layout.parse(key) {
         Some(Entry::Wal { name: WalFileName::Segment(name), .. }) => {
-            state(name).is_some_and(|state| state.variants.iter().any(|it| it.key == *key))
+            state(name).is_some_and(|state| state.variants.iter().any(|it| it.key() == *key))
         }
         _ => false,
     };

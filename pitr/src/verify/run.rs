@@ -365,11 +365,11 @@ impl Run {
         let limit = self.catalog.cluster.segment_size.bytes();
         let fetched =
             self.archive.fetch_wal(variant, &mut std::io::sink(), limit).await.map(|_| Some(Depth::Content));
-        let read = match looked(&variant.key, fetched)? {
+        let read = match looked(&variant.key(), fetched)? {
             Looked::NoKey => {
                 let compared = self.archive.read_sealed(variant).await;
                 let depth = |compared| (compared == Compared::Checksum).then_some(Depth::Stored);
-                looked(&variant.key, compared.map(depth))?
+                looked(&variant.key(), compared.map(depth))?
             }
             read => read,
         };
@@ -377,7 +377,7 @@ impl Run {
             Looked::Sound(depth) => {
                 if let Some(depth) = depth {
                     let proof = Proof::at(self.ledger.began, depth);
-                    self.ledger.note(|found| found.add_object(variant.key.clone(), proof));
+                    self.ledger.note(|found| found.add_object(variant.key(), proof));
                 }
                 self.count(|outcome| {
                     outcome.read.sealed += u64::from(depth != Some(Depth::Content));
@@ -385,11 +385,17 @@ impl Run {
                 });
             }
             Looked::Unsound(trouble, what) => {
-                self.found(Fault::of(&variant.key, Depth::Stored, trouble, what, Touches::Nothing));
+                self.found(Fault::of(&variant.key(), Depth::Stored, trouble, what, Touches::Nothing));
             }
-            Looked::Gone if self.is_listed(&variant.key).await? => {
+            Looked::Gone if self.is_listed(&variant.key()).await? => {
                 let what = "it is listed, and the store says that there is no such object";
-                self.found(Fault::of(&variant.key, Depth::Stored, Trouble::Missing, what, Touches::Nothing));
+                self.found(Fault::of(
+                    &variant.key(),
+                    Depth::Stored,
+                    Trouble::Missing,
+                    what,
+                    Touches::Nothing,
+                ));
             }
             Looked::Gone | Looked::NoKey => self.count(|outcome| outcome.read.gone += 1),
         }

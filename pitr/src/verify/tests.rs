@@ -84,7 +84,7 @@ impl Stage {
     /// The file of a segment.
     async fn segment_file(&self, number: u64) -> PathBuf {
         let state = self.archive().segment_state(&segment(1, number)).await.unwrap();
-        self.file(&state.variants[0].key)
+        self.file(&state.variants[0].key())
     }
 }
 

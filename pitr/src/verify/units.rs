@@ -94,13 +94,13 @@ pub(super) fn all(
     }
     let partials = catalog.partials.values().flat_map(|state| &state.variants);
     for variant in partials.chain(&catalog.backup_histories).chain(&catalog.conflicts) {
-        let proof = known.object(&variant.key);
+        let proof = known.object(&variant.key());
         units.push(Unit {
             work: Work::Aside(Box::new(variant.clone())),
             bytes: variant.stored_size,
             along: 0,
-            sound_at: look.sound_at(&variant.key, proof),
-            again: look.again(&variant.key, proof),
+            sound_at: look.sound_at(&variant.key(), proof),
+            again: look.again(&variant.key(), proof),
         });
     }
     units
@@ -272,10 +272,10 @@ impl Look<'_> {
                 true => {
                     let length = lengths.get(number).copied();
                     let times = state.variants.iter().map(|variant| {
-                        let sound_at = self.sound_at(&variant.key, proof);
-                        sound_at.max(self.length_at(&variant.key, proof, length))
+                        let sound_at = self.sound_at(&variant.key(), proof);
+                        sound_at.max(self.length_at(&variant.key(), proof, length))
                     });
-                    let again = state.variants.iter().filter_map(|variant| self.again(&variant.key, proof));
+                    let again = state.variants.iter().filter_map(|variant| self.again(&variant.key(), proof));
                     (times.min().flatten(), again.min())
                 }
                 // Also what has a tail only, which grows.
@@ -356,7 +356,7 @@ pub(super) fn keys_of(
     let before = before.filter(|state| state.is_contested());
     let mut keys: Vec<ObjectKey> = Vec::new();
     for state in before.into_iter().chain(segments.range(numbers).map(|(_, state)| state)) {
-        keys.extend(state.variants.iter().map(|variant| variant.key.clone()));
+        keys.extend(state.variants.iter().map(|variant| variant.key()));
         let name = state.variants.first().map(|variant| variant.name);
         let marks = |name| state.refused.iter().map(move |content| layout.refused(name, *content));
         keys.extend(name.iter().flat_map(marks));

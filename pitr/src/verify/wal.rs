@@ -127,9 +127,9 @@ impl WalReader {
         read: &mut WalRead,
     ) -> Result<(), ArchiveError> {
         let now = self.archive.segment_state(&name).await?;
-        if now.variants.iter().chain(now.tail.as_deref()).any(|it| it.key == variant.key) {
+        if now.variants.iter().chain(now.tail.as_deref()).any(|it| it.key() == variant.key()) {
             let what = "it is listed, and the store says that there is no such object";
-            read.faults.push(Fault::of(&variant.key, Depth::Stored, Trouble::Missing, what, touches));
+            read.faults.push(Fault::of(&variant.key(), Depth::Stored, Trouble::Missing, what, touches));
             return Ok(());
         }
         read.gone += 1;
@@ -151,7 +151,7 @@ impl WalReader {
         before: Carry,
         read: &mut WalRead,
     ) -> Result<Carry, ArchiveError> {
-        let key = &variant.key;
+        let key = &variant.key();
         read.objects += 1;
         let was_known = matches!(before, Carry::Known(_));
         let touches = self.touches(name, self.start(name));
@@ -228,7 +228,7 @@ impl WalReader {
         at: Lsn,
         reason: &str,
     ) -> Fault {
-        let key = &variant.key;
+        let key = &variant.key();
         if is_sound_alone {
             let what = format!("it does not continue the segment before it: at {at} {reason}");
             let start = self.start(name);
@@ -256,10 +256,10 @@ impl WalReader {
         let limit = self.size().bytes();
         read.objects += 1;
         let fetched = self.archive.fetch_wal(variant, &mut io::sink(), limit).await.map(|_| ());
-        match looked(&variant.key, fetched)? {
+        match looked(&variant.key(), fetched)? {
             Looked::Sound(()) => self.count(variant, read),
             Looked::Unsound(trouble, what) => {
-                read.faults.push(Fault::of(&variant.key, Depth::Stored, trouble, what, touches));
+                read.faults.push(Fault::of(&variant.key(), Depth::Stored, trouble, what, touches));
                 self.count(variant, read);
             }
             Looked::Gone => self.gone(name, variant, touches, read).await?,
@@ -278,10 +278,10 @@ impl WalReader {
         (read.sealed, read.is_deep) = (read.sealed + 1, false);
         let keys: Vec<_> = match &variant.tail {
             // The pieces' names say what is in them; without the key they are read as they are.
-            Some(tail) => tail.chunks.iter().map(|chunk| &chunk.key).collect(),
-            None => vec![&variant.key],
+            Some(tail) => tail.chunks.iter().map(|chunk| chunk.key.clone()).collect(),
+            None => vec![variant.key()],
         };
-        for key in keys {
+        for key in &keys {
             let compared = match &variant.tail {
                 Some(_) => self.archive.read_compared(key).await,
                 None => self.archive.read_sealed(variant).await,
@@ -353,7 +353,7 @@ impl WalReader {
         variant: &Variant,
         carry: Carry,
     ) -> Result<Left, ArchiveError> {
-        let Looked::Sound((_, Ok(survey))) = looked(&variant.key, self.survey(name, variant, carry).await)?
+        let Looked::Sound((_, Ok(survey))) = looked(&variant.key(), self.survey(name, variant, carry).await)?
         else {
             return Ok(Left::Nothing);
         };
@@ -405,10 +405,10 @@ impl WalReader {
 /// The objects of a name beside the one that recovery uses.
 fn others(state: &SegmentState) -> impl Iterator<Item = &Variant> {
     let used = match state.available() {
-        Usable::One(variant) => Some(&variant.key),
+        Usable::One(variant) => Some(variant.key()),
         _ => None,
     };
-    state.variants.iter().filter(move |variant| Some(&variant.key) != used)
+    state.variants.iter().filter(move |variant| Some(variant.key()) != used)
 }
 
 /// What of a segment's metadata is not true of its content.

@@ -35,7 +35,7 @@ impl<'a> Report<'a> {
                 "content_verified_at": proof.and_then(|proof| proof.content_at),
             })
         });
-        let refused = verified.refused.iter().map(|variant| variant.key.as_str());
+        let refused = verified.refused.iter().map(|variant| variant.key().as_str());
         json!({
             "cluster": self.cluster,
             "sound": verified.is_sound(),

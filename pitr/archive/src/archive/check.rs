@@ -80,18 +80,18 @@ impl Archive {
         }
         let (_, metadata) = self.fetch_whole(variant, out, segment_bytes).await?;
         let facts = WalFacts::from_metadata(&metadata)
-            .map_err(|error| ArchiveError::from_facts(&variant.key, error))?;
+            .map_err(|error| ArchiveError::from_facts(variant.key(), error))?;
         Ok(SegmentRead { facts: Some(facts) })
     }
 
     /// Of a WAL file for which there is no key: that its metadata are those that were stored and speak of it, and that
     /// all of its stored bytes come. What is in them nobody sees. Returns what they were compared with.
     pub async fn read_sealed(&self, variant: &Variant) -> Result<Compared, ArchiveError> {
-        let (metadata, _, hash) = self.read_through(&variant.key).await?;
+        let (metadata, _, hash) = self.read_through(&variant.key()).await?;
         let common = Common::from_metadata(&metadata)
-            .map_err(|error| ArchiveError::from_facts(&variant.key, error))?;
+            .map_err(|error| ArchiveError::from_facts(variant.key(), error))?;
         self.check_identity(variant, &common)?;
-        self.compare(&variant.key, hash).await
+        self.compare(&variant.key(), hash).await
     }
 
     /// As [`Archive::read_through`], compared with the checksum that the store has kept since the bytes came.

@@ -260,7 +260,7 @@ async fn a_strangers_segment_does_not_continue_the_wal_before_it() {
     strange.push_all(&other, |_| Some(Knows::Nothing)).await;
     stage.test.delete(segment(1, 6)).await;
     let state = strange.archive.segment_state(&segment(1, 6)).await.unwrap();
-    let key = &state.variants[0].key;
+    let key = &state.variants[0].key();
     copy_over(&strange.root().join(key.as_str()), &stage.file(key));
     let verified = stage.verify(Extent::Everything).await;
     assert_eq!(verified.findings.len(), 2, "it fits on neither side: {:#?}", verified.findings);
@@ -277,7 +277,7 @@ async fn an_undecided_conflict_costs_what_lies_behind_it_until_it_is_decided() {
     let mut strange = TestArchive::new().await;
     strange.push_all(&other, |_| Some(Knows::Nothing)).await;
     let state = strange.archive.segment_state(&segment(1, 6)).await.unwrap();
-    let key = state.variants[0].key.clone();
+    let key = state.variants[0].key();
     copy_over(&strange.root().join(key.as_str()), &stage.file(&key));
     for extent in [Extent::Listings, Extent::Everything] {
         let verified = stage.verify(extent).await;
@@ -290,7 +290,7 @@ async fn an_undecided_conflict_costs_what_lies_behind_it_until_it_is_decided() {
         assert_eq!(costs, [(1, 6 * MIB, stage.second.stop.lsn.0)]);
     }
     let ours = stage.archive().segment_state(&segment(1, 6)).await.unwrap();
-    let ours = ours.variants.iter().find(|it| it.key != key).unwrap().content;
+    let ours = ours.variants.iter().find(|it| it.key() != key).unwrap().content;
     stage.archive().resolve(&walpoint_wal::WalFileName::Segment(segment(1, 6)), ours).await.unwrap();
     let verified = stage.verify(Extent::Everything).await;
     assert_eq!(verified.findings, []);
@@ -425,7 +425,7 @@ async fn what_is_listed_and_not_there_is_missing() {
     let catalog = stage.test.catalog().await;
     let segments = catalog.wal.values().flat_map(BTreeMap::values).flat_map(|state| &state.variants);
     let mut left: std::collections::BTreeSet<String> =
-        segments.map(|variant| variant.key.to_string()).collect();
+        segments.map(|variant| variant.key().to_string()).collect();
     for index in 0.. {
         let stage = Stage::new().await;
         let faulty = Faulty::new(Arc::clone(stage.archive().store()));

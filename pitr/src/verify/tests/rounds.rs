@@ -189,17 +189,17 @@ async fn wal_that_there_is_nothing_to_compare_with_is_not_verified_and_waits_its
     assert_eq!(rest.left.never_bytes, 0);
 
     for variant in &segments {
-        let bytes = std::fs::read(test.root().join(variant.key.as_str())).unwrap();
-        faulty.keep_checksum(&variant.key, StoredHash::of(&bytes));
+        let bytes = std::fs::read(test.root().join(variant.key().as_str())).unwrap();
+        faulty.keep_checksum(&variant.key(), StoredHash::of(&bytes));
     }
     let verified = verify_with(&archive, Extent::EverythingAnew).await.unwrap();
     assert_eq!((verified.read.length_only, verified.read.sealed > 0), (0, true));
     assert!(verified.backups[0].1.is_some_and(|proof| proof.content_at.is_none()));
-    let file = test.root().join(segments[1].key.as_str());
+    let file = test.root().join(segments[1].key().as_str());
     let mut bytes = std::fs::read(&file).unwrap();
     *bytes.last_mut().unwrap() ^= 4;
     std::fs::write(file, bytes).unwrap();
     let verified = verify_with(&archive, Extent::EverythingAnew).await.unwrap();
     let [finding] = verified.findings.as_slice() else { panic!("{:#?}", verified.findings) };
-    assert_eq!((finding.trouble, finding.object.as_str()), (Trouble::Damaged, segments[1].key.as_str()));
+    assert_eq!((finding.trouble, finding.object.as_str()), (Trouble::Damaged, segments[1].key().as_str()));
 }
