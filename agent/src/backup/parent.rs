@@ -8,7 +8,7 @@ pub mod manifest;
 
 use std::sync::Arc;
 
-use walpoint_archive::{Archive, BackupSummary, Catalog, CatalogScope};
+use walpoint_archive::{Archive, BackupSummary, Catalog, CatalogScope, Verification};
 use walpoint_pitr::path::TimelinePath;
 use walpoint_wal::control_file::ControlFile;
 use walpoint_wal::{Lsn, TimelineHistory, TimelineId};
@@ -73,11 +73,14 @@ pub async fn find(
     }
     // So that nothing is done in vain; what counts is the look at the end.
     let marked = Marked::now(archive).await?;
+    let verification = verified(archive).await;
     let now = choice::Now {
         path: &path,
         block_size: control.block_size,
         data_checksums: control.data_checksum_version != 0,
         marked: &marked,
+        verification: &verification,
+        layout: archive.layout(),
     };
     let summary = match choice::choose(&catalog.backups, &now) {
         Ok(summary) => summary.clone(),
@@ -90,6 +93,14 @@ pub async fn find(
         Ok(manifest) => Ok(Ok(Parent { summary, manifest, catalog, path })),
         Err(reason) => Ok(Err(reason)),
     }
+}
+
+/// What `verify` noted. Where its notes cannot be read nothing is known to be damaged.
+async fn verified(archive: &Archive) -> Verification {
+    archive.verification().await.unwrap_or_else(|error| {
+        tracing::debug!("could not read what verify found, and go by the rest: {error}");
+        Verification::new()
+    })
 }
 
 /// The way to a timeline, by the history in `pg_wal`, which the server itself goes by.

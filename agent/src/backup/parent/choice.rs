@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use walpoint_archive::{BackupKind, BackupSummary};
+use walpoint_archive::{BackupKind, BackupSummary, Layout, Verification};
 use walpoint_pitr::path::TimelinePath;
 use walpoint_wal::{Lsn, Timestamp};
 
@@ -22,6 +22,9 @@ pub struct Now<'a> {
     pub data_checksums: bool,
     /// What an expiry is about to take away.
     pub marked: &'a Marked,
+    /// What `verify` found damaged.
+    pub verification: &'a Verification,
+    pub layout: &'a Layout,
 }
 
 /// The newest backup that serves, and why the newest of all does not when none does.
@@ -44,6 +47,10 @@ pub fn choose<'b>(backups: &'b [BackupSummary], now: &Now<'_>) -> Result<&'b Bac
 fn unfit(backup: &BackupSummary, now: &Now<'_>) -> Option<String> {
     if let Some(why) = now.marked.why_not(&backup.id) {
         return Some(why);
+    }
+    let damaged = now.verification.damaged_of(now.layout, backup);
+    if damaged > 0 {
+        return Some(format!("verify found {damaged} of the objects that it needs damaged"));
     }
     if backup.block_size != now.block_size {
         return Some(format!(
@@ -106,8 +113,11 @@ pub(in crate::backup) mod tests {
     #![allow(clippy::unwrap_used)]
 
     use walpoint_archive::facts::FORMAT;
-    use walpoint_archive::summary::{BackupBytes, ManifestObject, Position, ServerFacts, Settings};
-    use walpoint_archive::{ContentHash, Layout, StoredHash, WriterId};
+    use walpoint_archive::summary::{
+        BackupBytes, ManifestObject, Position, ServerFacts, Settings, StoredObject,
+    };
+    use walpoint_archive::verification::Depth;
+    use walpoint_archive::{ContentHash, Proof, StoredHash, WriterId};
     use walpoint_wal::segment::SegmentSize;
     use walpoint_wal::{SystemIdentifier, TimelineHistory, TimelineId};
 
@@ -181,7 +191,17 @@ pub(in crate::backup) mod tests {
     }
 
     fn chosen_of(backups: &[BackupSummary], path: &TimelinePath, marked: &Marked) -> Result<String, String> {
-        let now = Now { path, block_size: 8192, data_checksums: true, marked };
+        chosen_by(backups, path, marked, &Verification::new())
+    }
+
+    fn chosen_by(
+        backups: &[BackupSummary],
+        path: &TimelinePath,
+        marked: &Marked,
+        verification: &Verification,
+    ) -> Result<String, String> {
+        let layout = &Layout::new(SystemIdentifier(7));
+        let now = Now { path, block_size: 8192, data_checksums: true, marked, verification, layout };
         choose(backups, &now).map(|backup| backup.id.to_string()).map_err(|reason| reason.0)
     }
 
@@ -200,6 +220,27 @@ pub(in crate::backup) mod tests {
         let both = Marked::of(&[&backups[0].id, &backups[1].id]);
         let reason = chosen_of(&backups, &path(1, ""), &both).unwrap_err();
         assert!(reason.contains(backups[1].id.as_str()) && reason.contains("marked it to go"), "{reason}");
+    }
+
+    /// An incremental backup would name the same objects, and so lack what they lack.
+    #[test]
+    fn what_was_found_damaged_is_no_parent_until_it_is_found_sound() {
+        let mut backups = [backup(1, 1, 100, 200), backup(2, 1, 300, 400)];
+        let layout = Layout::new(SystemIdentifier(7));
+        let key = layout.pack(&backups[0].id, 3, ContentHash::of(b"").id(), false);
+        let pack = StoredObject { key: key.clone(), size: 1, sha256: StoredHash::of(b"") };
+        backups[1].packs = vec![pack];
+        let mut verification = Verification::new();
+        let chosen =
+            |verification: &Verification| chosen_by(&backups, &path(1, ""), &Marked::default(), verification);
+        // The newest names a pack of the older one, which itself needs it no more.
+        verification.add_damaged(key, Timestamp(10), Depth::Stored);
+        assert_eq!(chosen(&verification), Ok(backups[0].id.to_string()));
+        verification.add_damaged(backups[0].manifest.key.clone(), Timestamp(10), Depth::Stored);
+        let reason = chosen(&verification).unwrap_err();
+        assert!(reason.contains(backups[1].id.as_str()) && reason.contains("damaged"), "{reason}");
+        verification.add_packs(&backups[0].id, 3, 3, Proof { stored_at: Timestamp(11), content_at: None });
+        assert_eq!(chosen(&verification), Ok(backups[1].id.to_string()));
     }
 
     /// Start and fork alone would let an abandoned branch's pages in: the stop decides.

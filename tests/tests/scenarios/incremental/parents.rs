@@ -5,9 +5,9 @@ use std::fs;
 use anyhow::{Context, Result, ensure};
 use walpoint_tests::age::Identity;
 use walpoint_tests::cluster::{Cluster, ClusterOptions, Stop};
-use walpoint_tests::programs;
 use walpoint_tests::scene::{ARCHIVING_LIMIT, Scene};
 use walpoint_tests::walpoint::ArchivePlace;
+use walpoint_tests::{archive_files, programs};
 
 use super::soundness::must_be_sound;
 use super::{full_instead, incremental, stored};
@@ -64,6 +64,29 @@ fn a_parent_with_a_gap_or_a_conflict_behind_it_or_a_pack_missing_is_none() -> Re
     remove(&scene, &format!("backup/{sixth}"), "pack-000000")?;
     full_instead(&scene.walpoint, &format!("packs of {seventh}"))?;
     ensure!(second != fifth);
+    Ok(())
+}
+
+/// What it found damaged an incremental backup would name again.
+#[test]
+fn a_parent_that_verify_found_damaged_is_none_and_an_older_good_one_is() -> Result<()> {
+    let Some(scene) = scene()? else { return Ok(()) };
+    let first = scene.backup()?;
+    scene.archive_everything()?;
+    let second = scene.backup()?;
+    scene.archive_everything()?;
+    let damage = |backup: &str| -> Result<()> {
+        let pack = archive_files::named(&folder(&scene, &format!("backup/{backup}"))?, "pack-");
+        let pack = pack.into_iter().find(|file| file.extension().is_some_and(|it| it == "zst"));
+        archive_files::flip_bit(&pack.context("no pack")?, 900)?;
+        scene.walpoint.run(&["verify", "--anew"])?.expect(5)?;
+        Ok(())
+    };
+    damage(&second)?;
+    let third = incremental(&scene.walpoint, &first)?;
+    damage(&first)?;
+    let fourth = full_instead(&scene.walpoint, &format!("{third} cannot be its parent: verify found"))?;
+    incremental(&scene.walpoint, &fourth)?;
     Ok(())
 }
 
