@@ -67,7 +67,6 @@ impl<'a> Deletion<'a> {
                 self.delete_folder(id, *since, applied).await?;
             }
         }
-        self.take_in_new_backups().await?;
         for (timeline, first, last, since) in &ripe.wal {
             self.delete_wal(*timeline, *first, *last, *since, applied).await?;
         }
@@ -155,15 +154,15 @@ impl<'a> Deletion<'a> {
     }
 
     async fn delete_wal(
-        &self,
+        &mut self,
         timeline: TimelineId,
         first: u64,
         last: u64,
         since: Timestamp,
         applied: &mut Applied,
     ) -> Result<(), Failure> {
-        let size = self.snapshot.segment_size;
-        let own = self.snapshot.wal.get(&timeline).map(Vec::as_slice).unwrap_or_default();
+        let (snapshot, size) = (self.snapshot, self.snapshot.segment_size);
+        let own = snapshot.wal.get(&timeline).map(Vec::as_slice).unwrap_or_default();
         let mut at = first;
         // Folder by folder, as far as there is something: a listing of each is small.
         while let Some(next) = own.get(own.partition_point(|it| it.number < at)).map(|it| it.number)
@@ -173,16 +172,30 @@ impl<'a> Deletion<'a> {
             let name = |number| SegmentName::from_number(timeline, number, size);
             let Some((from, to)) = name(next).zip(name(end.min(last))) else { return Ok(()) };
             let listed = self.expiry.archive.objects_of_segments(&from, &to).await?;
-            let goes = |object: &Listed| was_there(object, since);
-            let goes = listed.into_iter().filter(|(segment, object)| !self.is_held(segment) && goes(object));
-            self.delete_objects(goes.map(|(_, object)| object).collect(), applied).await;
+            let marked = listed.into_iter().filter(|(_, object)| was_there(object, since)).collect();
+            self.delete_segments(marked, applied).await?;
             at = end.saturating_add(1);
         }
         Ok(())
     }
 
+    /// Deletes those of these that no backup needs, of those that were completed since the last look either.
+    async fn delete_segments(
+        &mut self,
+        marked: Vec<(SegmentName, Listed)>,
+        applied: &mut Applied,
+    ) -> Result<(), Failure> {
+        if marked.is_empty() {
+            return Ok(());
+        }
+        self.take_in_new_backups().await?;
+        let goes = marked.into_iter().filter(|(segment, _)| !self.is_held(segment));
+        self.delete_objects(goes.map(|(_, object)| object).collect(), applied).await;
+        Ok(())
+    }
+
     /// Deletes what was put aside of segments that go.
-    async fn delete_aside(&self, applied: &mut Applied) -> Result<(), Failure> {
+    async fn delete_aside(&mut self, applied: &mut Applied) -> Result<(), Failure> {
         if self.ripe.wal.is_empty() {
             return Ok(());
         }
@@ -190,17 +203,15 @@ impl<'a> Deletion<'a> {
         let goes = |(segment, object): &(SegmentName, Listed)| {
             let Ok(number) = segment.number(size) else { return false };
             let mut ripe = self.ripe.wal.iter();
-            !self.is_held(segment)
-                && ripe.any(|(timeline, first, last, since)| {
-                    *timeline == segment.timeline
-                        && (*first..=*last).contains(&number)
-                        && was_there(object, *since)
-                })
+            ripe.any(|(timeline, first, last, since)| {
+                *timeline == segment.timeline
+                    && (*first..=*last).contains(&number)
+                    && was_there(object, *since)
+            })
         };
         let aside = self.expiry.archive.segments_aside().await?;
-        let goes = aside.into_iter().filter(goes).map(|(_, object)| object).collect();
-        self.delete_objects(goes, applied).await;
-        Ok(())
+        let marked = aside.into_iter().filter(goes).collect();
+        self.delete_segments(marked, applied).await
     }
 
     fn is_held(&self, segment: &SegmentName) -> bool {

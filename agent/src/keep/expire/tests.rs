@@ -378,6 +378,32 @@ async fn wal_that_is_far_apart_is_not_looked_for_in_between() {
 }
 
 #[tokio::test]
+async fn wal_of_a_backup_that_is_completed_while_wal_is_deleted_stays() {
+    let stage = Stage::new(1).await;
+    for number in [10, 900_000, 900_001, 1_000_000, 1_000_001] {
+        stage.segment(number, 70).await;
+    }
+    stage.backup(&id(9, "full"), 100_000, &[]).await;
+    stage.apply().await;
+    stage.wait(days(3)).await;
+    let first = stage.name(10).to_string();
+    // So that there is time between the deletion in one folder and the next.
+    stage.store.fail_every(Verb::List, Some(Fault::Delay(Duration::from_millis(200))));
+    let completed_meanwhile = async {
+        while stage.holds(&first) > 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        stage.backup(&id(6, "full"), 90_000, &[]).await
+    };
+    let (applied, _) = tokio::join!(stage.apply(), completed_meanwhile);
+    assert_eq!((applied.failed, applied.objects), (vec![], 1));
+    assert_eq!(
+        (stage.holds(&stage.name(900_000).to_string()), stage.holds(&stage.name(900_001).to_string())),
+        (1, 1)
+    );
+}
+
+#[tokio::test]
 async fn what_a_listing_leaves_out_costs_nothing() {
     let child = id(5, "incr");
     for hidden in [child.to_string(), format!("{child}/backup.json")] {
