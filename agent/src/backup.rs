@@ -9,6 +9,7 @@ mod entries;
 mod files;
 mod gate;
 mod histories;
+mod last_look;
 mod late;
 pub mod left_out;
 mod manifest;
@@ -40,6 +41,7 @@ pub use complete::Taken;
 use entries::Contents;
 use files::{CONTROL_FILE, Listing};
 use late::LateFile;
+use marked::Marked;
 use parent::comparison::Comparison;
 use parent::manifest::ParentFiles;
 use parent::{Base, NoParent};
@@ -132,6 +134,7 @@ struct Begun {
     control: ControlFile,
     started: Position,
     beginning: Beginning,
+    marked: Marked,
 }
 
 /// A backup all of whose files are in packs, stored or on their way.
@@ -148,6 +151,8 @@ struct Copied {
     reading: Reading,
     parent: Option<Arc<BackupSummary>>,
     beginning: Beginning,
+    /// What stood in marks before anything of it was stored.
+    marked: Marked,
     /// Why it is a full one although another was asked for.
     instead: Option<NoParent>,
 }
@@ -158,7 +163,12 @@ impl Begun {
         kind: BackupKind,
         beginning: Beginning,
     ) -> Result<Begun, Failure> {
-        let Preparation { session, directory, .. } = preparation;
+        let Preparation { session, directory, archive, .. } = preparation;
+        // What an interrupted one stored may stand in any of them.
+        let marked = match beginning.left {
+            None => Marked::now(archive).await?,
+            Some(_) => Marked::default(),
+        };
         let now = session.clock("name the base backup").await?;
         let id = beginning.backup().unwrap_or_else(|| BackupId::new(now, kind));
         tracing::info!(backup = %id, "base backup starts with a checkpoint");
@@ -166,7 +176,7 @@ impl Begun {
         let (control, _) = control_file(&directory.path)?;
         must_be_where_it_started(&control, started, session.server.is_in_recovery, &directory.path)?;
         beginning.note(&id);
-        Ok(Begun { id, control, started, beginning })
+        Ok(Begun { id, control, started, beginning, marked })
     }
 
     /// Everything up to the stop, for which the session must stay open.
@@ -177,7 +187,7 @@ impl Begun {
         base: Option<Base>,
         progress: &Arc<Progress>,
     ) -> Result<Copied, Failure> {
-        let Begun { id, control, started, beginning } = self;
+        let Begun { id, control, started, beginning, marked } = self;
         let Preparation { session, directory, archive, .. } = preparation;
         let parent = base.as_ref().map(|base| Arc::clone(&base.summary));
         let compared = base.map(compared_with).transpose()?;
@@ -215,6 +225,7 @@ impl Begun {
             reading,
             parent,
             beginning,
+            marked,
             instead: None,
         })
     }
@@ -255,7 +266,7 @@ impl Copied {
         progress.enter(Phase::Waiting);
         wal_wait::wait(archive, session, &range, settings.backup.wal_timeout).await?;
         let pg_wal = preparation.directory.path.join("pg_wal");
-        histories::bring(archive, &pg_wal, range.timeline, preparation.writer).await?;
+        let path = histories::bring(archive, &pg_wal, range.timeline, preparation.writer).await?;
         progress.enter(Phase::Finishing);
         let tablespaces = complete::tablespaces(&self.stopped)?;
         let contents =
@@ -274,7 +285,8 @@ impl Copied {
             contents: Arc::new(contents),
             packs: stored.chain(packs.into_iter().map(|pack| (pack.number, pack.object))).collect(),
             parent: self.parent,
-            is_resumed: self.beginning.left.is_some(),
+            path,
+            marked_at_begin: self.marked,
             server_started: session.server.started,
             directory: &preparation.directory.path,
         };

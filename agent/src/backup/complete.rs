@@ -10,14 +10,16 @@ use walpoint_archive::summary::{
     BackupBytes, ManifestObject, Position as SummaryPosition, ServerFacts, Settings, StoredObject,
 };
 use walpoint_archive::{Archive, BackupId, BackupSummary, ObjectKey, WriterId};
+use walpoint_pitr::path::TimelinePath;
 use walpoint_wal::backup_label::BackupLabel;
 use walpoint_wal::control_file::ControlFile;
 use walpoint_wal::tablespace_map;
 use walpoint_wal::timestamp::Timestamp;
 
 use super::entries::Contents;
+use super::last_look::LastLook;
 use super::manifest::{self, NamedPacks, Written};
-use super::marked;
+use super::marked::Marked;
 use super::parent::manifest::NewCopy;
 use crate::exit::Failure;
 use crate::session::{Position, StoppedBackup};
@@ -63,16 +65,18 @@ pub struct Completion<'a> {
     pub packs: BTreeMap<u32, StoredObject>,
     /// What it builds on, when it is an incremental one.
     pub parent: Option<Arc<BackupSummary>>,
-    /// Whether it goes on with one that was interrupted.
-    pub is_resumed: bool,
+    /// The way to its timeline.
+    pub path: TimelinePath,
+    /// What stood in marks before anything of it was stored.
+    pub marked_at_begin: Marked,
     pub server_started: Timestamp,
     /// The data directory, where files without a name are kept, and the copy of the manifest.
     pub directory: &'a Path,
 }
 
 impl Completion<'_> {
-    /// Stores the manifest, then the summary. When this returns the backup
-    /// exists; when it fails it does not.
+    /// Stores the manifest, then the summary. When this returns the backup exists; when it fails it does not, or the
+    /// failure says so.
     pub async fn store(self, archive: &Archive) -> Result<Taken, Failure> {
         let written = self.manifest(archive).await?;
         let packs = self.packs(archive, &written.packs)?;
@@ -80,11 +84,10 @@ impl Completion<'_> {
         let manifest = archive.put_sealed_manifest(&self.id, seal, stored).await?;
         let damaged = self.damaged();
         let summary = self.summary(manifest, totals, damaged.len() as u64, packs);
-        if self.parent.is_some() || self.is_resumed {
-            must_find_packs(archive, &summary).await?;
-            marked::must_not_be(archive, &summary.id, summary.parent.as_ref()).await?;
-        }
+        let look = LastLook { archive, summary: &summary, path: &self.path, at_begin: &self.marked_at_begin };
+        look.before().await?;
         archive.put_summary(&summary).await?;
+        look.after().await?;
         keep_copy(copy);
         Ok(Taken { summary, damaged, instead: None })
     }
@@ -183,17 +186,6 @@ impl Completion<'_> {
             manifest,
             packs,
         }
-    }
-}
-
-/// Somebody may have removed what was stored before this backup began while files were read.
-async fn must_find_packs(archive: &Archive, summary: &BackupSummary) -> Result<(), Failure> {
-    match archive.missing_packs(&summary.packs).await?.first() {
-        None => Ok(()),
-        Some(missing) => Err(Failure::failed(format!(
-            "could not complete the base backup: \"{missing}\", which was stored before it began, is not in the archive any more"
-        ))
-        .with_hint("take the backup again; it uses only what is there")),
     }
 }
 

@@ -3,7 +3,7 @@
 //! deleted must at that moment still be wanted by nobody.
 
 use serde::{Deserialize, Serialize};
-use walpoint_wal::{SegmentName, SegmentSize};
+use walpoint_wal::{SegmentName, SegmentSize, TimelineId};
 
 use crate::backup_id::BackupId;
 use crate::cluster::check_format;
@@ -32,9 +32,14 @@ pub struct MarkedWal {
 
 impl MarkedWal {
     /// Whether this segment is among them.
-    pub fn contains(&self, timeline: walpoint_wal::TimelineId, number: u64, size: SegmentSize) -> bool {
+    pub fn contains(&self, timeline: TimelineId, number: u64, size: SegmentSize) -> bool {
+        self.overlaps(timeline, number, number, size)
+    }
+
+    /// Whether any segment from one number to another is among them.
+    pub fn overlaps(&self, timeline: TimelineId, from: u64, to: u64, size: SegmentSize) -> bool {
         let (Ok(first), Ok(last)) = (self.first.number(size), self.last.number(size)) else { return false };
-        self.first.timeline == timeline && self.last.timeline == timeline && (first..=last).contains(&number)
+        self.first.timeline == timeline && self.last.timeline == timeline && first <= to && from <= last
     }
 }
 
@@ -71,7 +76,6 @@ impl ExpiryMark {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use walpoint_wal::TimelineId;
 
     #[test]
     fn a_mark_is_stored_as_format_md_says() {

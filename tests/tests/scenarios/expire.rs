@@ -11,8 +11,8 @@ use serde_json::Value;
 use walpoint_tests::archive_files::{flip_bit, named};
 use walpoint_tests::cluster::{ClusterOptions, Stop};
 use walpoint_tests::garage::Garage;
-use walpoint_tests::programs;
 use walpoint_tests::scene::{ARCHIVING_LIMIT, RECOVERY_LIMIT, Scene};
+use walpoint_tests::{programs, wait};
 
 const ROWS: &str = "select string_agg(n::text, ',' order by n) from t";
 
@@ -304,6 +304,45 @@ fn a_backup_that_is_marked_to_go_is_no_parent_and_the_next_one_is_full_and_says_
     scene.walpoint.ok(&["verify"])?;
     scene.cluster.stop(Stop::Fast)?;
     assert_eq!(scene.recover(&["--latest"])?.value(ROWS)?, "1,2,3");
+    Ok(())
+}
+
+/// A host that was suspended, say: to others a backup that stores nothing for days looks like one that was given up.
+#[test]
+fn a_full_backup_that_was_taken_for_given_up_and_lost_its_packs_is_not_completed() -> Result<()> {
+    let Some(mut scene) = on_directory()? else { return Ok(()) };
+    scene.cluster.execute("alter system set archive_command = 'exit 1 # walpoint archive-push %p'")?;
+    scene.cluster.execute("select pg_reload_conf()")?;
+    let said = scene.cluster.scratch().path().join("said");
+    let mut child = scene.walpoint.spawn(Path::new("/"), &["backup"], &File::create(&said)?)?;
+    wait::until_true("the backup to wait for its WAL", ARCHIVING_LIMIT, || {
+        Ok(std::fs::read_to_string(&said)?.contains("waiting for WAL to arrive"))
+    })?;
+    let archive = scene.archive_directory()?.to_owned();
+    let three_days = Duration::from_secs(3 * 24 * 3600);
+    for file in named(&archive, "pack-") {
+        let file = File::options().append(true).open(file)?;
+        file.set_modified(file.metadata()?.modified()? - three_days)?;
+    }
+    let said_by_expire = mark_and_delete(&scene, &["--keep-last", "1"])?;
+    assert!(deleted(&said_by_expire, "objects") > 0, "{said_by_expire:#}");
+    assert!(named(&archive, "pack-").is_empty(), "its packs stay");
+    scene.cluster.execute("alter system reset archive_command")?;
+    scene.cluster.execute("select pg_reload_conf()")?;
+    let status = child.wait()?;
+    let said = std::fs::read_to_string(&said)?;
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("could not complete the base backup") && said.contains("marked it to go"),
+        "{said}"
+    );
+    assert_eq!(backups(&scene)?.len(), 0);
+    // The next one uses nothing of it.
+    scene.backup()?;
+    row(&scene, 1)?;
+    scene.walpoint.ok(&["verify"])?;
+    scene.cluster.stop(Stop::Fast)?;
+    assert_eq!(scene.recover(&["--latest"])?.value(ROWS)?, "1");
     Ok(())
 }
 
