@@ -37,18 +37,19 @@ pub async fn look(archive: &Archive, cluster: &Cluster, clock: Clock) -> Result<
         (None, Clock::OfAPut) => archive.store_time_of_a_put().await?,
         (None, Clock::OfTheHost(now)) => Some(now),
     };
-    let (inventory, folders, wal, idle, verification) = futures::try_join!(
+    let (inventory, folders, wal, idle, (verification, unreadable)) = futures::try_join!(
         archive.backup_inventory(),
         archive.backup_folders(),
         archive.wal_inventory(size),
         archive.idle_times(),
-        archive.verification(),
+        archive.verification_and_unreadable(),
     )?;
     let BackupInventory { folders: mut objects, mut unknown } = inventory;
     for id in folders.ids {
         objects.entry(id).or_default();
     }
     let (backups, mut obstacles) = read_backups(archive, &objects, &verification).await?;
+    obstacles.extend(unreadable.iter().map(unreadable_note));
     // After all that is of a timeline: its history came before.
     let timelines = archive.timelines().await?;
     let damaged = timelines.damaged.iter();
@@ -78,6 +79,15 @@ pub async fn look(archive: &Archive, cluster: &Cluster, clock: Clock) -> Result<
         obstacles,
         unknown,
     })
+}
+
+/// A backup that was found damaged would count as a sound one, and take the place of one that is.
+fn unreadable_note(note: &DamagedObject) -> String {
+    format!(
+        "\"{}\" cannot be read, so nobody knows what verify found damaged: {} (hint: where a newer walpoint stored it \
+         use that one; else run walpoint verify --anew to its end, and then delete the object)",
+        note.key, note.reason
+    )
 }
 
 /// A backup, or why it cannot be known.

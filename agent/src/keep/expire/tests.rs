@@ -13,7 +13,8 @@ use walpoint_archive::store::dir::DirStore;
 use walpoint_archive::store::faulty::{Fault, Faulty, Verb};
 use walpoint_archive::store::{Metadata, PutMode, StoreErrorKind};
 use walpoint_archive::summary::{BackupSummary, StoredObject};
-use walpoint_archive::{ContentHash, KeyRing, ObjectKey, Sealer, StoredHash};
+use walpoint_archive::verification::RecordId;
+use walpoint_archive::{ContentHash, KeyRing, ObjectKey, Sealer, StoredHash, Verification};
 use walpoint_wal::{Lsn, SegmentName, TimelineId, WalFileName};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -485,6 +486,24 @@ async fn what_cannot_be_read_keeps_everything() {
     stage.put(&key, 5).await;
     let seen = stage.expiry().see().await.unwrap();
     assert!(seen.decision.obstacles[0].contains("00000003.history"), "{:?}", seen.decision.obstacles);
+}
+
+/// Damage that only it tells of would be forgotten.
+#[tokio::test]
+async fn a_note_of_verify_that_cannot_be_read_keeps_everything() {
+    let stage = Stage::with_backups(1, &[1, 3, 5]).await;
+    stage.apply().await;
+    stage.wait(days(3)).await;
+    let (before, note) = (stage.backups().await, RecordId::random());
+    stage.archive.put_verification(note, &Verification::new().to_record(None, true)).await.unwrap();
+    let key = stage.archive.layout().verification(note);
+    std::fs::write(stage.root.path().join(key.as_str()), "{").unwrap();
+    let seen = stage.expiry().see().await.unwrap();
+    let [obstacle] = &seen.decision.obstacles[..] else { panic!("{:?}", seen.decision.obstacles) };
+    assert!(obstacle.contains(key.as_str()) && obstacle.contains("hint: "), "{obstacle}");
+    let applied = stage.expiry().apply(&seen).await.unwrap();
+    assert!(!applied.obstacles.is_empty());
+    assert_eq!(stage.backups().await, before);
 }
 
 #[tokio::test]
