@@ -38,7 +38,7 @@ pub mod writer_id;
 pub use archive::{
     Archive, BackupFolders, BackupInventory, BackupListing, ClusterListing, Compared, ExpiryMarks, FileFacts,
     FolderObjects, Neighbours, Onward, PackObjects, PutChunk, PutSource, PutWal, PutWalOutcome,
-    SEALED_IN_MEMORY, SegmentObjects, SegmentRead, StandingMark, StoredRecord, TailRemoval, Timelines,
+    SEALED_IN_MEMORY, SegmentObjects, SegmentRead, StandingMark, StoredPart, StoredRecord, TailRemoval, Timelines,
     WalInventory,
 };
 pub use backup_id::{BackupId, BackupKind};
