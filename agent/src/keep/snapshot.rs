@@ -3,7 +3,8 @@
 use super::elapsed::SignsOfLife;
 use std::collections::BTreeMap;
 use walpoint_archive::{
-    BackupId, BackupSummary, ContentId, Entry, FolderObjects, Layout, SegmentObjects, StoredPart, Verification,
+    BackupId, BackupSummary, ContentId, Entry, FolderObjects, Layout, SegmentObjects, StoredPart,
+    Verification,
 };
 use walpoint_wal::{Lsn, PathStep, SegmentName, SegmentSize, TimelineId, Timestamp};
 

@@ -212,7 +212,9 @@ fn tidy(known: &mut Verification, seen: Timestamp, archive: &Archive, catalog: &
         }
         _ => false,
     };
-    known.forget_damage(layout, seen, |key| of_backups.contains(key) || aside.contains(key) || is_segment(key));
+    known.forget_damage(layout, seen, |key| {
+        of_backups.contains(key) || aside.contains(key) || is_segment(key)
+    });
 }
 
 #[cfg(test)]
