@@ -209,6 +209,8 @@ struct Reading {
 
 /// What is there, and what is known of it.
 struct Seen {
+    /// When the look began.
+    looked: Instant,
     catalog: Arc<Catalog>,
     inventory: Arc<Inventory>,
     /// What is wrong.
@@ -220,6 +222,7 @@ struct Seen {
 impl Seen {
     /// What the listings and the small objects show.
     async fn look(archive: &Archive) -> Result<Seen, ArchiveError> {
+        let looked = Instant::now();
         let catalog = Arc::new(archive.catalog(CatalogScope::All).await?);
         let mut inventory = inventory::take(archive, &catalog).await?;
         let mut faults = std::mem::take(&mut inventory.faults);
@@ -227,7 +230,7 @@ impl Seen {
         let records = archive.verification_records().await?;
         let mut known = Verification::new();
         records.iter().for_each(|stored| known.merge(&stored.record));
-        Ok(Seen { catalog, inventory: Arc::new(inventory), faults, records, known })
+        Ok(Seen { looked, catalog, inventory: Arc::new(inventory), faults, records, known })
     }
 
     /// Reads what is asked for, and adds what that shows.
@@ -237,7 +240,8 @@ impl Seen {
         request: &VerifyRequest,
         progress: &Arc<Progress>,
     ) -> Result<Reading, ArchiveError> {
-        let ledger = Ledger::begin(archive, &self.records, request.extent.into(), request.now).await?;
+        let (scope, looked) = (request.extent.into(), self.looked);
+        let ledger = Ledger::begin(archive, &self.records, scope, looked, request.now).await?;
         let since = ledger.pass.filter(|pass| *pass < ledger.began);
         let layout = archive.layout();
         let keys = (archive.keys().as_ref(), ledger.pass.is_some());

@@ -37,18 +37,19 @@ pub async fn look(archive: &Archive, cluster: &Cluster, clock: Clock) -> Result<
         (None, Clock::OfAPut) => archive.store_time_of_a_put().await?,
         (None, Clock::OfTheHost(now)) => Some(now),
     };
-    let (inventory, folders, wal, idle, verification) = futures::try_join!(
+    let (inventory, folders, wal, idle, (verification, unreadable)) = futures::try_join!(
         archive.backup_inventory(),
         archive.backup_folders(),
         archive.wal_inventory(size),
         archive.idle_times(),
-        archive.verification(),
+        archive.verification_and_unreadable(),
     )?;
     let BackupInventory { folders: mut objects, mut unknown } = inventory;
     for id in folders.ids {
         objects.entry(id).or_default();
     }
-    let (backups, mut obstacles) = read_backups(archive, &objects, &verification).await?;
+    let (backups, mut obstacles) = read_backups(archive, &objects, &wal, &verification).await?;
+    obstacles.extend(unreadable.iter().map(unreadable_note));
     // After all that is of a timeline: its history came before.
     let timelines = archive.timelines().await?;
     let damaged = timelines.damaged.iter();
@@ -80,6 +81,15 @@ pub async fn look(archive: &Archive, cluster: &Cluster, clock: Clock) -> Result<
     })
 }
 
+/// A backup that was found damaged would count as a sound one, and take the place of one that is.
+fn unreadable_note(note: &DamagedObject) -> String {
+    format!(
+        "\"{}\" cannot be read, so nobody knows what verify found damaged: {} (hint: where a newer walpoint stored it \
+         use that one; else run walpoint verify --anew to its end, and then delete the object)",
+        note.key, note.reason
+    )
+}
+
 /// A backup, or why it cannot be known.
 type Read = Result<Backup, String>;
 
@@ -87,10 +97,11 @@ type Read = Result<Backup, String>;
 async fn read_backups(
     archive: &Archive,
     objects: &BTreeMap<BackupId, FolderObjects>,
+    wal: &WalInventory,
     verification: &Verification,
 ) -> Result<(Vec<Backup>, Vec<String>), Failure> {
     // Of a large archive all lists of packs together would not fit: what matters of one is taken at once.
-    let read = objects.iter().map(|(id, folder)| read_backup(archive, id, folder, verification));
+    let read = objects.keys().map(|id| read_backup(archive, id, objects, wal, verification));
     let mut read = stream::iter(read).buffered(SUMMARIES_AT_ONCE);
     let (mut backups, mut obstacles) = (Vec::new(), Vec::new());
     while let Some(found) = read.try_next().await? {
@@ -107,7 +118,8 @@ async fn read_backups(
 async fn read_backup(
     archive: &Archive,
     id: &BackupId,
-    folder: &FolderObjects,
+    objects: &BTreeMap<BackupId, FolderObjects>,
+    wal: &WalInventory,
     verification: &Verification,
 ) -> Result<Option<Read>, ArchiveError> {
     let key = archive.layout().summary(id);
@@ -121,7 +133,7 @@ async fn read_backup(
         }
     };
     // It may have come since the listing; a store that never shows it does not list all it has.
-    let stored_at = match folder.summary {
+    let stored_at = match objects.get(id).and_then(|folder| folder.summary) {
         Some(stored_at) => Some(stored_at),
         None => {
             let again = archive.objects_of_backup(id).await?;
@@ -130,7 +142,10 @@ async fn read_backup(
         }
     };
     Ok(Some(match stored_at {
-        Some(stored_at) => Ok(Backup::of(&summary, archive.layout(), stored_at, verification)),
+        Some(stored_at) => {
+            let backup = Backup::of(&summary, archive.layout(), stored_at, verification);
+            Ok(backup.compared(&summary, archive.layout(), verification, objects, &wal.segments))
+        }
         None => Err(format!(
             "a listing left out backup {id}, whose summary is there: the store does not list all it has"
         )),

@@ -3,9 +3,10 @@
 use super::elapsed::SignsOfLife;
 use std::collections::BTreeMap;
 use walpoint_archive::{
-    BackupId, BackupSummary, ContentId, Entry, FolderObjects, Layout, SegmentObjects, Verification,
+    BackupId, BackupSummary, ContentId, Entry, FolderObjects, Layout, SegmentObjects, StoredPart,
+    Verification,
 };
-use walpoint_wal::{Lsn, PathStep, SegmentSize, TimelineId, Timestamp};
+use walpoint_wal::{Lsn, PathStep, SegmentName, SegmentSize, TimelineId, Timestamp};
 
 /// The archive at one moment.
 #[derive(Clone, Debug)]
@@ -51,6 +52,8 @@ pub struct Backup {
     pub verified_at: Option<Timestamp>,
     /// Whether something of it was found damaged when it was read back, and not sound since.
     pub is_damaged: bool,
+    /// Whether the listing shows another content or size of a pack or its manifest than its summary names.
+    pub is_altered: bool,
     /// Pages that were damaged on the server's disk.
     pub damaged_pages: u64,
     /// The content of its manifest; none when its key is not one.
@@ -80,6 +83,7 @@ impl Backup {
             stored_at,
             verified_at: verification.of_backup(layout, summary).map(|proof| proof.stored_at),
             is_damaged: verification.has_damage_in(layout, summary),
+            is_altered: false,
             damaged_pages: summary.damaged_pages,
             manifest: match layout.parse(&summary.manifest.key) {
                 Some(Entry::Manifest { backup, content, .. }) if backup == summary.id => Some(content),
@@ -87,6 +91,35 @@ impl Backup {
             },
             named,
         }
+    }
+
+    /// Holds what is said of it against what listings show: it is not whole where one shows another object than the
+    /// summary names, and not verified where something of its WAL came after that was read.
+    #[must_use]
+    pub fn compared(
+        mut self,
+        summary: &BackupSummary,
+        layout: &Layout,
+        verification: &Verification,
+        folders: &BTreeMap<BackupId, FolderObjects>,
+        wal: &BTreeMap<TimelineId, Vec<SegmentObjects>>,
+    ) -> Self {
+        let packs = summary.packs.iter().map(|pack| (&pack.key, pack.size));
+        let mut named = packs.chain([(&summary.manifest.key, summary.manifest.size)]);
+        self.is_altered = !named.all(|(key, size)| {
+            let part = StoredPart::of(layout, key, size);
+            part.is_some_and(|(id, part)| folders.get(&id).is_some_and(|it| it.parts.contains(&part)))
+        });
+        let (first, last) = self.own_wal(summary.segment_size);
+        let is_as_read = |number: u64| {
+            let name = SegmentName::from_number(self.timeline, number, summary.segment_size)?;
+            let proof = verification.segment(name, |_, _| None)?;
+            Some(segment(wal, self.timeline, number)?.newest <= proof.stored_at)
+        };
+        // Asked only of WAL that was read at some time: there is no more of it than records say.
+        let is_read = |_: &Timestamp| (first..=last).all(|number| is_as_read(number) == Some(true));
+        self.verified_at = self.verified_at.filter(is_read);
+        self
     }
 
     /// The numbers of the segments without which its files are not consistent: the first and the last.
@@ -107,7 +140,7 @@ impl Snapshot {
         let own = self.folders.get(&backup.id);
         let has_manifest =
             backup.manifest.zip(own).is_some_and(|(content, own)| own.manifests.contains(&content));
-        has_manifest && backup.named.iter().all(packs) && self.has_own_wal(backup)
+        !backup.is_altered && has_manifest && backup.named.iter().all(packs) && self.has_own_wal(backup)
     }
 
     fn has_own_wal(&self, backup: &Backup) -> bool {
@@ -117,16 +150,20 @@ impl Snapshot {
             let steps = stretches(path, first, last, self.segment_size);
             steps.into_iter().any(|(timeline, from, to)| {
                 (from..=to).contains(&number)
-                    && self.segment(timeline, number).is_some_and(|it| it.is_decided)
+                    && segment(&self.wal, timeline, number).is_some_and(|it| it.is_decided)
             })
         })
     }
+}
 
-    fn segment(&self, timeline: TimelineId, number: u64) -> Option<&SegmentObjects> {
-        let segments = self.wal.get(&timeline)?;
-        let at = segments.binary_search_by_key(&number, |segment| segment.number).ok()?;
-        segments.get(at)
-    }
+fn segment(
+    wal: &BTreeMap<TimelineId, Vec<SegmentObjects>>,
+    timeline: TimelineId,
+    number: u64,
+) -> Option<&SegmentObjects> {
+    let segments = wal.get(&timeline)?;
+    let at = segments.binary_search_by_key(&number, |segment| segment.number).ok()?;
+    segments.get(at)
 }
 
 /// The segments from one number to another on the way to a timeline, by the timelines that may hold them: the

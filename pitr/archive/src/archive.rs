@@ -42,7 +42,7 @@ mod wal;
 pub use check::{Compared, SegmentRead};
 pub use cluster::ClusterListing;
 pub use expiry::{ExpiryMarks, StandingMark};
-pub use inventory::{BackupInventory, FolderObjects, PackObjects, SegmentObjects, WalInventory};
+pub use inventory::{BackupInventory, FolderObjects, PackObjects, SegmentObjects, StoredPart, WalInventory};
 pub use listing::{BackupFolders, BackupListing, Timelines};
 pub use send::{PutSource, SEALED_IN_MEMORY};
 pub use tail::{PutChunk, TailRemoval};

@@ -355,8 +355,7 @@ impl Catalog {
                 None if matches!(name, WalFileName::Segment(_)) => self.unknown.push(object.key.to_string()),
                 None => {
                     if let Entry::Wal { name, content, encrypted } = entry {
-                        self.backup_histories
-                            .push(Variant::listed(layout, name, content, encrypted, object));
+                        self.backup_histories.push(Variant::listed(layout, name, content, encrypted, object));
                     }
                 }
             },

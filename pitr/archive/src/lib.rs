@@ -38,8 +38,8 @@ pub mod writer_id;
 pub use archive::{
     Archive, BackupFolders, BackupInventory, BackupListing, ClusterListing, Compared, ExpiryMarks, FileFacts,
     FolderObjects, Neighbours, Onward, PackObjects, PutChunk, PutSource, PutWal, PutWalOutcome,
-    SEALED_IN_MEMORY, SegmentObjects, SegmentRead, StandingMark, StoredRecord, TailRemoval, Timelines,
-    WalInventory,
+    SEALED_IN_MEMORY, SegmentObjects, SegmentRead, StandingMark, StoredPart, StoredRecord, TailRemoval,
+    Timelines, WalInventory,
 };
 pub use backup_id::{BackupId, BackupKind};
 pub use catalog::{Catalog, CatalogScope, DamagedObject, SegmentState, Usable, Variant};

@@ -103,10 +103,7 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
     async fn try_checksum(&self, key: &ObjectKey) -> Result<ChecksumCheck, StoreError>;
 
     /// The SHA-256 that the store has kept of an object's bytes since they came; none where it keeps none.
-    async fn kept_checksum(&self, key: &ObjectKey) -> Result<Option<StoredHash>, StoreError> {
-        let _ = key;
-        Ok(None)
-    }
+    async fn kept_checksum(&self, key: &ObjectKey) -> Result<Option<StoredHash>, StoreError>;
 
     /// Removes an object. One that is absent is no error.
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError>;

@@ -65,6 +65,12 @@ struct BackupObjects {
     packs: BTreeMap<(u32, u32), Proof>,
 }
 
+impl BackupObjects {
+    fn proofs(&self) -> impl Iterator<Item = &Proof> {
+        self.manifest.iter().chain(self.packs.values())
+    }
+}
+
 /// What names the objects of a stretch of WAL: the content id of their keys, each ended by a line
 /// feed, in the order of the keys.
 pub fn keys_id<'a>(keys: impl IntoIterator<Item = &'a ObjectKey>) -> ContentId {
@@ -261,8 +267,7 @@ impl Verification {
 
     /// The time of damage that was found at `at` by who knows all this: none of it is a later word.
     pub fn not_before_proofs(&self, layout: &Layout, key: &ObjectKey, at: Timestamp) -> Timestamp {
-        let latest = self.of_key(layout, key).map(|proof| proof.content_at.max(Some(proof.stored_at)));
-        latest.flatten().map_or(at, |latest| latest.max(at))
+        self.of_key(layout, key).map_or(at, |proof| proof.latest().max(at))
     }
 
     /// The objects that were found damaged and not sound since, with when that was.
@@ -277,14 +282,14 @@ impl Verification {
         self.damaged.get(key).map(|(at, _)| *at).filter(|_| self.is_damaged(key, sound))
     }
 
-    /// Forgets what was found damaged and is sound now, or is not there any more.
-    pub fn forget_damage(&mut self, layout: &Layout, is_there: impl Fn(&ObjectKey) -> bool) {
-        let over: Vec<ObjectKey> = self
-            .damaged
-            .keys()
-            .filter(|key| !is_there(key) || !self.is_damaged(key, self.of_key(layout, key)))
-            .cloned()
-            .collect();
+    /// Forgets what was found damaged and is sound now, or is not there any more. Who looked at `seen` knows nothing of
+    /// what came after, so damage that was found since then is not forgotten for its sake.
+    pub fn forget_damage(&mut self, layout: &Layout, seen: Timestamp, is_there: impl Fn(&ObjectKey) -> bool) {
+        let is_gone = |key: &ObjectKey, at: Timestamp| at < seen && !is_there(key);
+        let is_over = |(key, (at, _)): &(&ObjectKey, &(Timestamp, Depth))| {
+            is_gone(key, *at) || !self.is_damaged(key, self.of_key(layout, key))
+        };
+        let over: Vec<ObjectKey> = self.damaged.iter().filter(is_over).map(|(key, _)| key.clone()).collect();
         for key in over {
             self.damaged.remove(&key);
         }
@@ -413,16 +418,21 @@ impl Verification {
     }
 
     /// Drops what says nothing more: of a backup that is gone, of a folder of WAL that is gone, what a
-    /// newer and wider statement contains; and puts together what was found at one time side by side.
+    /// newer and wider statement contains; and puts together what was found at one time side by side. Who looked at
+    /// `seen` knows nothing of what came after, so what was said since then stays.
     pub fn tidy(
         &mut self,
+        seen: Timestamp,
         has_backup: impl Fn(&BackupId) -> bool,
         has_folder: impl Fn(TimelineId, u32) -> bool,
         has_object: impl Fn(&ObjectKey) -> bool,
     ) {
-        self.backups.retain(|id, _| has_backup(id));
-        self.wal.retain(|(timeline, log), _| has_folder(*timeline, *log));
-        self.objects.retain(|key, _| has_object(key));
+        let is_later = |proof: &Proof| proof.latest() >= seen;
+        self.backups.retain(|id, objects| has_backup(id) || objects.proofs().any(is_later));
+        self.wal.retain(|(timeline, log), stretches| {
+            has_folder(*timeline, *log) || stretches.values().any(is_later)
+        });
+        self.objects.retain(|key, proof| has_object(key) || is_later(proof));
         for objects in self.backups.values_mut() {
             objects.packs = joined(&objects.packs);
         }

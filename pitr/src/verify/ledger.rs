@@ -19,6 +19,9 @@ const STORED_EVERY: Duration = Duration::from_secs(5);
 /// Since when a record that is not finished must have been left alone to be taken for one of a run that was killed.
 const LEFT_ALONE: Duration = Duration::from_secs(3600);
 
+/// Some stores tell times in whole seconds.
+const ROUNDED_TO: Duration = Duration::from_secs(1);
+
 /// How old a pass may be that is gone on with. Later the whole is read again.
 const GOES_ON_FOR_MICROS: i64 = 7 * 24 * 3600 * 1_000_000;
 
@@ -28,6 +31,8 @@ pub(super) struct Ledger {
     id: RecordId,
     /// When the run began, by the store's clock.
     pub began: Timestamp,
+    /// Since when, by the store's clock, what there is was looked at: of what came later the run knows nothing.
+    seen: Timestamp,
     /// When the pass began that it is part of; `None` when it reads a part only.
     pub pass: Option<Timestamp>,
     layout: Layout,
@@ -54,11 +59,13 @@ pub(super) enum Scope {
 }
 
 impl Ledger {
-    /// Begins the memory of a run. Storing it tells what time it is at the store.
+    /// Begins the memory of a run that began to look at what there is at `looked`. Storing it tells what time it is
+    /// at the store.
     pub async fn begin(
         archive: &Archive,
         records: &[StoredRecord],
         scope: Scope,
+        looked: Instant,
         now: Timestamp,
     ) -> Result<Ledger, ArchiveError> {
         let id = RecordId::random();
@@ -72,7 +79,8 @@ impl Ledger {
         let own = Own { found: Verification::new(), stored: Instant::now() };
         let mut known = Verification::new();
         records.iter().for_each(|stored| known.merge(&stored.record));
-        Ok(Ledger { id, began, pass, layout: *archive.layout(), known, own: Mutex::new(own) })
+        let seen = before(began, looked.elapsed());
+        Ok(Ledger { id, began, seen, pass, layout: *archive.layout(), known, own: Mutex::new(own) })
     }
 
     /// Remembers something.
@@ -103,7 +111,7 @@ impl Ledger {
         let record = {
             let mut own = self.own();
             own.stored = Instant::now();
-            own.found.tidy(|_| true, |_, _| true, |_| true);
+            own.found.tidy(self.seen, |_| true, |_, _| true, |_| true);
             own.found.to_record(self.pass, false)
         };
         archive.put_verification(self.id, &record).await
@@ -122,7 +130,7 @@ impl Ledger {
             }
         }
         known.insist_on_damage(archive.layout(), &self.found());
-        tidy(&mut known, archive, catalog);
+        tidy(&mut known, self.seen, archive, catalog);
         archive.put_verification(self.id, &known.to_record(self.pass, true)).await?;
         // Two that finish at once take each other's in, and neither the other's away: a run's own record is
         // not finished before this.
@@ -166,8 +174,14 @@ fn unfinished_pass(records: &[StoredRecord], now: Timestamp) -> Option<Timestamp
     (now.0.saturating_sub(open.0) < GOES_ON_FOR_MICROS).then_some(open)
 }
 
-/// Of what is gone from the archive nothing need be known.
-fn tidy(known: &mut Verification, archive: &Archive, catalog: &Catalog) {
+/// So much earlier, and by as much again as a store rounds its times.
+fn before(time: Timestamp, by: Duration) -> Timestamp {
+    let micros = i64::try_from((by + ROUNDED_TO).as_micros()).unwrap_or(i64::MAX);
+    Timestamp(time.0.saturating_sub(micros))
+}
+
+/// Of what is gone from the archive nothing need be known. The catalog says nothing of what came after it was `seen`.
+fn tidy(known: &mut Verification, seen: Timestamp, archive: &Archive, catalog: &Catalog) {
     let layout = archive.layout();
     let (packs, _) = named_packs(layout, &catalog.backups);
     let backups: BTreeSet<_> = catalog.backups.iter().map(|backup| &backup.id).collect();
@@ -182,6 +196,7 @@ fn tidy(known: &mut Verification, archive: &Archive, catalog: &Catalog) {
     let aside = partials.chain(&catalog.backup_histories).chain(&catalog.conflicts);
     let aside: BTreeSet<ObjectKey> = aside.map(Variant::key).collect();
     known.tidy(
+        seen,
         |id| backups.contains(id) || packs.contains_key(id),
         |timeline, log| folders.contains(&(timeline, log)),
         |key| aside.contains(key),
@@ -197,7 +212,9 @@ fn tidy(known: &mut Verification, archive: &Archive, catalog: &Catalog) {
         }
         _ => false,
     };
-    known.forget_damage(layout, |key| of_backups.contains(key) || aside.contains(key) || is_segment(key));
+    known.forget_damage(layout, seen, |key| {
+        of_backups.contains(key) || aside.contains(key) || is_segment(key)
+    });
 }
 
 #[cfg(test)]

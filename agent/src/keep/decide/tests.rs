@@ -159,6 +159,7 @@ impl World {
             stored_at: Timestamp(made.at + made.store_off),
             verified_at: None,
             is_damaged: false,
+            is_altered: false,
             damaged_pages: u64::from(made.damaged),
             manifest: Some(manifest()),
             named: made
@@ -177,6 +178,7 @@ impl World {
                 summary: stored_at,
                 manifests,
                 packs,
+                parts: BTreeSet::new(),
                 other_bytes: 3,
                 objects,
                 newest: stored_at,

@@ -116,6 +116,7 @@ impl World {
             stored_at: Timestamp(ended),
             verified_at: None,
             is_damaged: false,
+            is_altered: false,
             damaged_pages: 0,
             manifest: Some(manifest()),
             named,

@@ -13,7 +13,8 @@ use walpoint_archive::store::dir::DirStore;
 use walpoint_archive::store::faulty::{Fault, Faulty, Verb};
 use walpoint_archive::store::{Metadata, PutMode, StoreErrorKind};
 use walpoint_archive::summary::{BackupSummary, StoredObject};
-use walpoint_archive::{ContentHash, KeyRing, ObjectKey, Sealer, StoredHash};
+use walpoint_archive::verification::{Depth, Proof, RecordId};
+use walpoint_archive::{ContentHash, KeyRing, ObjectKey, Sealer, StoredHash, Verification};
 use walpoint_wal::{Lsn, SegmentName, TimelineId, WalFileName};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -131,6 +132,7 @@ impl Stage {
         let content = ContentHash::of(id.as_str().as_bytes());
         summary.manifest.key = self.archive.layout().manifest(id, content.id(), false);
         summary.manifest.content = content;
+        summary.manifest.size = 0;
         self.put(&summary.manifest.key, tenths).await;
         (summary.id, summary.kind, summary.packs) = (id.clone(), id.kind(), packs);
         summary.redo = Lsn(day * 10 * size + 40);
@@ -511,6 +513,66 @@ async fn what_cannot_be_read_keeps_everything() {
     stage.put(&key, 5).await;
     let seen = stage.expiry().see().await.unwrap();
     assert!(seen.decision.obstacles[0].contains("00000003.history"), "{:?}", seen.decision.obstacles);
+}
+
+/// What `verify` read of it says nothing of what has come since.
+#[tokio::test]
+async fn a_backup_is_not_verified_while_its_wal_has_what_came_after_it_was_read() {
+    let stage = Stage::with_backups(1, &[5]).await;
+    let id = id(5, "full");
+    let hour_ago = jiff::Timestamp::now().as_microsecond() - 3_600_000_000;
+    let proof = Proof::at(Timestamp::from_unix_micros(hour_ago).unwrap(), Depth::Content);
+    let mut known = Verification::new();
+    known.add_manifest(&id, proof);
+    known.add_packs(&id, 0, 1, proof);
+    known.add_wal(stage.name(50), stage.name(51), ContentHash::of(b"keys").id(), proof);
+    stage.archive.put_verification(RecordId::random(), &known.to_record(None, true)).await.unwrap();
+    let verified_at = async || stage.expiry().see().await.unwrap().snapshot.backups[0].verified_at;
+    assert_eq!(verified_at().await, Some(proof.stored_at));
+    // Behind its end; then another content of a segment that it needs.
+    stage.segment(70, 0).await;
+    assert_eq!(verified_at().await, Some(proof.stored_at));
+    let name = WalFileName::Segment(stage.name(51));
+    let other = stage.archive.layout().wal(&name, ContentHash::of(b"another").id(), false);
+    stage.put(&other, 0).await;
+    assert_eq!(verified_at().await, None);
+}
+
+#[tokio::test]
+async fn a_backup_of_which_an_object_has_another_size_or_content_is_not_whole() {
+    let stage = Stage::with_backups(1, &[3, 5]).await;
+    let is_whole = async || {
+        let snapshot = stage.expiry().see().await.unwrap().snapshot;
+        snapshot.backups.iter().map(|backup| snapshot.is_whole(backup)).collect::<Vec<bool>>()
+    };
+    assert_eq!(is_whole().await, [true, true]);
+    // One that a backup which was taken up again stored besides.
+    let pack = stage.pack(&id(3, "full"), 1);
+    let other = stage.archive.layout().pack(&id(3, "full"), 1, ContentHash::of(b"other").id(), false);
+    stage.put(&other, 5).await;
+    assert_eq!(is_whole().await, [true, true]);
+    stage.archive.store().delete(&pack).await.unwrap();
+    assert_eq!(is_whole().await, [false, true]);
+    std::fs::write(stage.root.path().join(stage.pack(&id(5, "full"), 0).as_str()), "longer").unwrap();
+    assert_eq!(is_whole().await, [false, false]);
+}
+
+/// Damage that only it tells of would be forgotten.
+#[tokio::test]
+async fn a_note_of_verify_that_cannot_be_read_keeps_everything() {
+    let stage = Stage::with_backups(1, &[1, 3, 5]).await;
+    stage.apply().await;
+    stage.wait(days(3)).await;
+    let (before, note) = (stage.backups().await, RecordId::random());
+    stage.archive.put_verification(note, &Verification::new().to_record(None, true)).await.unwrap();
+    let key = stage.archive.layout().verification(note);
+    std::fs::write(stage.root.path().join(key.as_str()), "{").unwrap();
+    let seen = stage.expiry().see().await.unwrap();
+    let [obstacle] = &seen.decision.obstacles[..] else { panic!("{:?}", seen.decision.obstacles) };
+    assert!(obstacle.contains(key.as_str()) && obstacle.contains("hint: "), "{obstacle}");
+    let applied = stage.expiry().apply(&seen).await.unwrap();
+    assert!(!applied.obstacles.is_empty());
+    assert_eq!(stage.backups().await, before);
 }
 
 #[tokio::test]

@@ -53,6 +53,28 @@ pub struct PackObjects {
     pub objects: u64,
 }
 
+/// A pack or a manifest in a backup's folder, as its key and its size tell.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct StoredPart {
+    /// Of a pack.
+    number: Option<u32>,
+    content: ContentId,
+    encrypted: bool,
+    size: u64,
+}
+
+impl StoredPart {
+    /// The backup whose folder it lies in, and what it is there; none for any other object.
+    pub fn of(layout: &Layout, key: &ObjectKey, size: u64) -> Option<(BackupId, Self)> {
+        let (backup, number, content, encrypted) = match layout.parse(key)? {
+            Entry::Pack { backup, number, content, encrypted } => (backup, Some(number), content, encrypted),
+            Entry::Manifest { backup, content, encrypted } => (backup, None, content, encrypted),
+            _ => return None,
+        };
+        Some((backup, Self { number, content, encrypted, size }))
+    }
+}
+
 /// What lies in one backup's folder.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct FolderObjects {
@@ -62,6 +84,8 @@ pub struct FolderObjects {
     pub manifests: Vec<ContentId>,
     /// Its packs, by number.
     pub packs: BTreeMap<u32, PackObjects>,
+    /// Its packs and manifests, each with its size: what a summary names must be among them.
+    pub parts: BTreeSet<StoredPart>,
     /// Stored bytes of everything else.
     pub other_bytes: u64,
     /// Number of objects.
@@ -112,6 +136,7 @@ impl BackupInventory {
         };
         folder.objects += 1;
         folder.newest = folder.newest.max(Some(time_of(object)));
+        folder.parts.extend(StoredPart::of(layout, &object.key, object.size).map(|(_, part)| part));
         match entry {
             Some(Entry::Pack { number, .. }) => {
                 let pack = folder.packs.entry(number).or_default();

@@ -6,6 +6,7 @@ use walpoint_wal::Timestamp;
 
 use super::cluster::plain_metadata;
 use super::{Archive, PARALLEL};
+use crate::catalog::DamagedObject;
 use crate::error::ArchiveError;
 use crate::layout::Entry;
 use crate::store::{Listed, PutMode};
@@ -22,6 +23,9 @@ pub struct StoredRecord {
     pub record: VerificationRecord,
 }
 
+/// A record, or why it cannot be read.
+type ReadRecord = Result<StoredRecord, DamagedObject>;
+
 impl Archive {
     /// What was verified, and when: all records together. Two requests where nobody has verified
     /// anything or everything was put together again, and never any of what was verified.
@@ -33,8 +37,30 @@ impl Archive {
         Ok(verification)
     }
 
+    /// The same, and the records that cannot be read: nobody knows what damage they tell of.
+    pub async fn verification_and_unreadable(
+        &self,
+    ) -> Result<(Verification, Vec<DamagedObject>), ArchiveError> {
+        let (mut verification, mut unreadable) = (Verification::new(), Vec::new());
+        for read in self.read_verification_records().await? {
+            match read {
+                Ok(stored) => verification.merge(&stored.record),
+                Err(object) => unreadable.push(object),
+            }
+        }
+        Ok((verification, unreadable))
+    }
+
     /// Every record. One that cannot be read says nothing: what it said is verified again.
     pub async fn verification_records(&self) -> Result<Vec<StoredRecord>, ArchiveError> {
+        let read = self.read_verification_records().await?.into_iter();
+        let told = |object: &DamagedObject| {
+            tracing::warn!("\"{}\" says nothing of what was verified: {}", object.key, object.reason);
+        };
+        Ok(read.filter_map(|read| read.inspect_err(told).ok()).collect())
+    }
+
+    async fn read_verification_records(&self) -> Result<Vec<ReadRecord>, ArchiveError> {
         let listed = self.store.list(&self.layout.verification_prefix(), None, None).await?;
         let records = listed.iter().filter_map(|object| match self.layout.parse(&object.key) {
             Some(Entry::Verification(id)) => Some((id, object.modified)),
@@ -42,7 +68,7 @@ impl Archive {
         });
         let records: Vec<(RecordId, Option<Timestamp>)> = records.collect();
         let read = records.into_iter().map(|(id, stored_at)| self.verification_record(id, stored_at));
-        let read: Vec<Option<StoredRecord>> = stream::iter(read).buffered(PARALLEL).try_collect().await?;
+        let read: Vec<Option<ReadRecord>> = stream::iter(read).buffered(PARALLEL).try_collect().await?;
         Ok(read.into_iter().flatten().collect())
     }
 
@@ -50,21 +76,17 @@ impl Archive {
         &self,
         id: RecordId,
         stored_at: Option<Timestamp>,
-    ) -> Result<Option<StoredRecord>, ArchiveError> {
+    ) -> Result<Option<ReadRecord>, ArchiveError> {
         let key = self.layout.verification(id);
         let read = match self.read_plain(&key, MAX_RECORD_BYTES).await {
             Ok(json) => VerificationRecord::parse(key.as_str(), &json),
             Err(error) => Err(error),
         };
         match read {
-            Ok(record) => Ok(Some(StoredRecord { id, stored_at, record: record.not_after(stored_at) })),
+            Ok(record) => Ok(Some(Ok(StoredRecord { id, stored_at, record: record.not_after(stored_at) }))),
             // Another run has put it together with its own.
             Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => {
-                let object = crate::catalog::DamagedObject::by(key, error)?;
-                tracing::warn!("\"{}\" says nothing of what was verified: {}", object.key, object.reason);
-                Ok(None)
-            }
+            Err(error) => Ok(Some(Err(DamagedObject::by(key, error)?))),
         }
     }
 

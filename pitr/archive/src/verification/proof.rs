@@ -47,6 +47,11 @@ impl Proof {
         }
     }
 
+    /// When somebody last looked at it.
+    pub fn latest(self) -> Timestamp {
+        self.content_at.map_or(self.stored_at, |at| at.max(self.stored_at))
+    }
+
     /// When the object was last looked at as deep as this.
     pub fn of_depth(self, depth: Depth) -> Option<Timestamp> {
         match depth {

@@ -203,7 +203,7 @@ proptest! {
     fn tidying_changes_nothing_that_is_known(records in prop::collection::vec(any_record(), 0..5)) {
         let all = merged(&records);
         let mut tidy = all.clone();
-        tidy.tidy(|_| true, |_, _| true, |_| true);
+        tidy.tidy(at(0), |_| true, |_, _| true, |_| true);
         for number in 0..9 {
             prop_assert_eq!(tidy.pack(&id(), number), all.pack(&id(), number));
             let known = |of: &Verification| of.segment(segment(number), |_, _| None);
@@ -243,7 +243,7 @@ fn of_wal_of_which_only_the_length_was_seen_nothing_is_proven() {
     assert_eq!(known.segment(segment(4), |_, _| None), None);
     assert_eq!(known.lengths(TimelineId::FIRST, 0).count(), 1);
     known.add_wal(segment(4), segment(5), keys(1), content(10));
-    known.tidy(|_| true, |_, _| true, |_| true);
+    known.tidy(at(0), |_| true, |_, _| true, |_| true);
     assert_eq!(known.segment(segment(4), |_, _| None), Some(content(10)));
     assert_eq!(known.segment(segment(6), |_, _| None), None);
     let record = known.to_record(None, true);
@@ -262,6 +262,25 @@ fn damage_is_not_older_than_what_a_clock_ahead_said() {
     found.add_damaged(pack_key(42), at(50), Depth::Stored);
     known.insist_on_damage(&Layout::new(LAYOUT), &found);
     assert!(known.is_damaged(&pack_key(42), known.pack(&id(), 42)));
-    known.forget_damage(&Layout::new(LAYOUT), |_| true);
+    known.forget_damage(&Layout::new(LAYOUT), at(0), |_| true);
     assert_eq!(known.found_damaged().count(), 1);
+}
+
+/// Of a backup, WAL and an object that came after somebody looked, who then tidies up.
+#[test]
+fn what_was_said_after_the_look_is_not_forgotten_for_its_sake() {
+    let (layout, aside) = (Layout::new(LAYOUT), ObjectKey::new("7/conflict/x").unwrap());
+    for (said, stays) in [(9, false), (10, true), (11, true)] {
+        let mut known = Verification::new();
+        known.add_wal(segment(3), segment(4), keys(1), content(said));
+        known.add_manifest(&id(), content(said));
+        known.add_object(aside.clone(), content(said));
+        known.add_damaged(pack_key(42), at(said), Depth::Stored);
+        known.tidy(at(10), |_| false, |_, _| false, |_| false);
+        known.forget_damage(&layout, at(10), |_| false);
+        assert_eq!(known.segment(segment(3), |_, _| None).is_some(), stays, "{said}");
+        assert_eq!(known.manifest(&id()).is_some(), stays, "{said}");
+        assert_eq!(known.object(&aside).is_some(), stays, "{said}");
+        assert_eq!(known.is_damaged(&pack_key(42), None), stays, "{said}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn flip_bit(file: &Path, at: usize) {
+pub(super) fn flip_bit(file: &Path, at: usize) {
     let mut bytes = std::fs::read(file).unwrap();
     let at = at.min(bytes.len() - 1);
     bytes[at] ^= 4;
@@ -403,7 +403,8 @@ async fn damage_counts_against_a_clock_that_was_ahead() {
     flip_bit(&stage.file(&stage.first.packs[0].key), 3000);
     // Also by a run that came to no end.
     let records = stage.archive().verification_records().await.unwrap();
-    let ledger = ledger::Ledger::begin(stage.archive(), &records, ledger::Scope::Part, at_second(0));
+    let scope = ledger::Scope::Part;
+    let ledger = ledger::Ledger::begin(stage.archive(), &records, scope, Instant::now(), at_second(0));
     let ledger = ledger.await.unwrap();
     let key = &stage.first.packs[0].key;
     let what = crate::verify::finding::Fault::of(key, Depth::Stored, Trouble::Damaged, "x", Touches::Nothing);

@@ -1,5 +1,6 @@
 //! Runs that end before everything is read, and runs beside each other.
 
+use super::damage::flip_bit;
 use super::*;
 
 /// All object bytes that a whole run reads.
@@ -154,6 +155,34 @@ async fn two_at_once_spoil_nothing_for_each_other() {
     let again = stage.verify(Extent::Everything).await;
     assert!(again.backups.iter().all(|(_, proof)| proof.is_some()));
     assert_eq!(stage.archive().verification_records().await.unwrap().len(), 1, "they were put together");
+}
+
+/// A long run looked before a backup and a segment came that a shorter one found damaged meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_run_does_not_forget_what_a_shorter_one_found_of_newer_things() {
+    let mut stage = Stage::new().await;
+    let looked = Instant::now();
+    let before = stage.test.catalog().await;
+    let start = stage.wal.filler(100).lsn;
+    let newer = backup(3, 1, start, stage.wal.backup_end(start).end, at_second(800));
+    let newer = stored(stage.archive(), newer, &[]).await;
+    stage.wal.switch();
+    stage.test.push_all(&stage.wal, |number| (number > 10).then_some(Knows::All)).await;
+    let file = stage.segment_file(11).await;
+    let segment_key = stage.archive().segment_state(&segment(1, 11)).await.unwrap().variants[0].key();
+    flip_bit(&stage.file(&newer.packs[0].key), 3000);
+    flip_bit(&file, 60);
+    // Both are found before the long run has even stored its first note.
+    let shorter = stage.verify(Extent::Everything).await;
+    assert_eq!(shorter.findings.len(), 2, "{shorter:#?}");
+    let records = Vec::new();
+    let long = ledger::Ledger::begin(stage.archive(), &records, ledger::Scope::Part, looked, at_second(0));
+    long.await.unwrap().finish(stage.archive(), &before).await.unwrap();
+    assert_eq!(stage.archive().verification_records().await.unwrap().len(), 1, "they were put together");
+    let known = stage.archive().verification().await.unwrap();
+    let layout = stage.archive().layout();
+    assert!(known.has_damage_in(layout, &newer), "{known:?}");
+    assert!(known.still_damaged(layout).any(|(key, _)| *key == segment_key), "{known:?}");
 }
 
 /// An archive that is encrypted to others, and its store.
