@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod backup_id;
+mod buffers;
 pub mod catalog;
 pub mod cluster;
 pub mod compress;
