@@ -235,10 +235,10 @@ impl Archive {
     }
 
     async fn confirm(&self, variant: &Variant, ours: &Common) -> Result<(), ArchiveError> {
-        let damaged = |what: String| Err(ArchiveError::damaged(&variant.key(), what));
+        let damaged = |what: String| Err(ArchiveError::damaged(variant.key(), what));
         let head = self.store.head(&variant.key()).await?;
         let theirs = Common::from_metadata(&head.metadata)
-            .map_err(|error| ArchiveError::from_facts(&variant.key(), error))?;
+            .map_err(|error| ArchiveError::from_facts(variant.key(), error))?;
         if (theirs.content, theirs.plain_size) != (ours.content, ours.plain_size) {
             return damaged(format!(
                 "its metadata speaks of {} bytes with the hash {}, other than its key",

@@ -77,7 +77,7 @@ impl Archive {
             return Ok(());
         }
         Err(ArchiveError::damaged(
-            &kept.key(),
+            kept.key(),
             format!("its metadata speaks of the content {}", common.content),
         ))
     }

@@ -137,7 +137,7 @@ impl Archive {
     ) -> Result<Common, ArchiveError> {
         if u64::from(tail.end()) > size {
             return Err(ArchiveError::damaged(
-                &variant.key(),
+                variant.key(),
                 format!("it lies behind the first {size} bytes"),
             ));
         }
@@ -152,7 +152,7 @@ impl Archive {
             last = Some((common, facts));
         }
         let Some((common, facts)) = last else {
-            return Err(ArchiveError::damaged(&variant.key(), "it is a tail without a piece"));
+            return Err(ArchiveError::damaged(variant.key(), "it is a tail without a piece"));
         };
         let mut hasher = proof.finish(facts.after)?;
         let mut missing = size - u64::from(tail.end());
@@ -256,7 +256,7 @@ impl<'a> Proof<'a> {
             found if found == after => Ok(self.hasher),
             found => {
                 let what = format!("the content up to its end is {found}, expected was {after}");
-                Err(ArchiveError::damaged(&self.variant.key(), what))
+                Err(ArchiveError::damaged(self.variant.key(), what))
             }
         }
     }

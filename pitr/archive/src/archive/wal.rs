@@ -128,7 +128,7 @@ impl Archive {
     /// piece's own.
     pub async fn wal_facts(&self, variant: &Variant) -> Result<WalFacts, ArchiveError> {
         let head = self.store.head(&variant.key()).await?;
-        let wrong = |error| ArchiveError::from_facts(&variant.key(), error);
+        let wrong = |error| ArchiveError::from_facts(variant.key(), error);
         let facts = WalFacts::from_metadata(&head.metadata).map_err(wrong)?;
         match variant.tail.as_ref().and_then(|tail| tail.chunks.last()) {
             Some(last) => {
@@ -178,11 +178,11 @@ impl Archive {
     fn check_identity(&self, variant: &Variant, common: &Common) -> Result<(), ArchiveError> {
         if common.content.id() != variant.content {
             let what = format!("its metadata speaks of the content {}", common.content);
-            return Err(ArchiveError::damaged(&variant.key(), what));
+            return Err(ArchiveError::damaged(variant.key(), what));
         }
         if common.system_identifier != self.system_identifier() {
             let what = format!("its metadata speaks of the cluster {}", common.system_identifier);
-            return Err(ArchiveError::damaged(&variant.key(), what));
+            return Err(ArchiveError::damaged(variant.key(), what));
         }
         Ok(())
     }
