@@ -1,7 +1,7 @@
 //! Every stored object, counted under the name that it belongs to. Far smaller than the catalog: a
 //! million segments must fit, and only what is stored when and how large it is matters here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use walpoint_wal::{SegmentName, SegmentSize, TimelineId, Timestamp, WalFileName};
@@ -161,8 +161,8 @@ impl WalInventory {
         self.unknown.extend(counted.unknown);
         for (timeline, segments) in counted.segments {
             let known = self.segments.entry(timeline).or_default();
-            for (number, objects) in segments {
-                match known.binary_search_by_key(&number, |segment| segment.number) {
+            for objects in segments {
+                match known.binary_search_by_key(&objects.number, |segment| segment.number) {
                     Ok(at) => known.iter_mut().skip(at).take(1).for_each(|segment| segment.add(&objects)),
                     // Folders come in order, so nearly always this is the end.
                     Err(at) => known.insert(at, objects),
@@ -173,73 +173,76 @@ impl WalInventory {
 }
 
 /// What one listing of WAL holds.
-#[derive(Default)]
 struct Counted {
-    segments: BTreeMap<TimelineId, BTreeMap<u64, SegmentObjects>>,
+    /// In the order of numbers.
+    segments: BTreeMap<TimelineId, Vec<SegmentObjects>>,
     unknown: Vec<String>,
 }
 
-/// Which contents of a segment are there, and which were refused.
-#[derive(Default)]
-struct Variants {
-    stored: BTreeSet<ContentId>,
-    refused: BTreeSet<ContentId>,
+/// What is known of one segment while its objects are counted.
+struct Counting {
+    objects: SegmentObjects,
+    /// Contents that are there.
+    stored: Vec<ContentId>,
+    /// Contents that were refused.
+    refused: Vec<ContentId>,
     has_pieces: bool,
 }
 
-impl Variants {
-    fn take(&mut self, entry: &Entry) {
+impl Counting {
+    fn new(number: u64) -> Self {
+        let newest = Timestamp(i64::MIN);
+        let objects =
+            SegmentObjects { number, newest, bytes: 0, objects: 0, has_wal: false, is_decided: false };
+        Self { objects, stored: Vec::new(), refused: Vec::new(), has_pieces: false }
+    }
+
+    fn take(&mut self, entry: &Entry, has_wal: bool, object: &Listed) {
+        self.objects.newest = self.objects.newest.max(time_of(object));
+        self.objects.bytes += object.size;
+        self.objects.objects += 1;
+        self.objects.has_wal |= has_wal;
         match entry {
-            Entry::Wal { name: WalFileName::Segment(_), content, .. } => {
-                self.stored.insert(*content);
+            Entry::Wal { name: WalFileName::Segment(_), content, .. } if !self.stored.contains(content) => {
+                self.stored.push(*content);
             }
-            Entry::WalRefused { name: WalFileName::Segment(_), content } => {
-                self.refused.insert(*content);
-            }
+            Entry::WalRefused { name: WalFileName::Segment(_), content } => self.refused.push(*content),
             Entry::LiveTail { .. } => self.has_pieces = true,
             _ => {}
         }
     }
 
-    fn are_decided(&self) -> bool {
-        match self.stored.difference(&self.refused).count() {
-            0 => self.has_pieces,
-            standing => standing == 1,
-        }
+    fn counted(self) -> SegmentObjects {
+        let standing = self.stored.iter().filter(|content| !self.refused.contains(content)).count();
+        let is_decided = if standing == 0 { self.has_pieces } else { standing == 1 };
+        SegmentObjects { is_decided, ..self.objects }
     }
 }
 
 impl Counted {
     fn of(layout: &Layout, size: SegmentSize, listed: &[Listed]) -> Self {
-        let mut counted = Self::default();
+        let mut unknown = Vec::new();
         // Contents and refusals of a segment lie in one folder.
-        let mut variants: BTreeMap<(TimelineId, u64), Variants> = BTreeMap::new();
+        let mut counting: BTreeMap<TimelineId, BTreeMap<u64, Counting>> = BTreeMap::new();
         for object in listed {
             let entry = layout.parse(&object.key);
             let owner = entry.as_ref().and_then(owner_of);
             let (Some(entry), Some((owner, has_wal))) = (entry, owner) else {
-                counted.unknown.push(object.key.to_string());
+                unknown.push(object.key.to_string());
                 continue;
             };
             let Owner::Segment(segment) = owner else { continue };
             // With another segment size there is no such segment.
             let Ok(number) = segment.number(size) else {
-                counted.unknown.push(object.key.to_string());
+                unknown.push(object.key.to_string());
                 continue;
             };
-            let (newest, bytes) = (time_of(object), object.size);
-            variants.entry((segment.timeline, number)).or_default().take(&entry);
-            let one = SegmentObjects { number, newest, bytes, objects: 1, has_wal, is_decided: false };
-            let segments = counted.segments.entry(segment.timeline).or_default();
-            segments.entry(number).and_modify(|known| known.add(&one)).or_insert(one);
+            let own = counting.entry(segment.timeline).or_default();
+            own.entry(number).or_insert_with(|| Counting::new(number)).take(&entry, has_wal, object);
         }
-        for ((timeline, number), variants) in variants {
-            let segments = counted.segments.get_mut(&timeline);
-            if let Some(segment) = segments.and_then(|segments| segments.get_mut(&number)) {
-                segment.is_decided = variants.are_decided();
-            }
-        }
-        counted
+        let counted = |own: BTreeMap<u64, Counting>| own.into_values().map(Counting::counted).collect();
+        let segments = counting.into_iter().map(|(timeline, own)| (timeline, counted(own))).collect();
+        Self { segments, unknown }
     }
 }
 
