@@ -192,8 +192,8 @@ mod tests {
             let mut summary = backup(number, 1, 0x10_0028, 0x10_0200);
             let content = ContentHash::of(b"").id();
             let key = self.archive.layout().pack(&summary.id, 0, content, false);
-            let put = self.archive.store().put(&key, Bytes::new(), &Metadata::new(), PutMode::CreateOnly);
-            let _ = put.await.unwrap();
+            let (nothing, metadata) = (Bytes::new(), Metadata::new());
+            let _ = self.archive.store().put(&key, nothing, &metadata, PutMode::CreateOnly).await.unwrap();
             summary.packs = vec![StoredObject { key, size: 0, sha256: StoredHash::of(b"") }];
             summary
         }

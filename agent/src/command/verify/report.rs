@@ -35,7 +35,7 @@ impl<'a> Report<'a> {
                 "content_verified_at": proof.and_then(|proof| proof.content_at),
             })
         });
-        let refused = verified.refused.iter().map(|variant| variant.key().as_str());
+        let refused = verified.refused.iter().map(|variant| variant.key().to_string());
         json!({
             "cluster": self.cluster,
             "sound": verified.is_sound(),
@@ -94,7 +94,7 @@ impl<'a> Report<'a> {
         text += &listed("named by no backup", &unreferenced);
         let unfinished: Vec<String> = verified.unfinished.iter().map(ToString::to_string).collect();
         text += &listed("unfinished", &unfinished);
-        let refused: Vec<String> = verified.refused.iter().map(|it| it.key.to_string()).collect();
+        let refused: Vec<String> = verified.refused.iter().map(|it| it.key().to_string()).collect();
         text += &listed("refused, read by no recovery", &refused);
         text + &listed("not walpoint's", &verified.unknown)
     }

@@ -1,7 +1,7 @@
 //! Every stored object, counted under the name that it belongs to. Far smaller than the catalog: a
 //! million segments must fit, and only what is stored when and how large it is matters here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use walpoint_wal::{SegmentName, SegmentSize, TimelineId, Timestamp, WalFileName};
