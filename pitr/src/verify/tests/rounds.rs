@@ -167,9 +167,9 @@ async fn a_long_run_does_not_forget_what_a_shorter_one_found_of_newer_things() {
     let newer = backup(3, 1, start, stage.wal.backup_end(start).end, at_second(800));
     let newer = stored(stage.archive(), newer, &[]).await;
     stage.wal.switch();
-    stage.test.push_all(&stage.wal, |number| (number > 10).then_some(Knows::All)).await;
-    let file = stage.segment_file(11).await;
-    let segment_key = stage.archive().segment_state(&segment(1, 11)).await.unwrap().variants[0].key();
+    stage.test.push_all(&stage.wal, |number| (number > 9).then_some(Knows::All)).await;
+    let file = stage.segment_file(10).await;
+    let segment_key = stage.archive().segment_state(&segment(1, 10)).await.unwrap().variants[0].key();
     flip_bit(&stage.file(&newer.packs[0].key), 3000);
     flip_bit(&file, 60);
     // Both are found before the long run has even stored its first note.
