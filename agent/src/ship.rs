@@ -9,6 +9,7 @@ pub mod histories;
 pub mod hook;
 pub mod live_tail;
 pub mod look_ahead;
+mod look_once;
 pub mod pace;
 pub mod prefetch;
 pub mod protocol;

@@ -92,6 +92,23 @@ pub async fn get(archive: &Archive, request: &GetRequest) -> Result<GetOutcome, 
     }
 }
 
+/// Hands over a segment out of the spool, when somebody who fetches ahead has just seen in the archive that this is
+/// its content: the archive need not be asked once more. False when it is to be asked, whatever the reason. That
+/// there is no such file is never found out here.
+pub async fn deliver_known(request: &GetRequest) -> bool {
+    let WalFileName::Segment(segment) = request.name else { return false };
+    if check_contract(request).is_err() || can_do_without(request).is_some() {
+        return false;
+    }
+    match deliver::deliver_known(request, segment).await {
+        Ok(is_delivered) => is_delivered,
+        Err(error) => {
+            tracing::debug!("what was fetched ahead is of no use: {error}");
+            false
+        }
+    }
+}
+
 /// Why recovery can do without the file whatever the archive has, when it can. To be
 /// asked when the archive cannot even be opened: that stops no recovery then.
 pub fn can_do_without(request: &GetRequest) -> Option<&'static str> {

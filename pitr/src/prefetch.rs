@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::task::{JoinError, JoinSet};
 use walpoint_archive::store::StoreErrorKind;
@@ -15,7 +15,7 @@ use walpoint_archive::{Archive, ArchiveError, ContentHash, ObjectKey, Variant};
 use walpoint_wal::{SegmentName, SegmentSize, WalFileName};
 
 use crate::contract::{Contract, Need};
-use crate::spool::Tended;
+use crate::spool::{KNOWN_FOR, Tended};
 
 mod depth;
 #[cfg(test)]
@@ -54,9 +54,9 @@ pub struct Prefetch {
     is_backward: bool,
     /// Objects that are of no use.
     useless: BTreeSet<ObjectKey>,
-    /// What the last listing showed.
-    known: BTreeMap<SegmentName, Variant>,
+    known: Known,
     listed_at: Option<Instant>,
+    is_listing: bool,
     /// Once for each question: a standby at the archive's end must not cost a listing a second.
     may_list: bool,
     /// What is in the spool, and since when.
@@ -66,10 +66,19 @@ pub struct Prefetch {
     rests_until: Option<Instant>,
 }
 
+/// What the last listing showed.
+#[derive(Debug)]
+struct Known {
+    segments: BTreeMap<SegmentName, Variant>,
+    /// When it began.
+    at: SystemTime,
+    began: Instant,
+}
+
 /// What a piece of work came to.
 #[derive(Debug)]
 enum Landing {
-    Listed(Result<BTreeMap<SegmentName, Variant>, ArchiveError>),
+    Listed(Result<Known, ArchiveError>),
     Fetched(SegmentName, ObjectKey, Result<ContentHash, AheadError>),
 }
 
@@ -114,8 +123,9 @@ impl Prefetch {
             asked: None,
             is_backward: false,
             useless: BTreeSet::new(),
-            known: BTreeMap::new(),
+            known: Known { segments: BTreeMap::new(), at: SystemTime::UNIX_EPOCH, began: Instant::now() },
             listed_at: None,
+            is_listing: false,
             may_list: true,
             held: BTreeMap::new(),
             coming: BTreeSet::new(),
@@ -147,11 +157,15 @@ impl Prefetch {
             return;
         }
         self.forget_taken();
+        let is_stale = now.saturating_duration_since(self.known.began) > KNOWN_FOR / 2;
         for segment in self.wanted() {
             if self.held.contains_key(&segment) || self.coming.contains(&segment) {
                 continue;
             }
-            let Some(variant) = self.known.get(&segment) else {
+            if is_stale && (self.may_list || self.is_listing) {
+                return self.list_before(segment, now);
+            }
+            let Some(variant) = self.known.segments.get(&segment) else {
                 return self.list_before(segment, now);
             };
             if self.useless.contains(&variant.key) {
@@ -163,7 +177,15 @@ impl Prefetch {
             let variant = variant.clone();
             let key = variant.key.clone();
             self.coming.insert(segment);
-            let fetching = fetch(self.archive.clone(), Arc::clone(&self.tended), variant, self.size);
+            let fetching = Fetching {
+                archive: self.archive.clone(),
+                tended: Arc::clone(&self.tended),
+                segment,
+                variant,
+                size: self.size,
+                listed_at: self.known.at,
+            };
+            let fetching = fetching.fetch();
             self.work.spawn(async move { Landing::Fetched(segment, key, fetching.await) });
         }
     }
@@ -187,8 +209,13 @@ impl Prefetch {
     fn take(&mut self, landing: Result<Landing, JoinError>) {
         let now = Instant::now();
         match landing {
-            Ok(Landing::Listed(Ok(known))) => self.known = known,
-            Ok(Landing::Listed(Err(error))) => self.rest(&error, now),
+            Ok(Landing::Listed(listed)) => {
+                self.is_listing = false;
+                match listed {
+                    Ok(known) => self.known = known,
+                    Err(error) => self.rest(&error, now),
+                }
+            }
             Ok(Landing::Fetched(segment, key, fetched)) => {
                 self.coming.remove(&segment);
                 match fetched {
@@ -204,6 +231,7 @@ impl Prefetch {
             Err(error) => {
                 // Which one it was is not told.
                 self.coming.clear();
+                self.is_listing = false;
                 self.rest(&error, now);
             }
         }
@@ -211,7 +239,7 @@ impl Prefetch {
 
     fn rest(&mut self, why: &dyn std::fmt::Display, now: Instant) {
         tracing::debug!("fetching ahead rests: {why}");
-        self.known.clear();
+        self.known.segments.clear();
         (self.may_list, self.rests_until) = (true, Some(now + REST));
     }
 
@@ -247,7 +275,7 @@ impl Prefetch {
         self.held.retain(|segment, (content, _)| {
             let is_useful = ahead(segment).is_some_and(|number| number <= most);
             if !is_useful {
-                self.tended.remove(*content);
+                self.tended.remove(*segment, *content);
             }
             is_useful
         });
@@ -256,7 +284,7 @@ impl Prefetch {
     /// What was asked for is taken out of the spool, which makes room.
     fn forget_taken(&mut self) {
         let Some(asked) = self.asked else { return };
-        if self.held.get(&asked).is_some_and(|(content, _)| !self.tended.has(*content)) {
+        if self.held.get(&asked).is_some_and(|(content, _)| !self.tended.has(asked, *content)) {
             self.held.remove(&asked);
         }
     }
@@ -275,22 +303,38 @@ impl Prefetch {
         else {
             return;
         };
-        (self.may_list, self.listed_at) = (false, Some(now));
-        let archive = self.archive.clone();
-        self.work.spawn(async move { Landing::Listed(archive.segments_after(&before, LISTED).await) });
+        (self.may_list, self.is_listing, self.listed_at) = (false, true, Some(now));
+        let (archive, at) = (self.archive.clone(), clock());
+        self.work.spawn(async move {
+            let segments = archive.segments_after(&before, LISTED).await;
+            Landing::Listed(segments.map(|segments| Known { segments, at, began: now }))
+        });
     }
 }
 
-/// Whoever takes the file out of the spool makes sure of its content; here nobody does it as well.
-async fn fetch(
+#[expect(clippy::disallowed_methods, reason = "another process is to know how long ago it was")]
+fn clock() -> SystemTime {
+    SystemTime::now()
+}
+
+/// One segment on its way into the spool.
+struct Fetching {
     archive: Archive,
     tended: Arc<Tended>,
+    segment: SegmentName,
     variant: Variant,
     size: SegmentSize,
-) -> Result<ContentHash, AheadError> {
-    let incoming = tended.begin(variant.content)?;
-    let file = incoming.file().try_clone()?;
-    let content = archive.fetch_segment_unproven(&variant, file, size.bytes()).await?;
-    incoming.finish(content)?;
-    Ok(content)
+    listed_at: SystemTime,
+}
+
+impl Fetching {
+    /// Whoever takes the file out of the spool makes sure of its content; here nobody does it as well.
+    async fn fetch(self) -> Result<ContentHash, AheadError> {
+        let incoming = self.tended.begin(self.segment, self.variant.content)?;
+        let (file, limit) = (incoming.file().try_clone()?, self.size.bytes());
+        let fetching = self.archive.fetch_segment_unproven(&self.variant, file, limit);
+        let content = fetching.await?;
+        incoming.finish(content, self.listed_at)?;
+        Ok(content)
+    }
 }

@@ -1,18 +1,20 @@
-//! WAL that was fetched before recovery asked for it: files in a directory of one recovery, each named by the
-//! hash of its content.
+//! WAL that was fetched before recovery asked for it: files in a directory of one recovery, each named by its
+//! segment and the hash of its content.
 //!
-//! A name says nothing about what a file is good for. Who takes one knows from the archive which content he
-//! needs, and hashes what he finds: what is of another recovery, damaged or not whole is not what he looks for.
-//! That a file is not here says nothing at all. So nothing here is made durable, and all of it may go at any
-//! moment.
+//! Who takes one hashes what he finds: what is damaged or not whole is not what its name says. That this is the
+//! content which the archive has is known for a moment after it was listed there; a file's time of modification is
+//! that of the listing. Later, or when nobody tends the spool, who takes it asks the archive once more. That a file
+//! is not here says nothing at all. So nothing here is made durable, and all of it may go at any moment.
 //!
 //! `archive-get` writes down what it was asked for last; whoever fetches ahead ([`crate::prefetch`]) holds the
 //! lock, and reads that.
 
+use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::OFlags;
 use walpoint_archive::{ContentHash, ContentId, own_directory};
@@ -30,7 +32,10 @@ const PREFIX: &str = "walpoint-spool-";
 const LOCK: &str = "lock";
 /// What was asked for last.
 const ASKED: &str = "asked";
-/// Ends the name of a file that is not whole yet; before it stands the content's id.
+/// How long after it was listed a content is taken for what the archive has, without asking again. It may have got a
+/// rival meanwhile, been refused or removed: this recovery might as well have asked then.
+pub(crate) const KNOWN_FOR: Duration = Duration::from_secs(10);
+/// Ends the name of a file that is not whole yet; before it stand the segment and the content's id.
 const COMING: &str = ".part";
 
 /// The place of one recovery's files.
@@ -53,6 +58,17 @@ pub(crate) struct Found {
     pub path: PathBuf,
     /// What its content is said to be.
     pub content: ContentHash,
+    /// When the archive was seen to have it.
+    pub listed_at: SystemTime,
+}
+
+/// What there is of a segment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Held {
+    /// All of it.
+    Whole(Found),
+    /// So many bytes, so far.
+    Coming(u64),
 }
 
 impl Spool {
@@ -110,29 +126,74 @@ impl Spool {
         matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))
     }
 
-    /// The file of this content.
-    pub(crate) fn find(&self, content: ContentId) -> Option<Found> {
-        let digits = content.to_string();
+    /// What there is of this segment: of this content, or of whatever it is.
+    pub(crate) fn find(&self, segment: SegmentName, content: Option<ContentId>) -> Option<Held> {
+        // Once more, for it may have been renamed while the directory was read.
+        self.look(segment, content).or_else(|| self.look(segment, content))
+    }
+
+    fn look(&self, segment: SegmentName, content: Option<ContentId>) -> Option<Held> {
         let entries = std::fs::read_dir(&self.directory).ok()?;
-        entries.flatten().find_map(|entry| {
+        let mut coming = None;
+        for entry in entries.flatten() {
             let name = entry.file_name();
-            let name = name.to_str().filter(|name| name.starts_with(&digits))?;
-            entry.file_type().ok().filter(|kind| kind.is_file())?;
-            Some(Found { path: entry.path(), content: name.parse().ok()? })
-        })
+            let Some(named) = name.to_str().and_then(Named::parse) else { continue };
+            let is_wanted = content.is_none_or(|content| content == named.id()) && named.segment() == segment;
+            let Some(metadata) = entry.metadata().ok().filter(|it| is_wanted && it.is_file()) else {
+                continue;
+            };
+            match named {
+                Named::Whole(_, content) => {
+                    let listed_at = metadata.modified().ok()?;
+                    return Some(Held::Whole(Found { path: entry.path(), content, listed_at }));
+                }
+                Named::Coming(..) => coming = Some(Held::Coming(metadata.len())),
+            }
+        }
+        coming
     }
 
-    /// How much of this content has come, while it is being fetched.
-    pub(crate) fn bytes_coming(&self, content: ContentId) -> Option<u64> {
-        std::fs::metadata(self.coming(content)).ok().map(|metadata| metadata.len())
+    fn path(&self, named: Named) -> PathBuf {
+        self.directory.join(named.to_string())
+    }
+}
+
+/// The name of a file with WAL.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Named {
+    Whole(SegmentName, ContentHash),
+    Coming(SegmentName, ContentId),
+}
+
+impl Named {
+    fn parse(name: &str) -> Option<Self> {
+        let (segment, content) = name.split_once('-')?;
+        let segment = segment.parse().ok()?;
+        match content.strip_suffix(COMING) {
+            Some(digits) => Some(Self::Coming(segment, digits.parse().ok()?)),
+            None => Some(Self::Whole(segment, content.parse().ok()?)),
+        }
     }
 
-    fn coming(&self, content: ContentId) -> PathBuf {
-        self.directory.join(format!("{content}{COMING}"))
+    fn segment(self) -> SegmentName {
+        let (Self::Whole(segment, _) | Self::Coming(segment, _)) = self;
+        segment
     }
 
-    fn whole(&self, content: ContentHash) -> PathBuf {
-        self.directory.join(content.to_string())
+    fn id(self) -> ContentId {
+        match self {
+            Self::Whole(_, content) => content.id(),
+            Self::Coming(_, id) => id,
+        }
+    }
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole(segment, content) => write!(f, "{segment}-{content}"),
+            Self::Coming(segment, id) => write!(f, "{segment}-{id}{COMING}"),
+        }
     }
 }
 

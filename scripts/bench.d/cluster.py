@@ -38,7 +38,8 @@ class Cluster:
             self._run("pg_ctl", "-D", self.data, "-m", "immediate", "-w", "stop")
 
     def make_segments(self, count):
-        """Lets pgbench work until so many segments in a row are full, and names them."""
+        """Lets pgbench work until so many segments in a row are full, and names them. With checkpoints in between, as
+        a server has them: without one the WAL soon has no full page images any more."""
         say(f"letting pgbench write {count} segments of WAL")
         self.sql("checkpoint")
         first = self.sql("select pg_walfile_name(pg_switch_wal() + 16777216)")
@@ -49,6 +50,7 @@ class Cluster:
             names = [name for name in names if re.fullmatch("[0-9A-F]{24}", name)]
             if len(names) >= count:
                 break
+            self.sql("checkpoint")
         self.sql("select pg_switch_wal()")
         self.rest()
         return names[:count]

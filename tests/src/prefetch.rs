@@ -40,21 +40,27 @@ impl Spools {
         spools.into_iter().next().context("a spool")
     }
 
-    /// The whole segments in all of them: files that are named by a hash.
+    /// The whole segments in all of them: files that are named by their segment and a hash.
     pub fn segments(&self) -> Vec<PathBuf> {
         let files = self.list().into_iter().flat_map(std::fs::read_dir).flatten().flatten();
-        let is_hash = |name: &str| name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let is_whole = |name: &str| {
+            let is_digits = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+            name.split_once('-').is_some_and(|(segment, hash)| {
+                (segment.len(), hash.len()) == (24, 64) && is_digits(segment) && is_digits(hash)
+            })
+        };
         let mut files: Vec<PathBuf> =
-            files.filter(|it| it.file_name().to_str().is_some_and(is_hash)).map(|it| it.path()).collect();
+            files.filter(|it| it.file_name().to_str().is_some_and(is_whole)).map(|it| it.path()).collect();
         files.sort();
         files
     }
 
     /// The one that holds what the archive's object of this segment holds.
     pub fn segment(&self, object: &Path) -> Option<PathBuf> {
-        let content = object.file_name()?.to_str()?.split_once('-')?.1.get(..16)?.to_owned();
+        // Both begin with the segment and the content's id.
+        let alike = object.file_name()?.to_str()?.get(..24 + 1 + 16)?;
         self.segments().into_iter().find(|path| {
-            path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(&content))
+            path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(alike))
         })
     }
 }

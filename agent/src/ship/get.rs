@@ -13,7 +13,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use walpoint_archive::store::StoreErrorKind;
 use walpoint_archive::{Archive, ArchiveError};
 use walpoint_pitr::contract::Contract;
-use walpoint_pitr::get::{Asker, GetError, GetOutcome, GetRequest, can_do_without, deliver_own_history, get};
+use walpoint_pitr::get::{
+    Asker, GetError, GetOutcome, GetRequest, can_do_without, deliver_known, deliver_own_history, get,
+};
 use walpoint_pitr::recovery_settings::{RECOVERY_SIGNAL, STANDBY_SIGNAL};
 use walpoint_wal::{SegmentSize, SystemIdentifier, Timestamp, WalFileName};
 
@@ -42,8 +44,13 @@ pub async fn run(settings: &Settings, args: &GetArgs, started: Instant) -> Resul
     let outcome = match question.dispensable() {
         Some(why) => ask_in_passing(settings, &question, why).await,
         None => {
-            let asking = ask_again(settings, &question, patience, started);
-            saying_that_it_waits(&question, patience, asking).await?
+            let answering = async {
+                match question.is_answered_by_the_spool().await {
+                    true => Ok(GetOutcome::Delivered),
+                    false => ask_again(settings, &question, patience, started).await,
+                }
+            };
+            saying_that_it_waits(&question, patience, answering).await?
         }
     };
     match outcome {
@@ -144,6 +151,14 @@ impl Question {
         match self.segment_size {
             Some(size) => Ok(deliver_own_history(&self.with(size))?),
             None => Ok(false),
+        }
+    }
+
+    /// Whether the file was handed over as it was fetched ahead.
+    async fn is_answered_by_the_spool(&self) -> bool {
+        match self.segment_size {
+            Some(size) if self.ahead.is_some() => deliver_known(&self.with(size)).await,
+            _ => false,
         }
     }
 

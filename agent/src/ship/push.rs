@@ -10,6 +10,7 @@ use super::end_of_timeline::{histories_in, is_end_of_timeline};
 use super::examine::{Examined, Looked, look, size_of_segment};
 use super::ground::Ground;
 use super::histories;
+use super::look_once::LookOnce;
 use super::recent::{Announcement, Recent};
 use super::source::Source;
 use crate::config::{Settings, durations};
@@ -64,6 +65,7 @@ pub type Announced = Option<Announcement>;
 pub struct Shipper {
     archive: Archive,
     recent: Recent,
+    looked: LookOnce,
     /// Threads that compress one file.
     compressing: u32,
 }
@@ -78,7 +80,7 @@ impl Shipper {
 
     /// To this archive, which is opened once, several files at a time.
     pub fn several_at_once(archive: Archive) -> Self {
-        Self { archive, recent: Recent::default(), compressing: 0 }
+        Self { archive, recent: Recent::default(), looked: LookOnce::default(), compressing: 0 }
     }
 
     /// Where to.
@@ -255,8 +257,7 @@ impl Push<'_> {
         };
         let announced = self.shipper.recent.of(before);
         if let Some(awaited) = &announced {
-            let own = self.shipper.archive.wal_variants(&self.name);
-            let (own, facts) = futures::join!(own, awaited.clone().facts());
+            let (own, facts) = futures::join!(self.own(segment), awaited.clone().facts());
             if let Some(facts) = facts {
                 return Ok(Seen { own: own?, previous: Some(facts) });
             }
@@ -268,6 +269,13 @@ impl Push<'_> {
             return Err(Failure::failed(format!("\"{before}\" comes before it and could not be archived")));
         }
         Ok(Seen { own: neighbours.own, previous })
+    }
+
+    async fn own(&self, segment: SegmentName) -> Result<SegmentState, ArchiveError> {
+        match self.name {
+            WalFileName::Segment(_) => self.shipper.looked.at(&self.shipper.archive, segment).await,
+            _ => self.shipper.archive.wal_variants(&self.name).await,
+        }
     }
 
     /// What the archive says of the segment before. Where it cannot be understood, a new run of WAL begins:

@@ -39,7 +39,7 @@ pub use cluster::ClusterListing;
 pub use listing::BackupListing;
 pub use send::{PutSource, SEALED_IN_MEMORY};
 pub use tail::{PutChunk, TailRemoval};
-pub use wal::{FileFacts, Neighbours, PutWal, PutWalOutcome};
+pub use wal::{FileFacts, Neighbours, Onward, PutWal, PutWalOutcome};
 
 /// Requests that are under way at once where many are needed.
 const PARALLEL: usize = 16;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::buffers::Buffers;
 use crate::compress::{self, CompressionLevel};
 use crate::content::{ContentHash, ContentHasher, StoredHash, StoredHasher};
 use crate::encrypt::KeyRing;
@@ -26,6 +27,7 @@ const STEP: usize = 128 * 1024;
 pub struct Sealer {
     level: CompressionLevel,
     keys: Arc<KeyRing>,
+    buffers: Arc<Buffers>,
 }
 
 /// Stored bytes, in memory, and what they hold.
@@ -61,7 +63,7 @@ pub struct Seal {
 impl Sealer {
     /// Seals with this level, for the ring's recipients if it has any.
     pub fn new(level: CompressionLevel, keys: Arc<KeyRing>) -> Self {
-        Self { level, keys }
+        Self { level, keys, buffers: Arc::default() }
     }
 
     /// Whether what it seals is encrypted.
@@ -93,7 +95,7 @@ impl Sealer {
         content: ContentHash,
         plain_size: u64,
     ) -> io::Result<Sealed> {
-        let bytes = self.encrypt(frames)?;
+        let bytes = self.sealed(frames)?;
         let (stored, encrypted) = (StoredHash::of(&bytes), self.encrypts());
         Ok(Sealed { bytes, content, plain_size, stored, encrypted })
     }
@@ -101,15 +103,16 @@ impl Sealer {
     /// Seals content whose stored hash nobody needs but the store, which makes its own.
     pub(crate) fn seal_unhashed(&self, plain: &[u8]) -> io::Result<(ContentHash, Bytes)> {
         let frame = compress::compress(plain, self.level)?;
-        Ok((ContentHash::of(plain), self.encrypt(frame)?))
+        Ok((ContentHash::of(plain), self.sealed(frame)?))
     }
 
-    fn encrypt(&self, frames: Vec<u8>) -> io::Result<Bytes> {
-        if !self.encrypts() {
-            return Ok(frames.into());
-        }
+    fn sealed(&self, frames: Vec<u8>) -> io::Result<Bytes> {
+        if self.encrypts() { self.encrypt(&frames) } else { Ok(frames.into()) }
+    }
+
+    fn encrypt(&self, frames: &[u8]) -> io::Result<Bytes> {
         let mut writer = self.keys.encryptor(Vec::with_capacity(frames.len() + STEP))?;
-        writer.write_all(&frames)?;
+        writer.write_all(frames)?;
         writer.finish().map(Bytes::from)
     }
 

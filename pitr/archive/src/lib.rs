@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod backup_id;
+mod buffers;
 pub mod catalog;
 pub mod cluster;
 pub mod compress;
@@ -33,7 +34,7 @@ pub mod wal_facts;
 pub mod writer_id;
 
 pub use archive::{
-    Archive, BackupListing, ClusterListing, FileFacts, Neighbours, PutChunk, PutSource, PutWal,
+    Archive, BackupListing, ClusterListing, FileFacts, Neighbours, Onward, PutChunk, PutSource, PutWal,
     PutWalOutcome, SEALED_IN_MEMORY, TailRemoval,
 };
 pub use backup_id::{BackupId, BackupKind};

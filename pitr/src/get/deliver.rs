@@ -14,6 +14,7 @@ use super::from_spool;
 use super::header::{self, Foreign, HEADER_BYTES};
 use super::temporary::Temporary;
 use super::{GetError, GetRequest};
+use crate::spool::Spool;
 
 /// History files are a few lines; whatever is larger is none.
 pub(super) const SMALL_FILE: u64 = 1024 * 1024;
@@ -92,11 +93,43 @@ async fn fetched_ahead(request: &GetRequest, variant: &Variant) -> Option<Tempor
         tracing::debug!("nothing can be fetched ahead: {error}");
         return None;
     }
+    note(spool, segment);
+    let size = request.segment_size.bytes();
+    from_spool::take(spool, segment, variant.content, size, &request.destination).await
+}
+
+/// Tells who fetches ahead what was asked for.
+fn note(spool: &Spool, segment: SegmentName) {
     // On a full disk what is there already is of use all the same, and taking it makes room.
     if let Err(error) = spool.note(segment) {
         tracing::debug!("who fetches ahead cannot be told what was asked for: {error}");
     }
-    from_spool::take(spool, variant.content, request.segment_size.bytes(), &request.destination).await
+}
+
+/// Hands over a segment as it was fetched ahead, when the archive was seen to have it a moment ago. False when the
+/// archive is to be asked.
+///
+/// # Errors
+/// When it cannot be put in place.
+pub(super) async fn deliver_known(request: &GetRequest, segment: SegmentName) -> Result<bool, GetError> {
+    let Some(spool) = request.spool.as_ref().filter(|spool| spool.make_own().is_ok()) else {
+        return Ok(false);
+    };
+    if spool.find(segment, None).is_none() {
+        return Ok(false);
+    }
+    // Before it is taken: that it was not there yet is a reason to fetch further ahead.
+    note(spool, segment);
+    let size = request.segment_size.bytes();
+    let taken = from_spool::take_known(spool, segment, size, &request.destination).await;
+    let Some(mut temporary) = taken else { return Ok(false) };
+    if let Err(foreign) = judge(request, segment, &mut temporary)? {
+        tracing::debug!("what was fetched ahead as \"{segment}\" is of no use: {foreign:?}");
+        return Ok(false);
+    }
+    cut_at_fork(request, segment, &mut temporary)?;
+    temporary.place(&request.destination)?;
+    Ok(true)
 }
 
 fn segment_of(name: &WalFileName) -> Option<SegmentName> {
@@ -112,21 +145,31 @@ fn check_segment(
     variant: &Variant,
     temporary: &mut Temporary,
 ) -> Result<(), GetError> {
-    let contradicted = |what| GetError::Contradicted { name: request.name, key: variant.key.clone(), what };
-    let (length, head) = beginning(temporary.file()).map_err(|error| temporary.error("read", error))?;
-    if length != request.segment_size.bytes() {
-        let what = format!("has {length} bytes, and a segment {}", request.segment_size.bytes());
-        return Err(contradicted(what));
-    }
-    match header::compare(segment, request.segment_size, request.system_identifier, &head) {
+    match judge(request, segment, temporary)? {
         Ok(()) => Ok(()),
-        Err(Foreign::Contradicts(what)) => Err(contradicted(what)),
+        Err(Foreign::Contradicts(what)) => {
+            Err(GetError::Contradicted { name: request.name, key: variant.key.clone(), what })
+        }
         Err(Foreign::Cluster(found)) => Err(GetError::WrongCluster {
             what: format!("object \"{}\"", variant.key),
             expected: request.system_identifier,
             found,
         }),
     }
+}
+
+/// Whether it is the segment that its name says.
+fn judge(
+    request: &GetRequest,
+    segment: SegmentName,
+    temporary: &mut Temporary,
+) -> Result<Result<(), Foreign>, GetError> {
+    let (length, head) = beginning(temporary.file()).map_err(|error| temporary.error("read", error))?;
+    if length != request.segment_size.bytes() {
+        let what = format!("has {length} bytes, and a segment {}", request.segment_size.bytes());
+        return Ok(Err(Foreign::Contradicts(what)));
+    }
+    Ok(header::compare(segment, request.segment_size, request.system_identifier, &head))
 }
 
 /// PostgreSQL takes the path from this file, and we take it from the contract: if the

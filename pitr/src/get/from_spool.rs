@@ -1,4 +1,5 @@
-//! Takes a segment that was fetched ahead, when it has the content that the archive's listing names.
+//! Takes a segment that was fetched ahead: the content that the archive's listing names, or what the archive was
+//! seen to have a moment ago.
 //!
 //! It is taken out of the spool first and looked at then: nobody else knows where it is by that time, and
 //! PostgreSQL gets a file that nobody has open. Whatever is wrong with it, the archive is asked instead.
@@ -7,14 +8,15 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::OFlags;
 use walpoint_archive::content::ContentHasher;
 use walpoint_archive::{ContentHash, ContentId};
+use walpoint_wal::SegmentName;
 
 use super::temporary::Temporary;
-use crate::spool::{Found, Spool};
+use crate::spool::{Found, Held, KNOWN_FOR, Spool};
 
 /// Pause between two looks for a file that is being fetched.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
@@ -27,18 +29,44 @@ const STEP: usize = 256 * 1024;
 /// does not have it.
 pub(super) async fn take(
     spool: &Spool,
+    segment: SegmentName,
     content: ContentId,
     size: u64,
     destination: &Path,
 ) -> Option<Temporary> {
-    let found = wait_for(spool, content).await?;
-    match take_file(&found, size, destination) {
+    let found = wait_for(spool, segment, Some(content)).await?;
+    take_found(&found, size, destination)
+}
+
+/// The segment with the content that the archive was seen to have a moment ago, by somebody who still sees to it.
+pub(super) async fn take_known(
+    spool: &Spool,
+    segment: SegmentName,
+    size: u64,
+    destination: &Path,
+) -> Option<Temporary> {
+    if !spool.is_tended() {
+        return None;
+    }
+    let found = wait_for(spool, segment, None).await?;
+    // What a clock that was set back shows in the future is not believed.
+    let is_known = now().duration_since(found.listed_at).is_ok_and(|age| age <= KNOWN_FOR);
+    is_known.then(|| take_found(&found, size, destination)).flatten()
+}
+
+#[expect(clippy::disallowed_methods, reason = "another process noted when it listed the archive")]
+fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+fn take_found(found: &Found, size: u64, destination: &Path) -> Option<Temporary> {
+    match take_file(found, size, destination) {
         Ok(taken) => {
-            tracing::debug!("{content} was fetched ahead");
+            tracing::debug!("{} was fetched ahead", found.content);
             Some(taken)
         }
         Err(error) => {
-            tracing::debug!("what was fetched ahead as {content} is of no use: {error}");
+            tracing::debug!("what was fetched ahead as {} is of no use: {error}", found.content);
             let _ = std::fs::remove_file(&found.path);
             None
         }
@@ -46,17 +74,13 @@ pub(super) async fn take(
 }
 
 /// Waits for a file that is on its way: fetching it once more would take longer, and hinder both.
-async fn wait_for(spool: &Spool, content: ContentId) -> Option<Found> {
+async fn wait_for(spool: &Spool, segment: SegmentName, content: Option<ContentId>) -> Option<Found> {
     let (mut seen, mut grown) = (0, Instant::now());
     loop {
-        // Looked at first: it may become the whole file meanwhile.
-        let coming = spool.bytes_coming(content);
-        if let Some(found) = spool.find(content) {
-            return Some(found);
-        }
-        let bytes = coming?;
-        if bytes > seen {
-            (seen, grown) = (bytes, Instant::now());
+        match spool.find(segment, content)? {
+            Held::Whole(found) => return Some(found),
+            Held::Coming(bytes) if bytes > seen => (seen, grown) = (bytes, Instant::now()),
+            Held::Coming(_) => {}
         }
         if grown.elapsed() > STALLED || !spool.is_tended() {
             return None;

@@ -12,7 +12,7 @@ use walpoint_archive::{Common, FileFacts, KeyRing, PutSource, PutWal, Sealer, Wr
 use walpoint_wal::{SystemIdentifier, TimelineId};
 
 use super::*;
-use crate::spool::Spool;
+use crate::spool::{Held, Spool};
 use crate::testing::contract::forked;
 
 const MIB: u64 = 1 << 20;
@@ -84,8 +84,8 @@ impl Stage {
         let directory = self.prefetch.tended.spool().directory();
         let mut found: Vec<String> = names(directory);
         found.retain(|name| name != "lock");
-        let mut expected: Vec<String> =
-            self.held().into_iter().map(|name| ContentHash::of(&content(name)).to_string()).collect();
+        let file = |name| format!("{name}-{}", ContentHash::of(&content(name)));
+        let mut expected: Vec<String> = self.held().into_iter().map(file).collect();
         expected.sort();
         assert_eq!(found, expected);
     }
@@ -94,15 +94,24 @@ impl Stage {
     async fn miss(&mut self, timeline: u32, number: u64) {
         let name = segment(timeline, number);
         if let Some((content, _)) = self.prefetch.held.remove(&name) {
-            self.prefetch.tended.remove(content);
+            self.prefetch.tended.remove(name, content);
         }
         self.ask(timeline, number).await;
     }
 
+    fn listed_at(&self, timeline: u32, number: u64) -> SystemTime {
+        match self.prefetch.tended.spool().find(segment(timeline, number), None) {
+            Some(Held::Whole(found)) => found.listed_at,
+            other => panic!("{number} is not there: {other:?}"),
+        }
+    }
+
     /// As `archive-get` takes it.
     fn take(&self, timeline: u32, number: u64) {
-        let content = ContentHash::of(&content(segment(timeline, number)));
-        let found = self.prefetch.tended.spool().find(content.id()).unwrap();
+        let Some(Held::Whole(found)) = self.prefetch.tended.spool().find(segment(timeline, number), None)
+        else {
+            panic!("{number} is not there");
+        };
         std::fs::remove_file(found.path).unwrap();
     }
 }
@@ -150,6 +159,25 @@ async fn what_follows_is_there_before_it_is_asked_for_and_goes_when_it_was_passe
     let directory = stage.prefetch.tended.spool().directory().to_owned();
     stage.prefetch.end().await;
     assert!(!directory.exists() && stage.scratch.path().exists());
+}
+
+#[tokio::test]
+async fn a_file_tells_when_the_archive_was_seen_to_have_it_and_that_is_seen_again_before_it_is_old() {
+    let mut stage = Stage::new(64, None).await;
+    stage.put(1, 1..=40).await;
+    let before = clock();
+    stage.ask(1, 1).await;
+    assert!((before..=clock()).contains(&stage.listed_at(1, 2)));
+    let listings = stage.faulty.calls(Verb::List);
+    // It is the listing's time, and not that of the fetching.
+    stage.prefetch.known.at = SystemTime::UNIX_EPOCH;
+    stage.ask(1, 2).await;
+    assert_eq!(stage.faulty.calls(Verb::List), listings, "it was seen a moment ago");
+    assert_eq!(stage.listed_at(1, 4), SystemTime::UNIX_EPOCH);
+    (stage.prefetch.known.began, stage.prefetch.listed_at) = (Instant::now() - KNOWN_FOR, None);
+    stage.ask(1, 3).await;
+    assert_eq!(stage.faulty.calls(Verb::List), listings + 1);
+    assert!((before..=clock()).contains(&stage.listed_at(1, 5)));
 }
 
 #[tokio::test]

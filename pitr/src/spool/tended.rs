@@ -4,11 +4,12 @@ use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use walpoint_archive::{ContentHash, ContentId, own_directory};
+use walpoint_wal::SegmentName;
 
-use super::{ASKED, COMING, LOCK, PREFIX, Spool, new_file, open_file};
+use super::{ASKED, LOCK, Named, PREFIX, Spool, new_file, open_file};
 
 /// Who only looks whether the lock is held has it for a moment.
 const TRIES: u32 = 5;
@@ -46,25 +47,25 @@ impl Tended {
         &self.spool
     }
 
-    /// Begins a file of this content.
+    /// Begins the file of this segment with this content.
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn begin(&self, content: ContentId) -> io::Result<Incoming> {
-        let path = self.spool.coming(content);
+    pub fn begin(&self, segment: SegmentName, content: ContentId) -> io::Result<Incoming> {
+        let path = self.spool.path(Named::Coming(segment, content));
         let _ = std::fs::remove_file(&path);
         let file = new_file(&path, false)?;
-        Ok(Incoming { spool: self.spool.clone(), path: Some(path), file })
+        Ok(Incoming { spool: self.spool.clone(), segment, path: Some(path), file })
     }
 
-    /// Whether the file of this content is there.
-    pub fn has(&self, content: ContentHash) -> bool {
-        self.spool.whole(content).exists()
+    /// Whether the file of this segment with this content is there.
+    pub fn has(&self, segment: SegmentName, content: ContentHash) -> bool {
+        self.spool.path(Named::Whole(segment, content)).exists()
     }
 
-    /// Removes the file of this content, when it is there.
-    pub fn remove(&self, content: ContentHash) {
-        let _ = std::fs::remove_file(self.spool.whole(content));
+    /// Removes the file of this segment with this content, when it is there.
+    pub fn remove(&self, segment: SegmentName, content: ContentHash) {
+        let _ = std::fs::remove_file(self.spool.path(Named::Whole(segment, content)));
     }
 
     /// Bytes that are free on its disk.
@@ -86,6 +87,7 @@ impl Tended {
 #[derive(Debug)]
 pub struct Incoming {
     spool: Spool,
+    segment: SegmentName,
     path: Option<PathBuf>,
     file: File,
 }
@@ -96,14 +98,16 @@ impl Incoming {
         &self.file
     }
 
-    /// Gives it the name of its content: from now on it may be taken.
+    /// Gives it the name of its content, which the archive was seen to have at this time: from now on it may be
+    /// taken.
     ///
     /// # Errors
     /// When it cannot be renamed.
     #[expect(clippy::disallowed_methods, reason = "nothing here has to survive a crash")]
-    pub fn finish(mut self, content: ContentHash) -> io::Result<()> {
+    pub fn finish(mut self, content: ContentHash, listed_at: SystemTime) -> io::Result<()> {
+        self.file.set_modified(listed_at)?;
         if let Some(path) = &self.path {
-            std::fs::rename(path, self.spool.whole(content))?;
+            std::fs::rename(path, self.spool.path(Named::Whole(self.segment, content)))?;
         }
         self.path = None;
         Ok(())
@@ -171,7 +175,6 @@ fn remove_files(directory: &Path) {
 
 /// Names that are given here, and to nothing of PostgreSQL's: whatever directory this should ever be.
 fn is_made_here(name: &str) -> bool {
-    let is_coming = name.strip_suffix(COMING).is_some_and(|digits| digits.parse::<ContentId>().is_ok());
     let is_note = name.strip_prefix(ASKED).is_some_and(|process| process.starts_with('.'));
-    is_coming || is_note || name.parse::<ContentHash>().is_ok()
+    is_note || Named::parse(name).is_some()
 }

@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use walpoint_wal::SegmentSize;
+
 use super::*;
 
 fn names(spool: &Spool) -> Vec<String> {
@@ -12,30 +14,57 @@ fn names(spool: &Spool) -> Vec<String> {
     names
 }
 
+fn segment() -> SegmentName {
+    "000000010000000000000001".parse().unwrap()
+}
+
 fn put(tended: &Tended, text: &str) -> ContentHash {
     let content = ContentHash::of(text.as_bytes());
-    let incoming = tended.begin(content.id()).unwrap();
+    let incoming = tended.begin(segment(), content.id()).unwrap();
     incoming.file().write_all(text.as_bytes()).unwrap();
-    assert!(tended.spool().find(content.id()).is_none(), "it is there before it is whole");
-    assert_eq!(tended.spool().bytes_coming(content.id()), Some(text.len() as u64));
-    incoming.finish(content).unwrap();
+    let coming = Held::Coming(text.len() as u64);
+    assert_eq!(tended.spool().find(segment(), Some(content.id())), Some(coming), "before it is whole");
+    incoming.finish(content, SystemTime::UNIX_EPOCH).unwrap();
     content
 }
 
+fn found(spool: &Spool, content: Option<ContentId>) -> Option<Found> {
+    match spool.find(segment(), content)? {
+        Held::Whole(found) => Some(found),
+        Held::Coming(_) => None,
+    }
+}
+
 #[test]
-fn what_is_put_in_is_found_by_its_contents_id_until_it_is_removed() {
+fn what_is_put_in_is_found_by_its_segment_and_content_until_it_is_removed() {
     let place = tempfile::tempdir().unwrap();
     let tended = Tended::take_over(Spool::at(place.path(), "7-1")).unwrap().unwrap();
+    let spool = tended.spool();
     let content = put(&tended, "one");
+    let only = found(spool, None).unwrap();
     put(&tended, "other");
-    let found = tended.spool().find(content.id()).unwrap();
-    assert_eq!((found.content, std::fs::read(&found.path).unwrap()), (content, b"one".to_vec()));
-    assert_eq!(std::fs::metadata(&found.path).unwrap().permissions().mode() & 0o777, 0o600);
-    assert!(tended.has(content));
-    tended.remove(content);
-    assert!(!tended.has(content) && tended.spool().find(content.id()).is_none());
-    drop(tended.begin(content.id()).unwrap());
-    assert_eq!(tended.spool().bytes_coming(content.id()), None);
+    let one = found(spool, Some(content.id())).unwrap();
+    assert_eq!((&one, std::fs::read(&one.path).unwrap()), (&only, b"one".to_vec()));
+    assert_eq!((one.content, one.listed_at), (content, SystemTime::UNIX_EPOCH));
+    assert_eq!(std::fs::metadata(&one.path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(spool.find(segment().next(SegmentSize::new(1 << 20).unwrap()).unwrap(), None), None);
+    assert!(tended.has(segment(), content));
+    tended.remove(segment(), content);
+    assert!(!tended.has(segment(), content) && found(spool, Some(content.id())).is_none());
+    drop(tended.begin(segment(), content.id()).unwrap());
+    assert_eq!(spool.find(segment(), Some(content.id())), None);
+}
+
+#[test]
+fn a_name_says_the_segment_and_the_content_and_others_say_nothing() {
+    let content = ContentHash::of(b"x");
+    for named in [Named::Whole(segment(), content), Named::Coming(segment(), content.id())] {
+        assert_eq!(Named::parse(&named.to_string()), Some(named));
+    }
+    let id = content.id();
+    for other in ["", "asked", "lock", "-", &format!("{}-{id}", segment()), &content.to_string()] {
+        assert_eq!(Named::parse(other), None, "{other}");
+    }
 }
 
 #[test]
@@ -68,9 +97,9 @@ fn one_tends_it_and_the_next_begins_with_an_empty_one() {
     assert!(spool.is_tended());
     assert!(Tended::take_over(spool.clone()).unwrap().is_none());
     let content = put(&first, "left behind");
-    std::mem::forget(first.begin(content.id()).unwrap());
+    std::mem::forget(first.begin(segment(), content.id()).unwrap());
     drop(first);
-    assert!(!spool.is_tended() && spool.find(content.id()).is_some());
+    assert!(!spool.is_tended() && found(&spool, Some(content.id())).is_some());
     let second = Tended::take_over(spool.clone()).unwrap().unwrap();
     assert_eq!(names(&spool), ["asked", "lock"]);
     second.clear();
@@ -101,7 +130,7 @@ fn only_spools_of_ours_that_nobody_tends_are_removed() {
     for name in ["walpoint-spool-abandoned", "walpoint-spool-new"] {
         assert!(!place.path().join(name).exists(), "{name}");
     }
-    assert!(tended.has(kept) && own.directory().exists());
+    assert!(tended.has(segment(), kept) && own.directory().exists());
     for file in ["other/file", "walpoint-spool-open/lock"] {
         assert!(place.path().join(file).exists(), "{file}");
     }
@@ -115,7 +144,8 @@ fn whatever_a_spool_turns_out_to_be_only_what_is_made_here_is_removed_from_it() 
     let hash = ContentHash::of(b"x");
     let others =
         ["000000010000000000000001", "00000002.history", "archive_status.part", "asked", "PG_VERSION"];
-    let ours = [hash.to_string(), format!("{}.part", hash.id()), "asked.77".to_owned()];
+    let whole = Named::Whole(segment(), hash).to_string();
+    let ours = [whole, Named::Coming(segment(), hash.id()).to_string(), "asked.77".to_owned()];
     for name in others.into_iter().chain(ours.iter().map(String::as_str)) {
         std::fs::write(spool.directory().join(name), "").unwrap();
     }

@@ -71,7 +71,7 @@ impl Archive {
     /// content was refused under it.
     pub async fn put_wal(&self, put: &PutWal) -> Result<PutWalOutcome, ArchiveError> {
         let before = self.wal_variants(&put.name).await?;
-        self.put_wal_seen(put, &before).await
+        self.put_wal_listed(put, &before).await
     }
 
     /// The same for one who has listed the name: what came since is seen by the listing after the put.
@@ -79,6 +79,19 @@ impl Archive {
     /// # Errors
     /// As [`Archive::put_wal`].
     pub async fn put_wal_seen(
+        &self,
+        put: &PutWal,
+        before: &SegmentState,
+    ) -> Result<PutWalOutcome, ArchiveError> {
+        let ours = put.facts.common().content.id();
+        if Stance::before_put(before, ours) == Stance::Same {
+            // No put and so no listing follows: what was seen long ago may have been refused since.
+            return self.put_wal(put).await;
+        }
+        self.put_wal_listed(put, before).await
+    }
+
+    async fn put_wal_listed(
         &self,
         put: &PutWal,
         before: &SegmentState,

@@ -12,8 +12,9 @@ use crate::content::ContentHash;
 use crate::envelope::Expected;
 use crate::error::ArchiveError;
 use crate::facts::Common;
+use crate::layout::{Entry, Layout};
 use crate::object_key::ObjectKey;
-use crate::store::{Metadata, PutOutcome};
+use crate::store::{Listed, Metadata, PutOutcome};
 use crate::tail::TailFacts;
 use crate::wal_facts::WalFacts;
 
@@ -66,7 +67,50 @@ pub struct Neighbours {
     pub own: SegmentState,
 }
 
+/// What the archive has of a segment and of those that follow it, as one listing showed it.
+#[derive(Clone, Debug)]
+pub struct Onward {
+    layout: Layout,
+    first: SegmentName,
+    /// The first of which not all may have been shown.
+    end: Option<SegmentName>,
+    listed: Vec<Listed>,
+}
+
+impl Onward {
+    /// What is stored under the name of this segment, and what of it is refused; none when the listing does not
+    /// tell.
+    pub fn of(&self, segment: &SegmentName) -> Option<SegmentState> {
+        let is_of_folder = (self.first.timeline, self.first.log) == (segment.timeline, segment.log);
+        let is_told = *segment >= self.first && self.end.is_none_or(|end| *segment < end);
+        let of_name = || SegmentState::of_name(&self.layout, &WalFileName::Segment(*segment), &self.listed);
+        (is_of_folder && is_told).then(of_name)
+    }
+}
+
 impl Archive {
+    /// What is stored from this segment on, as far as one listing of at most `limit` objects of its folder shows it.
+    pub async fn wal_onward(&self, first: SegmentName, limit: usize) -> Result<Onward, ArchiveError> {
+        let after = self.layout.before_segment(&first);
+        let listed = self.store.list(&self.layout.wal_dir(&first), Some(&after), Some(limit)).await?;
+        let is_cut = listed.len() >= limit;
+        let end = listed.last().filter(|_| is_cut).map(|object| self.segment_in(object).unwrap_or(first));
+        Ok(Onward { layout: self.layout, first, end, listed })
+    }
+
+    /// The segment that an object belongs to, whatever it holds of it.
+    fn segment_in(&self, object: &Listed) -> Option<SegmentName> {
+        match self.layout.parse(&object.key)? {
+            Entry::Wal { name, .. } | Entry::WalRefused { name, .. } => match name {
+                WalFileName::Segment(segment) | WalFileName::Partial(segment) => Some(segment),
+                WalFileName::BackupHistory { segment, .. } => Some(segment),
+                WalFileName::History(_) => None,
+            },
+            Entry::LiveTail { segment, .. } => Some(segment),
+            _ => None,
+        }
+    }
+
     /// Everything that is stored under this name, and what of it is refused: one listing.
     pub async fn wal_variants(&self, name: &WalFileName) -> Result<SegmentState, ArchiveError> {
         let listed = self.store.list(&self.layout.variants_prefix(name), None, None).await?;

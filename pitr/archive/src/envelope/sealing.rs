@@ -48,7 +48,7 @@ impl Sealer {
     /// When the compressor cannot be set up.
     pub fn begin(&self, plain_size: u64, threads: u32) -> io::Result<Sealing> {
         panic_for_a_test("sealing");
-        let mut compressor = compress::compressor(Vec::new(), self.level(), Some(plain_size))?;
+        let mut compressor = compress::compressor(self.buffers.take(), self.level(), Some(plain_size))?;
         compressor.multithread(startable(threads))?;
         Ok(Sealing { sealer: self.clone(), hasher: ContentHasher::new(), size: 0, compressor })
     }
@@ -81,7 +81,8 @@ impl Sealing {
     /// When the compressor or the random source failed, or these were other than the announced number of bytes.
     pub fn finish(self) -> io::Result<SealedContent> {
         let Self { sealer, hasher, size, compressor } = self;
-        let bytes = sealer.encrypt(compressor.finish()?)?;
+        let frame = sealer.buffers.lend(compressor.finish()?);
+        let bytes = if sealer.encrypts() { sealer.encrypt(&frame)? } else { frame };
         Ok(SealedContent { bytes, content: hasher.finish(), plain_size: size, encrypted: sealer.encrypts() })
     }
 }

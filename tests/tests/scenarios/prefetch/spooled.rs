@@ -1,8 +1,10 @@
-//! What lies in the spool is handed out when it is what the archive has now, and never else.
+//! What lies in the spool is handed out when it is what the archive has, or was seen to have a moment ago, and never
+//! else.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
@@ -174,6 +176,14 @@ fn expect_only_sound_ones(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
+/// As if the archive had been looked at so long ago.
+#[expect(clippy::disallowed_methods, reason = "as another process notes it")]
+fn seen(path: &Path, ago: Duration) -> Result<()> {
+    Ok(File::options().write(true).open(path)?.set_modified(SystemTime::now() - ago)?)
+}
+
+const LONG: Duration = Duration::from_secs(60);
+
 #[test]
 fn absence_is_the_archives_word_and_never_the_spools() -> Result<()> {
     let Some(stage) = Stage::new()? else { return Ok(()) };
@@ -187,7 +197,9 @@ fn absence_is_the_archives_word_and_never_the_spools() -> Result<()> {
         }
         Ok(stage.spools.segment(&archived).is_some())
     })?;
-    // It is in the spool, and the archive has it no more: nothing is invented.
+    // It is in the spool since long ago, and the archive has it no more: nothing is invented.
+    let spooled = stage.spools.segment(&archived).context("it is not in the spool")?;
+    seen(&spooled, LONG)?;
     rustix::fs::rename(&archived, &hidden)?;
     let _ = std::fs::remove_file(stage.destination());
     let asked = stage.asked(last)?.expect(1)?;
@@ -204,6 +216,7 @@ fn absence_is_the_archives_word_and_never_the_spools() -> Result<()> {
 fn a_rival_that_came_since_stops_recovery_whatever_was_fetched_ahead() -> Result<()> {
     let Some(stage) = Stage::new()? else { return Ok(()) };
     let _nobody_else = stage.hold()?;
+    seen(&stage.spooled, LONG)?;
     let archived = object(&stage.scene, &stage.segments[1])?;
     let name = archived.file_name().and_then(|name| name.to_str()).context("a name")?;
     let rival = archived.with_file_name(format!("{}-0123456789abcdef.zst", &name[..24]));
@@ -215,6 +228,21 @@ fn a_rival_that_came_since_stops_recovery_whatever_was_fetched_ahead() -> Result
     }
     stage.asked(&stage.segments[1])?.expect(255)?;
     ensure!(!stage.destination().exists() && stage.spooled.exists(), "it was handed out");
+    Ok(())
+}
+
+/// A recovery that catches up costs the archive no question for each segment, and goes on while it is away.
+#[test]
+fn what_was_seen_in_the_archive_a_moment_ago_is_handed_out_without_it() -> Result<()> {
+    let Some(stage) = Stage::new()? else { return Ok(()) };
+    let _somebody_tends_it = stage.hold()?;
+    let root = stage.scene.archive_directory()?;
+    let away = root.with_extension("away");
+    rustix::fs::rename(root, &away)?;
+    seen(&stage.spooled, Duration::ZERO)?;
+    stage.asked(&stage.segments[1])?.success()?;
+    stage.expect_whole()?;
+    rustix::fs::rename(&away, root)?;
     Ok(())
 }
 

@@ -65,6 +65,33 @@ async fn one_listing_shows_what_two_would() {
 }
 
 #[tokio::test]
+async fn one_listing_onward_shows_what_one_for_each_would_or_nothing() {
+    let place = Place::new().await;
+    let all = ["00000001000000000000000E", "000000010000000000000010", "0000000100000000000000FF"];
+    filled(&place, &[&all[..], &["000000010000000100000000", "000000020000000000000010"]].concat()).await;
+    let asked = ["00000001000000000000000F", "000000010000000100000000", "000000020000000000000010"];
+    let faulty = Faulty::new(Arc::clone(&place.store));
+    let archive = archive_on(Arc::new(faulty.clone()));
+    for limit in 1..30 {
+        let listings = faulty.calls(Verb::List);
+        let onward = archive.wal_onward(segment_of(all[0]), limit).await.unwrap();
+        assert_eq!(faulty.calls(Verb::List), listings + 1);
+        let mut told = Vec::new();
+        for text in all.into_iter().chain(asked) {
+            if let Some(state) = onward.of(&segment_of(text)) {
+                assert_eq!(state, archive.wal_variants(&name(text)).await.unwrap(), "{text} {limit}");
+                told.push(text);
+            }
+        }
+        let of_folder = [all[0], all[1], all[2], asked[0]];
+        assert!(told.iter().all(|text| of_folder.contains(text)), "{told:?}");
+        assert_eq!(told.len() == of_folder.len(), limit > 3 * 6, "{limit}: {told:?}");
+    }
+    let later = archive.wal_onward(segment_of(all[1]), 100).await.unwrap();
+    assert!(later.of(&segment_of(all[0])).is_none() && later.of(&segment_of(all[2])).is_some());
+}
+
+#[tokio::test]
 async fn the_usual_push_takes_two_listings_one_head_and_one_put() {
     let place = Place::new().await;
     let before = segment_of("000000010000000000000002");
