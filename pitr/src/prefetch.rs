@@ -1,8 +1,8 @@
 //! Fetches the segments that recovery will ask for next into the [`crate::spool`], several at a time, as far
 //! ahead as replay is fast.
 //!
-//! All that it does is a favour: `archive-get` looks for itself what the archive has, and fetches what is not in
-//! the spool. So whatever fails here is left alone for a while.
+//! All that it does is a favour: `archive-get` hashes what it takes out of the spool, asks the archive when nobody has
+//! lately, and fetches what is not there. So whatever fails here is left alone for a while.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -55,6 +55,7 @@ pub struct Prefetch {
     /// Objects that are of no use.
     useless: BTreeSet<ObjectKey>,
     known: Known,
+    /// When the last listing began, whatever came of it.
     listed_at: Option<Instant>,
     is_listing: bool,
     /// Once for each question: a standby at the archive's end must not cost a listing a second.
