@@ -16,6 +16,7 @@ mod manifest;
 mod marked;
 mod packs;
 mod parent;
+mod patience;
 mod prepare;
 mod read;
 mod resume;

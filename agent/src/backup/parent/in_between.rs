@@ -12,14 +12,14 @@ use walpoint_pitr::path::TimelinePath;
 use walpoint_pitr::unbroken::{self, Between, Told};
 use walpoint_wal::{Carry, Edge, Lsn, SegmentName, Survey, SurveyOf, Surveyor};
 
+use super::super::patience::pause;
 use super::super::prepare::Preparation;
 use super::{NoParent, segment_start};
 use crate::config::Settings;
 use crate::exit::Failure;
 
-/// How often the archive is asked for what is on its way: soon at first, because most arrives within a second. Each
-/// time all of the stretch is listed.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// How often the archive is asked for what is on its way. Each time all of the stretch is listed.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// From a parent's start to this backup's.
@@ -57,9 +57,9 @@ async fn archived(
     to: Lsn,
 ) -> Result<Result<Told, NoParent>, Failure> {
     let archive = &preparation.archive;
-    let until = Instant::now() + settings.backup.wal_timeout;
+    let since = Instant::now();
+    let until = since + settings.backup.wal_timeout;
     let mut looked_again = None;
-    let mut pause = FIRST_PAUSE;
     loop {
         let catalog = archive.with_wal(stretch.catalog.clone(), stretch.from).await?;
         let missing =
@@ -78,8 +78,8 @@ async fn archived(
         }
         // It may have been archived after it was looked for.
         looked_again = (!is_awaited).then_some(missing);
+        let pause = pause(since.elapsed(), SHORTEST_PAUSE, LONGEST_PAUSE);
         sleep(pause.min(until.saturating_duration_since(Instant::now()))).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
