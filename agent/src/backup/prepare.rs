@@ -6,6 +6,7 @@ use std::sync::Arc;
 use walpoint_archive::config::ArchiveUrl;
 use walpoint_archive::manifest::CONFIG_FOLDER;
 use walpoint_archive::{Archive, WriterId};
+use walpoint_pitr::recovery_settings::STANDBY_SIGNAL;
 
 use super::configuration::{self, ConfigurationFile};
 use super::files::Scope;
@@ -37,7 +38,8 @@ pub async fn prepare(settings: &Settings) -> Result<Preparation, Failure> {
     let session = Session::open(connection, Some(&directory.path)).await?;
     session.server.must_own(&directory.path, &directory.control)?;
     gate::must_be_a_release(&session.server, directory.control.major)?;
-    for doubt in gate::pass(&session.server)? {
+    let follows = directory.path.join(STANDBY_SIGNAL).exists();
+    for doubt in gate::pass(&session.server, follows)? {
         tracing::warn!("{doubt}");
     }
     must_not_hold_the_archive(settings, &directory.path)?;
