@@ -2,24 +2,34 @@
 //! → packs → store → session stop → is its WAL in the archive, all of it, and
 //! what leads to its timeline? → manifest, then summary. Before the summary is there no command sees it.
 
+mod changed;
 mod complete;
 mod configuration;
 mod entries;
 mod files;
 mod gate;
 mod histories;
+mod last_look;
 mod late;
+pub mod left_out;
+mod manifest;
+mod marked;
 mod packs;
+mod parent;
+mod patience;
 mod prepare;
 mod read;
+mod resume;
+mod spool;
 mod store;
+mod unfinished;
 pub mod wal_wait;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use walpoint_archive::{BackupId, BackupKind};
+use walpoint_archive::{BackupId, BackupKind, BackupSummary};
 use walpoint_pitr::progress::{Phase, Progress};
 use walpoint_wal::backup_label::BackupLabel;
 use walpoint_wal::control_file::{ControlFile, DbState};
@@ -32,28 +42,100 @@ pub use complete::Taken;
 use entries::Contents;
 use files::{CONTROL_FILE, Listing};
 use late::LateFile;
+use marked::Marked;
+use parent::comparison::Comparison;
+use parent::manifest::ParentFiles;
+use parent::{Base, NoParent};
 use prepare::{Preparation, prepare};
-use read::ReadFile;
+use read::pace::Pace;
+use read::{Compared, Means, ReadFiles};
+use resume::Beginning;
+use spool::Spool;
 use store::Reading;
 
-/// Takes a full base backup. Returns when it is complete; every other way out
+/// Which kind of backup is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    Full,
+    /// What has changed since the last one, where that can be told.
+    Incremental,
+    /// The same, but a full one when its time has come.
+    IncrementalUnlessDue,
+}
+
+/// Takes a base backup. Returns when it is complete; every other way out
 /// leaves no backup behind.
 ///
 /// # Errors
 /// Status 2 when the server does not archive, 4 when it is not the data
 /// directory's, 1 for everything that may go better another time.
-pub async fn take(settings: &Settings, progress: &Arc<Progress>) -> Result<Taken, Failure> {
+pub async fn take(settings: &Settings, wanted: Wanted, progress: &Arc<Progress>) -> Result<Taken, Failure> {
     progress.enter(Phase::Preparing);
     let preparation = prepare(settings).await?;
     let session = &preparation.session;
     let copied = tokio::select! {
-        copied = copy(settings, &preparation, progress) => copied?,
+        copied = copy(settings, &preparation, wanted, progress) => copied?,
         why = session.ended() => return Err(Failure::failed(format!(
             "could not go on with the base backup: the session with the server ended: {why}"
         )).with_hint("the backup was given up; start it again")),
     };
     // From here on the server may come and go.
     copied.complete(settings, &preparation, progress).await
+}
+
+/// Copies what is wanted; all of it when there is nothing to build on.
+async fn copy(
+    settings: &Settings,
+    preparation: &Preparation,
+    wanted: Wanted,
+    progress: &Arc<Progress>,
+) -> Result<Copied, Failure> {
+    let reason = match copy_changes(settings, preparation, wanted, progress).await? {
+        Ok(copied) => return Ok(copied),
+        Err(reason) => reason,
+    };
+    if let Some(NoParent(reason)) = &reason {
+        tracing::warn!("taking a full backup instead of an incremental one: {reason}");
+    }
+    let beginning = Beginning::of(settings, preparation).await?;
+    let begun = Begun::new(preparation, BackupKind::Full, beginning).await?;
+    let mut copied = begun.read(settings, preparation, None, progress).await?;
+    copied.instead = reason;
+    Ok(copied)
+}
+
+/// `Err` when the backup must be a full one, with the reason when another was asked for.
+async fn copy_changes(
+    settings: &Settings,
+    preparation: &Preparation,
+    wanted: Wanted,
+    progress: &Arc<Progress>,
+) -> Result<Result<Copied, Option<NoParent>>, Failure> {
+    if wanted == Wanted::Full {
+        return Ok(Err(None));
+    }
+    let parent = match parent::find(settings, preparation, wanted).await? {
+        Ok(parent) => parent,
+        Err(reason) => return Ok(Err(Some(reason))),
+    };
+    let beginning = Beginning::anew(settings, preparation)?;
+    let begun = Begun::new(preparation, BackupKind::Incremental, beginning).await?;
+    match parent.serve(settings, preparation, &begun.control, begun.started).await? {
+        Ok(base) => begun.read(settings, preparation, Some(base), progress).await.map(Ok),
+        Err(reason) => {
+            preparation.session.stop_backup().await?;
+            Ok(Err(Some(reason)))
+        }
+    }
+}
+
+/// A backup that the server has started.
+struct Begun {
+    id: BackupId,
+    control: ControlFile,
+    started: Position,
+    beginning: Beginning,
+    marked: Marked,
 }
 
 /// A backup all of whose files are in packs, stored or on their way.
@@ -64,37 +146,111 @@ struct Copied {
     started: Position,
     stopped: StoppedBackup,
     listing: Arc<Listing>,
-    files: Vec<ReadFile>,
+    files: ReadFiles,
+    spool: Arc<Spool>,
     late: Vec<LateFile>,
     reading: Reading,
+    parent: Option<Arc<BackupSummary>>,
+    beginning: Beginning,
+    /// What stood in marks before anything of it was stored.
+    marked: Marked,
+    /// Why it is a full one although another was asked for.
+    instead: Option<NoParent>,
 }
 
-/// Everything between start and stop, for which the session must stay open.
-async fn copy(
-    settings: &Settings,
-    preparation: &Preparation,
-    progress: &Arc<Progress>,
-) -> Result<Copied, Failure> {
-    let Preparation { session, directory, archive, .. } = preparation;
-    let id = BackupId::new(session.clock("name the base backup").await?, BackupKind::Full);
-    tracing::info!(backup = %id, "base backup starts with a checkpoint");
-    let started = session.start_backup(&format!("walpoint {id}")).await?;
-    let (control, _) = control_file(&directory.path)?;
-    must_be_where_it_started(&control, started, &directory.path)?;
+impl Begun {
+    async fn new(
+        preparation: &Preparation,
+        kind: BackupKind,
+        beginning: Beginning,
+    ) -> Result<Begun, Failure> {
+        let Preparation { session, directory, archive, .. } = preparation;
+        // What an interrupted one stored may stand in any of them.
+        let marked = match beginning.left {
+            None => Marked::now(archive).await?,
+            Some(_) => Marked::default(),
+        };
+        let now = session.clock("name the base backup").await?;
+        let id = beginning.backup().unwrap_or_else(|| BackupId::new(now, kind));
+        tracing::info!(backup = %id, "base backup starts with a checkpoint");
+        let started = session.start_backup(&format!("walpoint {id}")).await?;
+        let (control, _) = control_file(&directory.path)?;
+        must_be_where_it_started(&control, started, session.server.is_in_recovery, &directory.path)?;
+        beginning.note(&id);
+        Ok(Begun { id, control, started, beginning, marked })
+    }
 
-    let listing = Arc::new(list(preparation).await?);
-    progress.expect(listing.bytes, listing.files);
-    progress.enter(Phase::Copying);
-    let reading = Reading::start(archive, &id, settings.workers());
-    let (files, reading) = reading.read(&listing, directory, progress).await?;
-    // After all other files: it must not be older than they are.
-    let (control_at_end, control_bytes) = control_file(&directory.path)?;
+    /// Everything up to the stop, for which the session must stay open.
+    async fn read(
+        self,
+        settings: &Settings,
+        preparation: &Preparation,
+        base: Option<Base>,
+        progress: &Arc<Progress>,
+    ) -> Result<Copied, Failure> {
+        let Begun { id, control, started, beginning, marked } = self;
+        let Preparation { session, directory, archive, .. } = preparation;
+        let parent = base.as_ref().map(|base| Arc::clone(&base.summary));
+        let compared = base.map(compared_with).transpose()?;
+        let listing = Arc::new(list(preparation).await?);
+        progress.expect(listing.bytes, listing.files);
+        progress.enter(Phase::Copying);
+        let spool = Arc::new(Spool::new(&directory.path));
+        let reading = Reading::start(archive, &id, settings.workers(), &beginning);
+        let means = Means {
+            compared,
+            spool: Arc::clone(&spool),
+            notes: beginning.notes.clone(),
+            left: beginning.left.clone(),
+            pace: Pace::new(settings.backup.max_rate),
+        };
+        let (files, reading) = reading.read(&listing, directory, means, progress).await?;
+        // After all other files: it must not be older than they are.
+        let (control_at_end, control_bytes) = control_file(&directory.path)?;
 
-    let stopped = session.stop_backup().await?;
-    let label = must_agree(&stopped, started, [&control, &control_at_end])?;
-    let late = LateFile::all(&stopped, &control_bytes, &preparation.configuration);
-    let late = late.map_err(|error| broken(error.to_string()))?;
-    Ok(Copied { id, control, label, started, stopped, listing, files, late, reading })
+        let stopped = session.stop_backup().await?;
+        let label =
+            must_agree(&stopped, started, session.server.is_in_recovery, [&control, &control_at_end])?;
+        let late = LateFile::all(&stopped, &control_bytes, &preparation.configuration);
+        let late = late.map_err(|error| broken(error.to_string()))?;
+        Ok(Copied {
+            id,
+            control,
+            label,
+            started,
+            stopped,
+            listing,
+            files,
+            spool,
+            late,
+            reading,
+            parent,
+            beginning,
+            marked,
+            instead: None,
+        })
+    }
+}
+
+/// Opens the parent's manifest beside the files.
+fn compared_with(base: Base) -> Result<Compared, Failure> {
+    let Base { summary, manifest, comparison } = base;
+    match comparison {
+        Comparison::Lsn { since } => {
+            tracing::info!(
+                "pages are compared with {} by LSN: what was changed since {since} is stored",
+                summary.id
+            );
+        }
+        Comparison::Content(why) => tracing::warn!(
+            "pages are compared with {} by content, in pieces of 1 MiB: their LSNs cannot be believed, because {why}",
+            summary.id
+        ),
+    }
+    let parent = ParentFiles::new(manifest, summary.id.clone()).map_err(|error| {
+        Failure::failed(format!("could not read the manifest of {}: {error}", summary.id))
+    })?;
+    Ok(Compared { parent, comparison })
 }
 
 impl Copied {
@@ -111,10 +267,12 @@ impl Copied {
         progress.enter(Phase::Waiting);
         wal_wait::wait(archive, session, &range, settings.backup.wal_timeout).await?;
         let pg_wal = preparation.directory.path.join("pg_wal");
-        histories::bring(archive, &pg_wal, range.timeline, preparation.writer).await?;
+        let path = histories::bring(archive, &pg_wal, range.timeline, preparation.writer).await?;
         progress.enter(Phase::Finishing);
         let tablespaces = complete::tablespaces(&self.stopped)?;
-        let contents = Contents { listing: self.listing, files: self.files, late, tablespaces };
+        let contents =
+            Contents { listing: self.listing, files: self.files, spool: self.spool, late, tablespaces };
+        let stored = self.beginning.left.iter().flat_map(|left| left.packs.clone());
         let completion = Completion {
             id: self.id,
             writer: preparation.writer,
@@ -125,10 +283,19 @@ impl Copied {
             label: &self.label,
             started: self.started,
             stopped: &self.stopped,
-            contents: &contents,
-            packs,
+            contents: Arc::new(contents),
+            packs: stored.chain(packs.into_iter().map(|pack| (pack.number, pack.object))).collect(),
+            parent: self.parent,
+            path,
+            marked_at_begin: self.marked,
+            server_started: session.server.started,
+            directory: &preparation.directory.path,
         };
-        completion.store(archive).await
+        let taken = completion.store(archive).await?;
+        if let Some(notes) = &self.beginning.notes {
+            notes.finish();
+        }
+        Ok(Taken { instead: self.instead.map(|NoParent(reason)| reason), ..taken })
     }
 
     /// The WAL without which the files are not consistent.
@@ -178,9 +345,11 @@ fn untorn(mut read: impl FnMut() -> Result<Vec<u8>, String>) -> Result<(ControlF
 fn must_be_where_it_started(
     control: &ControlFile,
     started: Position,
+    is_standby: bool,
     data_directory: &Path,
 ) -> Result<(), Failure> {
-    if control.state == DbState::InProduction && control.redo >= started.lsn {
+    let state = if is_standby { DbState::InArchiveRecovery } else { DbState::InProduction };
+    if control.state == state && control.redo >= started.lsn {
         return Ok(());
     }
     Err(Failure::new(
@@ -195,14 +364,15 @@ fn must_be_where_it_started(
 
 fn broken(what: String) -> Failure {
     Failure::failed(format!("could not complete the base backup: {what}"))
-        .with_hint("nothing of it is visible; start it again, on a primary that stays one meanwhile")
+        .with_hint("nothing of it is visible; start it again, on a server that stays what it is meanwhile")
 }
 
-/// The label must be that of the backup that was started, on a primary, and
-/// the timeline the same from beginning to end.
+/// The label must be that of the backup that was started, the server what it
+/// was then, and the timeline the same from beginning to end.
 fn must_agree(
     stopped: &StoppedBackup,
     started: Position,
+    is_standby: bool,
     controls: [&ControlFile; 2],
 ) -> Result<BackupLabel, Failure> {
     let label = BackupLabel::parse(&stopped.label_file).map_err(|error| broken(error.to_string()))?;
@@ -213,8 +383,10 @@ fn must_agree(
     if let Some(other) = controls.into_iter().find(|control| control.timeline != timeline) {
         return Err(broken(format!("the timeline changed from {timeline} to {} meanwhile", other.timeline)));
     }
-    if label.from_standby {
-        return Err(broken("the server was in recovery when it started".into()));
+    let was_promoted =
+        controls.into_iter().any(|control| is_standby && control.state == DbState::InProduction);
+    if label.from_standby != is_standby || was_promoted {
+        return Err(broken("the standby was promoted meanwhile".into()));
     }
     Ok(label)
 }

@@ -7,6 +7,7 @@ mod agent;
 mod argv;
 mod backup;
 mod check;
+mod expire;
 mod hooks;
 mod init;
 mod list;
@@ -15,11 +16,13 @@ mod resolve;
 mod restore;
 mod take_over;
 mod target;
+mod verify;
 
 pub use agent::{AgentArgs, StatusArgs};
 pub use argv::{Called, is_only_help};
 pub use backup::BackupArgs;
 pub use check::CheckArgs;
+pub use expire::ExpireArgs;
 pub use hooks::{GetArgs, PrefetchArgs, PushArgs};
 pub use init::InitArgs;
 pub use list::{ListArgs, WindowArgs};
@@ -28,6 +31,7 @@ pub use resolve::ResolveArgs;
 pub use restore::{RestoreArgs, TargetAction};
 pub use take_over::TakeOverArgs;
 pub use target::TargetArgs;
+pub use verify::VerifyArgs;
 
 /// Keeps a PostgreSQL cluster recoverable to any moment.
 #[derive(Debug, Parser)]
@@ -110,8 +114,12 @@ pub enum Command {
     Restore(RestoreArgs),
     /// Make a restored cluster archive its WAL again
     TakeOver(TakeOverArgs),
+    /// Read back what the archive holds, and say what of it is sound
+    Verify(VerifyArgs),
     /// Say whether the cluster is protected, as a monitoring plugin
     Check(CheckArgs),
+    /// Say what the retention policy lets go, and why the rest stays; let it go with --apply
+    Expire(ExpireArgs),
     /// Stay beside PostgreSQL: ship WAL ahead of archive_command, and answer it
     Agent(AgentArgs),
     /// Say how the agent is
@@ -125,7 +133,7 @@ mod tests {
     use super::*;
 
     /// A sound line of every command.
-    const LINES: [&[&str]; 14] = [
+    const LINES: [&[&str]; 16] = [
         &["init"],
         &["archive-push", "pg_wal/x"],
         &["archive-get", "x", "pg_wal/y"],
@@ -136,7 +144,9 @@ mod tests {
         &["plan"],
         &["restore"],
         &["take-over"],
+        &["verify"],
         &["check"],
+        &["expire"],
         &["agent"],
         &["status"],
         &["resolve", "00000002.history"],

@@ -2,6 +2,7 @@
 
 pub mod backup;
 pub mod check;
+pub mod expire;
 pub mod init;
 pub mod list;
 pub mod plan;
@@ -9,4 +10,5 @@ pub mod resolve;
 pub mod restore;
 pub mod status;
 pub mod take_over;
+pub mod verify;
 pub mod window;

@@ -8,7 +8,7 @@ use crate::exit::Failure;
 use raw::RawSettings;
 use std::ffi::OsString;
 use std::fmt;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use walpoint_archive::config::{ArchiveConfig, CompressionConfig, EncryptionConfig};
@@ -51,10 +51,7 @@ pub struct Settings {
     /// `[agent]`
     pub agent: AgentSettings,
     /// `[retention]`
-    #[expect(dead_code, reason = "one configuration serves all; expiry reads its part of it")]
     pub retention: RetentionSettings,
-    /// What was set and has no effect in this version.
-    idle: Vec<&'static str>,
 }
 
 /// `[postgres]`
@@ -117,6 +114,10 @@ pub struct BackupSettings {
     pub wal_timeout: Duration,
     /// Whether `backup` without a flag makes an incremental one.
     pub incremental: bool,
+    /// How old the last full backup may be before such a one is a full one again.
+    pub full_every: Duration,
+    /// Bytes of files that are read in a second at most.
+    pub max_rate: Option<NonZeroU64>,
 }
 
 /// `[check]`
@@ -159,7 +160,6 @@ pub struct AgentSettings {
 
 /// `[retention]`: what is kept.
 #[derive(Clone, Debug, Default)]
-#[expect(dead_code, reason = "one configuration serves all; expiry reads its part of it")]
 pub struct RetentionSettings {
     /// This many of the newest backups.
     pub last: Option<u32>,
@@ -179,6 +179,8 @@ pub struct RetentionSettings {
     pub min_verified: Option<u32>,
     /// The time zone whose days, weeks and months are meant.
     pub timezone: Option<String>,
+    /// How long what is to go stays marked before it goes.
+    pub grace: Option<Duration>,
 }
 
 impl Settings {
@@ -225,9 +227,12 @@ impl Settings {
         })
     }
 
-    /// Settings that somebody made and that nothing reads yet, in words; none when there are none.
-    pub fn without_effect(&self) -> Option<String> {
-        (!self.idle.is_empty()).then(|| format!("{} has no effect yet", self.idle.join(", ")))
+    /// The same with what the command line says of one backup.
+    pub fn for_backup(&self, max_rate: Option<NonZeroU64>, workers: Option<NonZeroUsize>) -> Self {
+        let mut settings = self.clone();
+        settings.backup.max_rate = max_rate.or(settings.backup.max_rate);
+        settings.agent.workers = workers.unwrap_or(settings.agent.workers);
+        settings
     }
 
     /// Files handled at the same time.

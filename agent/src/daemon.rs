@@ -2,7 +2,7 @@
 //! moment it costs time, and without it everything works as before.
 
 mod account;
-mod clock;
+pub mod clock;
 mod flight;
 mod left_behind;
 mod lock;

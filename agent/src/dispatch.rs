@@ -33,6 +33,7 @@ async fn carry_out(settings: &Settings, cli: &Cli, started: Instant) -> Result<E
         Command::Prefetch(args) => ship::prefetch::run(settings, args).await,
         Command::List(args) => command::list::run(settings, args, json).await,
         Command::Window(args) => command::window::run(settings, args, json).await,
+        Command::Expire(args) => command::expire::run(settings, args, json).await,
         Command::Plan(args) => command::plan::run(settings, args, json).await,
         Command::Restore(args) => command::restore::run(settings, args, json).await,
         Command::Resolve(args) => command::resolve::run(settings, args, json).await,
@@ -40,6 +41,7 @@ async fn carry_out(settings: &Settings, cli: &Cli, started: Instant) -> Result<E
         Command::TakeOver(args) => command::take_over::run(settings, args, json).await,
         Command::Agent(_) => daemon::run(settings, cli.global.config.clone()).await,
         Command::Status(args) => command::status::run(settings, args, json).await,
+        Command::Verify(args) => command::verify::run(settings, args, json).await,
         Command::Check(args) => command::check::run(settings, args, json).await,
     }
 }

@@ -120,9 +120,6 @@ fn carry_out(role: Role, cli: &Cli, started: Instant) -> Result<Ending, Failure>
         }
         _ => {
             let settings = Settings::load(cli.global.config.as_deref())?;
-            if let Some(idle) = settings.without_effect().filter(|_| !role.is_hook()) {
-                tracing::warn!("{idle}");
-            }
             dispatch::run(role, &settings, cli, started)
         }
     }

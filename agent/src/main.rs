@@ -10,6 +10,7 @@ mod data_directory;
 mod dispatch;
 mod edge;
 mod exit;
+mod keep;
 mod logging;
 mod open;
 mod output;

@@ -117,10 +117,31 @@ pub async fn archive_to_write_through(
     patience: Patience,
     between: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>,
 ) -> Result<Archive, Failure> {
-    let public = EncryptionConfig { identity_file: None, ..settings.encryption.clone() };
-    let keys = KeyRing::from_config(&public)?;
+    let keys = KeyRing::from_config(&public(settings))?;
     let store = between(store(settings, patience).await?);
     within(settings, store, cluster, keys)
+}
+
+/// Opens the archive of one cluster for one who writes, and reads what is encrypted where the secret keys are here. They
+/// need not be.
+///
+/// # Errors
+/// As [`archive_to_write`].
+pub async fn archive_to_build_on(
+    settings: &Settings,
+    cluster: SystemIdentifier,
+    patience: Patience,
+) -> Result<Archive, Failure> {
+    let with_secret_ones = KeyRing::from_config(&settings.encryption);
+    let keys = with_secret_ones.or_else(|_| KeyRing::from_config(&public(settings)))?;
+    let store = store(settings, patience).await?;
+    refuse_root(settings)?;
+    within(settings, store, cluster, keys)
+}
+
+/// Without the secret keys.
+fn public(settings: &Settings) -> EncryptionConfig {
+    EncryptionConfig { identity_file: None, ..settings.encryption.clone() }
 }
 
 /// Refuses to write as root into a directory of somebody else: every object belongs to whoever stored it, for

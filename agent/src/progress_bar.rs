@@ -93,6 +93,8 @@ fn word(phase: Phase) -> &'static str {
     match phase {
         Phase::Preparing => "preparing",
         Phase::Copying => "copying",
+        Phase::Reading => "reading back",
+        Phase::Comparing => "comparing",
         Phase::Syncing => "making it durable",
         Phase::Waiting => "waiting for WAL",
         Phase::Finishing => "finishing",

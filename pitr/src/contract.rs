@@ -46,6 +46,19 @@ pub struct Contract {
     pub restored_at: Timestamp,
     /// Writer id of the restored data directory.
     pub writer: String,
+    /// Databases that were left out: as long as the cluster has them it takes nobody's place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
+}
+
+/// A database of which a restore made the files and brought no content.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// Its OID.
+    pub oid: u32,
+    /// Its name, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 /// What the contract says about one file.

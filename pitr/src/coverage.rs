@@ -18,11 +18,14 @@ use walpoint_wal::{Lsn, PathStep, SegmentName, SegmentSize, TimelineId};
 
 use crate::path::TimelinePath;
 
+mod files;
 mod illegible;
 
+use files::Files;
 pub(crate) use illegible::Illegible;
 
-/// The WAL that the archive has on the way to a timeline.
+/// The WAL that the archive has on the way to a timeline. It holds where that is unbroken, not
+/// each segment: of a million there is one stretch.
 #[derive(Debug)]
 pub struct Coverage<'a> {
     /// The way.
@@ -30,18 +33,20 @@ pub struct Coverage<'a> {
     /// Segment size of the cluster.
     pub size: SegmentSize,
     /// Unbroken by name, in order of address.
-    pub stretches: Vec<Stretch<'a>>,
+    pub stretches: Vec<Stretch>,
     /// What lies between them, and after the last one.
     pub gaps: Vec<Gap>,
-    /// What is left out.
-    illegible: Illegible,
+    /// Segments in them that are contested.
+    contested: BTreeSet<u64>,
+    /// What the archive has of each.
+    files: Files<'a>,
 }
 
-/// Segments without a hole between them. Never empty.
-#[derive(Debug)]
-pub struct Stretch<'a> {
-    /// In order of address, each one segment after the other.
-    pub links: Vec<Link<'a>>,
+/// Segments without a hole between them, each one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stretch {
+    first: u64,
+    last: u64,
 }
 
 /// One stored segment and what of it counts.
@@ -101,14 +106,36 @@ impl<'a> Coverage<'a> {
     /// The same without segments that are known to be of no use.
     pub(crate) fn without(catalog: &'a Catalog, path: TimelinePath, illegible: &Illegible) -> Coverage<'a> {
         let size = catalog.cluster.segment_size;
-        let mut found = Found::default();
-        for step in &path.steps {
-            found.take_step(catalog, step, size, illegible);
-        }
-        let stretches = into_stretches(found.links.into_values());
-        let holes = Holes { catalog, path: &path, size, unusable: &found.unusable };
+        let files = Files::of(catalog, &path, illegible.clone());
+        let mut sight = Sight::default();
+        files.numbers().for_each(|number| sight.take(number, files.at(number)));
+        let Sight { stretches, unusable, contested, .. } = sight;
+        let holes = Holes { catalog, path: &path, size, files: &files, unusable: &unusable };
         let gaps = holes.between_and_after(&stretches);
-        Coverage { path, size, stretches, gaps, illegible: illegible.clone() }
+        Coverage { path, size, stretches, gaps, contested, files }
+    }
+
+    /// The segment that serves this number.
+    pub fn link(&self, number: u64) -> Option<Link<'a>> {
+        let at = self.stretches.partition_point(|stretch| stretch.last < number);
+        self.stretches.get(at).filter(|stretch| stretch.first <= number)?;
+        self.files.at(number).link
+    }
+
+    /// Every segment that serves from this number on, in order of address.
+    pub fn links_from(&self, number: u64) -> impl Iterator<Item = Link<'a>> {
+        let at = self.stretches.partition_point(|stretch| stretch.last < number);
+        let stretches = self.stretches.iter().skip(at);
+        let numbers = stretches.flat_map(move |stretch| stretch.first.max(number)..=stretch.last);
+        numbers.filter_map(|number| self.files.at(number).link)
+    }
+
+    /// The last segment from `first` to `last` that is contested.
+    pub fn last_contested(&self, first: u64, last: u64) -> Option<u64> {
+        if first > last {
+            return None;
+        }
+        self.contested.range(first..=last).next_back().copied()
     }
 
     /// The timelines from `record_timeline` on that have this segment as a file of their
@@ -125,7 +152,7 @@ impl<'a> Coverage<'a> {
         let holder = |step: &PathStep| {
             let state = catalog.wal.get(&step.timeline)?.get(&number)?;
             match state.available() {
-                Usable::One(variant) if self.illegible.why(variant).is_none() => {
+                Usable::One(variant) if self.files.illegible.why(variant).is_none() => {
                     Some((step.timeline, variant))
                 }
                 _ => None,
@@ -161,67 +188,90 @@ impl<'a> Link<'a> {
     }
 }
 
-impl Stretch<'_> {
+impl Stretch {
     /// Number of its first segment.
     pub fn first(&self) -> u64 {
-        self.links.first().map_or(0, |link| link.number)
+        self.first
     }
 
     /// Number of its last segment.
     pub fn last(&self) -> u64 {
-        self.links.last().map_or(0, |link| link.number)
+        self.last
     }
 }
 
-#[derive(Default)]
+/// What is at one number.
+#[derive(Debug, Clone, Default)]
 struct Found<'a> {
-    links: BTreeMap<u64, Link<'a>>,
+    link: Option<Link<'a>>,
     /// There, and of no use.
-    unusable: BTreeMap<u64, (SegmentName, WhyGap)>,
+    unusable: Option<(SegmentName, WhyGap)>,
 }
 
 impl<'a> Found<'a> {
     /// Takes what a step has of its own; it goes before what older steps have.
-    fn take_step(&mut self, catalog: &'a Catalog, step: &PathStep, size: SegmentSize, illegible: &Illegible) {
-        let Some(segments) = catalog.wal.get(&step.timeline) else { return };
-        let first = step.begin.segment_number(size);
-        let last = step.end.map_or(u64::MAX, |end| last_segment_before(end, size));
-        if first > last {
-            return;
-        }
-        for (number, state) in segments.range(first..=last) {
-            let Some(name) = SegmentName::from_number(step.timeline, *number, size) else { continue };
-            let cut = step.end.filter(|end| end.segment_number(size) == *number);
-            match state.available() {
-                // All that it has is the copy of its parent's WAL, and not all of that.
-                Usable::One(variant) if is_tail_to(variant, *number, step.begin, size) => {}
-                Usable::One(variant) if illegible.why(variant).is_some() => {
-                    let why = illegible.why(variant).unwrap_or_default().to_owned();
-                    self.unusable.insert(*number, (name, WhyGap::Illegible(why)));
+    fn take_step(
+        &mut self,
+        number: u64,
+        state: &'a SegmentState,
+        step: &PathStep,
+        size: SegmentSize,
+        illegible: &Illegible,
+    ) {
+        let Some(name) = SegmentName::from_number(step.timeline, number, size) else { return };
+        let cut = step.end.filter(|end| end.segment_number(size) == number);
+        match state.available() {
+            // All that it has is the copy of its parent's WAL, and not all of that.
+            Usable::One(variant) if is_tail_to(variant, number, step.begin, size) => {}
+            Usable::One(variant) if illegible.why(variant).is_some() => {
+                let why = illegible.why(variant).unwrap_or_default().to_owned();
+                self.unusable = Some((name, WhyGap::Illegible(why)));
+            }
+            Usable::One(variant) => {
+                self.unusable = None;
+                let is_contested = is_contested(state, variant, size);
+                let link = Link { is_contested, ..Link::new(number, name, variant, cut, size) };
+                let end = link.end(size);
+                // A fork at a segment's border cuts no segment, and tells all the same how far this one went.
+                let went_on = step.end.is_some_and(|fork| end < fork);
+                if link.is_open && (went_on || has_lost_pieces(variant)) {
+                    self.unusable = Some((name, WhyGap::OnlyBeginning(end)));
                 }
-                Usable::One(variant) => {
-                    self.unusable.remove(number);
-                    let is_contested = is_contested(state, variant, size);
-                    let link = Link { is_contested, ..Link::new(*number, name, variant, cut, size) };
-                    let end = link.end(size);
-                    // A fork at a segment's border cuts no segment, and tells all the same how far this one went.
-                    let went_on = step.end.is_some_and(|fork| end < fork);
-                    if link.is_open && (went_on || has_lost_pieces(variant)) {
-                        self.unusable.insert(*number, (name, WhyGap::OnlyBeginning(end)));
-                    }
-                    self.links.insert(*number, link);
-                }
-                // Pieces without the first one show that it existed.
-                Usable::Nothing if !state.chunks.is_empty() => {
-                    self.unusable.insert(*number, (name, WhyGap::Missing));
-                }
-                Usable::Nothing => {}
-                Usable::Ambiguous(variants) => {
-                    let contents = variants.iter().map(|variant| variant.content).collect();
-                    self.unusable.insert(*number, (name, WhyGap::Ambiguous(contents)));
-                }
+                self.link = Some(link);
+            }
+            // Pieces without the first one show that it existed.
+            Usable::Nothing if !state.chunks.is_empty() => {
+                self.unusable = Some((name, WhyGap::Missing));
+            }
+            Usable::Nothing => {}
+            Usable::Ambiguous(variants) => {
+                let contents = variants.iter().map(|variant| variant.content).collect();
+                self.unusable = Some((name, WhyGap::Ambiguous(contents)));
             }
         }
+    }
+}
+
+/// What is seen along the way, in order of address.
+#[derive(Default)]
+struct Sight {
+    stretches: Vec<Stretch>,
+    /// Nothing can continue the last one, though the next segment is there.
+    is_ended: bool,
+    unusable: BTreeMap<u64, (SegmentName, WhyGap)>,
+    contested: BTreeSet<u64>,
+}
+
+impl Sight {
+    fn take(&mut self, number: u64, found: Found<'_>) {
+        self.unusable.extend(found.unusable.map(|unusable| (number, unusable)));
+        let Some(link) = found.link else { return };
+        match self.stretches.last_mut() {
+            Some(open) if !self.is_ended && open.last + 1 == number => open.last = number,
+            _ => self.stretches.push(Stretch { first: number, last: number }),
+        }
+        self.is_ended = link.cut.is_some() || link.is_open;
+        self.contested.extend(link.is_contested.then_some(number));
     }
 }
 
@@ -255,30 +305,16 @@ pub(crate) fn last_segment_before(end: Lsn, size: SegmentSize) -> u64 {
     Lsn(end.0.saturating_sub(1)).segment_number(size)
 }
 
-fn into_stretches<'a>(links: impl Iterator<Item = Link<'a>>) -> Vec<Stretch<'a>> {
-    let mut stretches: Vec<Stretch<'a>> = Vec::new();
-    for link in links {
-        let open = stretches.last_mut().filter(|stretch| {
-            let last = stretch.links.last();
-            last.is_some_and(|last| last.cut.is_none() && !last.is_open && last.number + 1 == link.number)
-        });
-        match open {
-            Some(stretch) => stretch.links.push(link),
-            None => stretches.push(Stretch { links: vec![link] }),
-        }
-    }
-    stretches
-}
-
 struct Holes<'c> {
     catalog: &'c Catalog,
     path: &'c TimelinePath,
     size: SegmentSize,
+    files: &'c Files<'c>,
     unusable: &'c BTreeMap<u64, (SegmentName, WhyGap)>,
 }
 
 impl Holes<'_> {
-    fn between_and_after(&self, stretches: &[Stretch<'_>]) -> Vec<Gap> {
+    fn between_and_after(&self, stretches: &[Stretch]) -> Vec<Gap> {
         let mut gaps = Vec::new();
         for pair in stretches.windows(2) {
             if let [before, after] = pair {
@@ -298,15 +334,15 @@ impl Holes<'_> {
     }
 
     /// The first segment after a stretch of which something is not served by it.
-    fn first_unserved(&self, stretch: &Stretch<'_>) -> u64 {
+    fn first_unserved(&self, stretch: &Stretch) -> u64 {
         let last = stretch.last();
-        let is_cut = stretch.links.last().is_some_and(|link| link.cut.is_some());
+        let is_cut = self.files.at(last).link.is_some_and(|link| link.cut.is_some());
         if is_cut || self.unusable.contains_key(&last) { last } else { last.saturating_add(1) }
     }
 
-    fn reaches_newest(&self, last: &Stretch<'_>) -> bool {
+    fn reaches_newest(&self, last: &Stretch) -> bool {
         let begin = self.path.steps.last().map_or(Lsn::ZERO, |step| step.begin);
-        let cut = last.links.last().filter(|link| !link.is_open).and_then(|link| link.cut);
+        let cut = self.files.at(last.last()).link.filter(|link| !link.is_open).and_then(|link| link.cut);
         cut.is_some_and(|cut| cut >= begin)
     }
 

@@ -11,8 +11,14 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::Access;
 
+mod existing;
+mod losses;
 #[cfg(test)]
 mod tests;
+
+pub use existing::{Existing, examine_existing};
+pub(crate) use existing::{HIDDEN_CONTROL_FILE, TAKEN_CONTROL_FILE, marker_text};
+pub use losses::{is_unfinished, others_that_would_be_lost, wal_that_would_be_lost};
 
 /// Says that a restore began here and did not end.
 pub const UNFINISHED_MARKER: &str = "walpoint.restoring";
@@ -119,20 +125,7 @@ fn shortage(need: &SpaceNeed) -> Option<Refusal> {
 }
 
 fn examine_present(directory: &Path, metadata: &Metadata) -> Result<Landing, Refusal> {
-    if metadata.is_symlink() {
-        return refuse(directory, "is a symbolic link", "name the directory that it points to");
-    }
-    if !metadata.is_dir() {
-        return refuse(directory, "is not a directory", "name a directory that is absent or empty");
-    }
-    let me = rustix::process::geteuid();
-    if !me.is_root() && metadata.uid() != me.as_raw() {
-        return refuse(
-            directory,
-            "belongs to another user",
-            "run restore as the user who is to own the cluster",
-        );
-    }
+    is_our_directory(directory, metadata)?;
     let mut names = Vec::new();
     for entry in std::fs::read_dir(directory).or_else(|error| unreadable(directory, &error))? {
         names.push(entry.or_else(|error| unreadable(directory, &error))?.file_name());
@@ -151,6 +144,24 @@ fn examine_present(directory: &Path, metadata: &Metadata) -> Result<Landing, Ref
     }
 }
 
+fn is_our_directory(directory: &Path, metadata: &Metadata) -> Result<(), Refusal> {
+    if metadata.is_symlink() {
+        return refuse(directory, "is a symbolic link", "name the directory that it points to");
+    }
+    if !metadata.is_dir() {
+        return refuse(directory, "is not a directory", "name a directory that is absent or empty");
+    }
+    let me = rustix::process::geteuid();
+    if !me.is_root() && metadata.uid() != me.as_raw() {
+        return refuse(
+            directory,
+            "belongs to another user",
+            "run restore as the user who is to own the cluster",
+        );
+    }
+    Ok(())
+}
+
 /// Says as exactly as can be told what is in the way.
 pub(crate) fn occupied(directory: &Path) -> Refusal {
     let has = |name: &str| directory.join(name).symlink_metadata().is_ok();
@@ -162,14 +173,22 @@ pub(crate) fn occupied(directory: &Path) -> Refusal {
     } else if !has(CONTROL_FILE) && (has(UNFINISHED_MARKER) || has("PG_VERSION")) {
         (
             "looks like a restore that did not end: it has no global/pg_control, so no server can start on it",
-            "when no other restore is at work there, remove the directory (and those of its tablespaces) and restore again",
+            "when no other restore is at work there, go on with restore --delta, or remove the directory (and those of its tablespaces) and restore again",
         )
     } else if has("PG_VERSION") {
-        ("holds a cluster", "restore to another directory, or move that cluster away first")
+        (
+            "holds a cluster",
+            "restore to another directory, move that cluster away first, or make it what the backup has with restore --delta",
+        )
     } else {
         ("is not empty", "name a directory that is absent or empty")
     };
     refusal(directory, what, hint)
+}
+
+/// Another restore holds the directory.
+pub(crate) fn at_work(directory: &Path) -> Refusal {
+    refusal(directory, "is being restored to by another run", "wait until that one is over")
 }
 
 fn examine_parent(directory: &Path) -> Result<Landing, Refusal> {

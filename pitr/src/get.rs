@@ -223,7 +223,9 @@ async fn find_and_deliver(archive: &Archive, request: &GetRequest) -> Result<boo
             contents: variants.iter().map(|variant| variant.content).collect(),
         })),
         Usable::One(chosen) => {
-            let same = |it: &&Variant| it.content == chosen.content && !it.refused && it.key != chosen.key;
+            let same = |it: &&Variant| {
+                it.content == chosen.content && !it.refused && it.encrypted != chosen.encrypted
+            };
             let copies: Vec<&Variant> =
                 std::iter::once(chosen).chain(state.variants.iter().filter(same)).collect();
             deliver::deliver(archive, request, &copies).await?;

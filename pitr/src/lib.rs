@@ -6,6 +6,7 @@ pub mod data_dir;
 pub mod decided;
 pub mod get;
 pub mod locate;
+mod manifest_pipe;
 pub mod path;
 pub mod plan;
 pub mod postgresql_conf;
@@ -15,6 +16,8 @@ pub mod recovery_settings;
 pub mod restore;
 pub mod spool;
 pub mod target;
+pub mod unbroken;
+pub mod verify;
 pub mod window;
 
 #[cfg(test)]

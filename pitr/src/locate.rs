@@ -23,7 +23,7 @@ use walpoint_wal::{Lsn, TimelineId, Timestamp};
 use crate::plan::Candidate;
 
 pub(crate) use by_metadata::{Bounds, Shown, show};
-pub(crate) use chain::{ChainEnd, Content, chains};
+pub(crate) use chain::{Chain, ChainEnd, Content, chains};
 pub(crate) use scan::{EventAt, PathWal, Scan, Spot};
 pub(crate) use search::Search;
 pub(crate) use source::WalSource;

@@ -91,7 +91,7 @@ pub fn rival_parent<'c>(catalog: &'c Catalog, path: &TimelinePath) -> Option<Riv
     let first = fork.segment_number(size);
     let stored = |timeline: TimelineId| {
         let segments = catalog.wal.get(&timeline).into_iter().flat_map(move |it| it.range(first..));
-        let stored = |state: &'c SegmentState| state.standing().into_iter().chain(&state.tail);
+        let stored = |state: &'c SegmentState| state.standing().into_iter().chain(state.tail.as_deref());
         segments.flat_map(move |(_, state)| stored(state)).map(|variant| variant.stored_at)
     };
     let newest_of_parent = stored(parent.timeline).max()?;

@@ -169,14 +169,14 @@ impl Prefetch {
             let Some(variant) = self.known.segments.get(&segment) else {
                 return self.list_before(segment, now);
             };
-            if self.useless.contains(&variant.key) {
+            if self.useless.contains(&variant.key()) {
                 continue;
             }
             if self.coming.len() >= self.limits.at_once || !self.has_room() {
                 return;
             }
             let variant = variant.clone();
-            let key = variant.key.clone();
+            let key = variant.key();
             self.coming.insert(segment);
             let fetching = Fetching {
                 archive: self.archive.clone(),

@@ -9,6 +9,10 @@ pub enum Phase {
     Preparing,
     /// Bytes go from one place to the other.
     Copying,
+    /// What is stored is read back.
+    Reading,
+    /// What is there is compared with what should be.
+    Comparing,
     /// What was written is made durable.
     Syncing,
     /// Waiting for WAL to arrive in the archive.
@@ -42,8 +46,15 @@ pub struct ProgressNow {
     pub done_files: u64,
 }
 
-const PHASES: [Phase; 5] =
-    [Phase::Preparing, Phase::Copying, Phase::Syncing, Phase::Waiting, Phase::Finishing];
+const PHASES: [Phase; 7] = [
+    Phase::Preparing,
+    Phase::Copying,
+    Phase::Reading,
+    Phase::Comparing,
+    Phase::Syncing,
+    Phase::Waiting,
+    Phase::Finishing,
+];
 
 impl Progress {
     /// Nothing done yet, nothing known.
@@ -61,6 +72,13 @@ impl Progress {
     pub fn expect(&self, bytes: u64, files: u64) {
         self.total_bytes.store(bytes, Ordering::Relaxed);
         self.total_files.store(files, Ordering::Relaxed);
+    }
+
+    /// Begins to count anew, with so much to do.
+    pub fn begin(&self, bytes: u64, files: u64) {
+        self.expect(bytes, files);
+        self.done_bytes.store(0, Ordering::Relaxed);
+        self.done_files.store(0, Ordering::Relaxed);
     }
 
     /// Adds bytes done.

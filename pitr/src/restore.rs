@@ -5,20 +5,22 @@
 //! it counts; `pg_control` appears last, so that a restore that was stopped half-way
 //! leaves nothing that could start.
 
-use std::io::ErrorKind;
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use walpoint_archive::{Archive, ArchiveError};
+use walpoint_archive::Archive;
 use walpoint_wal::{Major, Timestamp};
 
-use crate::data_dir::{self, Refusal};
+use crate::data_dir::{self, Existing, Refusal};
+use crate::manifest_pipe::read_piped;
 use crate::plan::RecoveryPlan;
 use crate::progress::{Phase, Progress};
 use crate::recovery_settings::CONFIGURATION_DIRECTORY;
 
+pub use crate::contract::LeftOut;
 pub use crate::recovery_settings::TargetAction;
 pub use error::RestoreError;
 pub use ground::{Brought, Destination, Ground, Prepared, look_into, prepare, survey};
@@ -26,10 +28,13 @@ pub use tablespaces::TablespaceMapping;
 pub use tree::Owner;
 
 mod configuration;
+mod databases;
+mod delta;
 mod error;
 mod ground;
 mod handover;
-mod inventory;
+pub(crate) mod inventory;
+mod own_wal;
 mod packs;
 mod site;
 mod start_command;
@@ -41,16 +46,28 @@ mod to_disk;
 mod tree;
 
 use inventory::Inventory;
-use site::Site;
+use packs::{PackWork, Targets};
+use site::{Claim, NewFile, Site};
 use tablespaces::Tablespace;
+
+/// How often it is told how far the comparing is.
+const TOLD_EVERY: Duration = Duration::from_millis(200);
 
 /// How a plan is to be carried out.
 #[derive(Debug, Clone)]
 pub struct RestoreRequest {
-    /// Where to, absolute; absent or empty.
+    /// Where to, absolute; absent or empty, or with `delta` this cluster's.
     pub data_directory: PathBuf,
+    /// Whether a cluster that is there is made into what the backup has.
+    pub delta: bool,
+    /// Whether the data directory is the one in the configuration: what its tablespaces' links point to is its own.
+    pub is_configured: bool,
+    /// Whether WAL may be lost that only the directory has.
+    pub discard_wal: bool,
     /// Tablespaces that go elsewhere than where they were.
     pub tablespaces: Vec<TablespaceMapping>,
+    /// The databases to restore, by name or OID; all when none is named.
+    pub databases: Vec<String>,
     /// What PostgreSQL does at the target.
     pub action: TargetAction,
     /// Whether the restored cluster is to archive, as the one that was backed up.
@@ -86,8 +103,14 @@ pub struct Restored {
     pub configuration: Option<PathBuf>,
     /// Where each tablespace was put: object identifier and directory.
     pub tablespaces: Vec<(u32, PathBuf)>,
+    /// Databases that were left out: their files hold only zeros.
+    pub left_out: Vec<LeftOut>,
     /// Bytes of the restored files.
     pub bytes: u64,
+    /// Of these, those that were fetched; the others were there.
+    pub fetched_bytes: u64,
+    /// Stored bytes that came for these: whole packs where much of one was wanted, or it is encrypted.
+    pub transferred_bytes: u64,
     /// Number of the restored files.
     pub files: u64,
     /// What may go wrong at the start.
@@ -102,7 +125,9 @@ pub async fn restore(
     request: &RestoreRequest,
     progress: &Progress,
 ) -> Result<Restored, RestoreError> {
-    data_dir::examine(&request.data_directory)?;
+    if !request.delta {
+        data_dir::examine(&request.data_directory)?;
+    }
     let prepared = prepare(archive, plan, &request.destination()).await?;
     carry_out(archive, plan, request, prepared, progress).await
 }
@@ -119,47 +144,40 @@ pub async fn carry_out(
     progress: &Progress,
 ) -> Result<Restored, RestoreError> {
     progress.enter(Phase::Preparing);
-    let Prepared { inventory, tablespaces, configuration, ground } = prepared;
+    let Prepared { inventory, tablespaces, configuration, ground, left_out } = prepared;
     if let Some(refusal) = Refusal::of_all(&ground.refusals) {
         return Err(refusal.into());
     }
     progress.expect(inventory.bytes, inventory.files.len() as u64);
 
-    let (site, mut inventory) = build(inventory, &tablespaces, request).await?;
-    progress.enter(Phase::Copying);
+    let (site, mut inventory, kept) = build(inventory, &tablespaces, request, plan).await?;
+    let kept = Arc::new(kept);
     let packs = std::mem::take(&mut inventory.packs);
     let files = Arc::new(std::mem::take(&mut inventory.files));
-    packs::write_all(archive, packs, Arc::clone(&files), Arc::clone(&site), request.workers, progress)
-        .await?;
+    let packs = match kept.is_empty() {
+        true => packs,
+        false => compare(&site, &files, packs, &kept, request, progress).await?,
+    };
+    let (fetched_bytes, transferred_bytes) = (delta::bytes_of(&packs), packs::stored_bytes_of(&packs));
+    progress.begin(fetched_bytes, files.len() as u64);
+    progress.enter(Phase::Copying);
+    let targets = Targets { files: Arc::clone(&files), kept, site: Arc::clone(&site) };
+    packs::write_all(archive, packs, targets, request.workers, progress).await?;
 
     progress.enter(Phase::Finishing);
-    handover::hand_over(&site, &configuration, &tablespaces, plan, request, now())?;
+    let contract = handover::contract(plan, &left_out, now());
+    handover::hand_over(&site, &configuration, &tablespaces, plan, request, &contract)?;
     progress.enter(Phase::Syncing);
     blocking(move || site.finish()).await?;
-    Ok(restored(&inventory, files.len(), tablespaces, ground, plan, request))
+    let restored = restored(&inventory, files.len(), tablespaces, ground, plan, request);
+    Ok(Restored { fetched_bytes, transferred_bytes, left_out, ..restored })
 }
 
-/// The whole manifest, verified. It passes through a pipe, so that only what is made
-/// of it takes memory.
+/// The whole manifest, verified.
 async fn read_manifest(archive: &Archive, plan: &RecoveryPlan) -> Result<Inventory, RestoreError> {
-    let piped = |source| RestoreError::io(Path::new("a pipe"), "make", source);
-    let (reader, mut writer) = std::io::pipe().map_err(piped)?;
     let (summary, layout) = (plan.backup.clone(), *archive.layout());
-    let reading = tokio::spawn(blocking(move || inventory::read(reader, &summary, &layout)));
-    let fetched = archive.fetch_manifest(&plan.backup, &mut writer).await;
-    drop(writer);
-    let read = reading.await.unwrap_or_else(|_| Err(stopped()));
-    match fetched {
-        // Nobody reads on: the manifest was refused. Any other failure cut it short, and nothing is
-        // wrong with it.
-        Err(ArchiveError::Io { verb: "write", source, .. })
-            if source.kind() == ErrorKind::BrokenPipe && read.is_err() =>
-        {
-            read
-        }
-        Err(error) => Err(error.into()),
-        Ok(()) => read,
-    }
+    let read = move |manifest| inventory::read(manifest, &summary, &layout);
+    read_piped(archive, &plan.backup, read, stopped).await?
 }
 
 /// Takes the directories and makes everything that has a name.
@@ -167,16 +185,64 @@ async fn build(
     inventory: Inventory,
     tablespaces: &[Tablespace],
     request: &RestoreRequest,
-) -> Result<(Arc<Site>, Inventory), RestoreError> {
+    plan: &RecoveryPlan,
+) -> Result<(Arc<Site>, Inventory, BTreeSet<usize>), RestoreError> {
     let data_directory = request.data_directory.clone();
     let directories: Vec<PathBuf> = tablespaces.iter().map(|it| it.directory.clone()).collect();
-    let owner = request.owner;
+    let tablespaces = tablespaces.to_vec();
+    let (owner, cluster, delta) = (request.owner, plan.system_identifier, request.delta);
     blocking(move || {
-        let site = Site::claim(&data_directory, &directories, inventory.group, owner)?;
-        site.build(&inventory.directories, &inventory.files)?;
-        Ok((Arc::new(site), inventory))
+        let claim = Claim {
+            data_directory: &data_directory,
+            tablespaces: &directories,
+            group: inventory.group,
+            owner,
+            cluster,
+        };
+        let is_there = delta && data_dir::examine_existing(&data_directory, cluster)? == Existing::Cluster;
+        let (site, kept) = match is_there {
+            true => {
+                let site = Site::claim_existing(&claim)?;
+                let kept = delta::clear(&site, &inventory, &tablespaces)?;
+                (site, kept)
+            }
+            false => (Site::claim(&claim)?, BTreeSet::new()),
+        };
+        site.build_over(&inventory.directories, &tablespaces, &inventory.files, &kept)?;
+        Ok((Arc::new(site), inventory, kept))
     })
     .await
+}
+
+/// Leaves of the packs the pieces that differ from what is there.
+async fn compare(
+    site: &Arc<Site>,
+    files: &Arc<Vec<NewFile>>,
+    packs: Vec<PackWork>,
+    kept: &Arc<BTreeSet<usize>>,
+    request: &RestoreRequest,
+    progress: &Progress,
+) -> Result<Vec<PackWork>, RestoreError> {
+    progress.enter(Phase::Comparing);
+    // The threads that compare count by themselves; who draws sees it at the end of each of their steps.
+    let (site, files, kept) = (Arc::clone(site), Arc::clone(files), Arc::clone(kept));
+    let workers = request.workers.get();
+    let counted = Arc::new(Progress::new());
+    let counting = Arc::clone(&counted);
+    let mut comparing =
+        tokio::spawn(blocking(move || delta::differing(&site, &files, packs, &kept, workers, &counting)));
+    let mut told = 0;
+    loop {
+        let pause = tokio::time::sleep(TOLD_EVERY);
+        tokio::select! {
+            compared = &mut comparing => return compared.unwrap_or_else(|_| Err(stopped())),
+            () = pause => {
+                let now = counted.now().done_bytes;
+                progress.add_bytes(now - told);
+                told = now;
+            }
+        }
+    }
 }
 
 fn restored(
@@ -197,6 +263,9 @@ fn restored(
         configuration,
         tablespaces: tablespaces.into_iter().map(|it| (it.oid, it.directory)).collect(),
         bytes: inventory.bytes,
+        left_out: Vec::new(),
+        fetched_bytes: 0,
+        transferred_bytes: 0,
         files: files as u64,
         warnings: ground.warnings,
     }

@@ -14,7 +14,7 @@ use walpoint_archive::store::Listed;
 use walpoint_archive::summary::{BackupBytes, ManifestObject, Position, ServerFacts, Settings};
 use walpoint_archive::{
     BackupId, BackupKind, BackupSummary, Catalog, ChunkName, Cluster, ContentHash, Layout, SegmentState,
-    StoredHash, Variant, WriterId,
+    StoredHash, WriterId,
 };
 use walpoint_wal::{
     Lsn, SegmentName, SegmentSize, SystemIdentifier, TimelineHistory, TimelineId, Timestamp, WalFileName,
@@ -75,21 +75,12 @@ pub(crate) fn put(catalog: &mut Catalog, name: SegmentName, contents: &[u8]) {
 }
 
 pub(crate) fn state(name: WalFileName, contents: &[u8]) -> SegmentState {
-    let variant = |content: &u8| {
-        let content = ContentHash::of(&[*content]).id();
-        let key = Layout::new(SYSTEM).wal(&name, content, false);
-        Variant {
-            name,
-            content,
-            key,
-            stored_size: 1000,
-            stored_at: None,
-            encrypted: false,
-            refused: false,
-            tail: None,
-        }
+    let layout = Layout::new(SYSTEM);
+    let listed = |content: &u8| {
+        let key = layout.wal(&name, ContentHash::of(&[*content]).id(), false);
+        Listed { key, size: 1000, modified: None }
     };
-    SegmentState { variants: contents.iter().map(variant).collect(), ..SegmentState::default() }
+    SegmentState::from_listing(&layout, &contents.iter().map(listed).collect::<Vec<_>>())
 }
 
 /// Puts the beginning of a segment into a catalog, as pieces `(from, to)` of it.
@@ -161,6 +152,7 @@ pub(crate) fn backup(
         damaged_pages: 0,
         subscriptions: None,
         archive_mode: None,
+        server_started: None,
         manifest: ManifestObject { key, size: 300, sha256, content, plain_size },
         packs: Vec::new(),
         id,

@@ -2,12 +2,16 @@
 
 import os
 import re
+import struct
 import subprocess
 import time
 
 from measure import say, settle
 
+PAGE = 8192
 IDLE_COMMAND = "/bin/true"
+# Of every row of the table that is changed.
+ANSWER = "select count(*), sum(aid), sum(abalance) from pgbench_accounts"
 
 
 class Cluster:
@@ -18,7 +22,7 @@ class Cluster:
         self.data = f"{home}/data"
         self.connection = f"host={home} port=5432 user=postgres dbname=postgres"
 
-    def start(self, scale):
+    def start(self, scale, fillfactor=100):
         self._run("initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "--locale=C", "-E", "UTF8", "-k", "-N")
         with open(f"{self.data}/postgresql.conf", "a", encoding="utf-8") as file:
             # fsync is off for the cluster alone: its writes are not measured. WAL
@@ -31,7 +35,7 @@ class Cluster:
             )
         self._run("pg_ctl", "-D", self.data, "-l", f"{self.home}/postgres.log", "-w", "-t", "120", "start")
         say(f"filling a cluster with pgbench, scale {scale}")
-        self._pgbench("-i", "-q", "-s", str(scale))
+        self._pgbench("-i", "-q", "-s", str(scale), "-F", str(fillfactor))
 
     def stop(self):
         if os.path.exists(f"{self.data}/postmaster.pid"):
@@ -55,6 +59,49 @@ class Cluster:
         self.rest()
         return names[:count]
 
+    def change(self, share):
+        """Updates one row on so large a share of the accounts' pages, at random, and has them written.
+
+        Returns what a query answers then. The new row stays on its page when the fill factor leaves room for it, and
+        reading leaves nothing to write behind: what is on disk stays as it is until the next change."""
+        pages = int(self.sql("select pg_relation_size('pgbench_accounts') / 8192"))
+        self.sql(
+            "update pgbench_accounts set abalance = abalance + 1 where aid = any (array(select 1 + floor(random() * "
+            f"(select max(aid) from pgbench_accounts))::int from generate_series(1, {int(pages * share)})))"
+        )
+        answer = self.sql(ANSWER)
+        self.sql("checkpoint")
+        self.sql("select pg_switch_wal()")
+        self.rest()
+        return answer
+
+    def table_files(self):
+        """Of pgbench's tables and indexes: all forks, below the data directory."""
+        paths = self.sql("select pg_relation_filepath(oid) from pg_class where relname like 'pgbench%' and relkind in ('r', 'i')")
+        names = os.listdir(f"{self.data}/{os.path.dirname(paths.splitlines()[0])}")
+        for path in paths.splitlines():
+            folder, number = os.path.split(path)
+            yield from (f"{folder}/{name}" for name in names if re.fullmatch(rf"{number}(\.\d+|_fsm|_vm)*", name))
+
+    def lsn(self):
+        return int(self.sql("select pg_current_wal_insert_lsn() - '0/0'"))
+
+    def share_changed_since(self, lsn):
+        """Of all pages of pgbench's tables and indexes, told by what is written at the head of each."""
+        pages, changed = 0, 0
+        for name in self.table_files():
+            with open(f"{self.data}/{name}", "rb", buffering=0) as file:
+                for offset in range(0, os.fstat(file.fileno()).st_size, PAGE):
+                    high, low = struct.unpack("<II", os.pread(file.fileno(), 8, offset))
+                    pages += 1
+                    changed += (high << 32 | low) > lsn
+        return changed / pages
+
+    def finished_segments(self):
+        """Segments that the archiver is done with, and that are still there."""
+        done = (name.removesuffix(".done") for name in os.listdir(f"{self.data}/pg_wal/archive_status") if name.endswith(".done"))
+        return sorted(name for name in done if re.fullmatch("[0-9A-F]{24}", name) and os.path.exists(f"{self.data}/pg_wal/{name}"))
+
     def archive_with(self, command):
         """Waits until all that is finished has gone the old way before the new one begins."""
         self.rest()
@@ -76,6 +123,10 @@ class Cluster:
             time.sleep(0.1)
         settle()
 
+    @property
+    def identifier(self):
+        return self.sql("select system_identifier from pg_control_system()")
+
     def bytes(self):
         """Of the data directory without its WAL."""
         total = 0
@@ -91,8 +142,8 @@ class Cluster:
         with open(f"{self.data}/postmaster.pid", encoding="ascii") as file:
             return [int(file.readline())]
 
-    def sql(self, text):
-        words = [f"{self.bin}/psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", text, self.connection]
+    def sql(self, text, connection=None):
+        words = [f"{self.bin}/psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", text, connection or self.connection]
         return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
 
     def _pgbench(self, *words):

@@ -28,22 +28,25 @@ class Sample:
     wall: float
     cpu: float
     server_cpu: float
+    # Only where it was asked for: MiB that the largest process had resident.
+    peak: float = 0
 
 
 class Failed(Exception):
     """A program ended with another status than 0."""
 
 
-def run(job, log, servers=()):
+def run(job, log, servers=(), memory=False):
     """Runs a job to its end. CPU is that of the process and all it waited for;
     that of the servers is counted apart."""
+    words = _timed(job, log) if memory else job.words
     before = cpu_of(servers)
     start = time.perf_counter_ns()
-    cpu = _wait(job.words, job, log)
+    cpu = _wait(words, job, log)
     if not job.durable:
         cpu += _wait(["sync"], job, log)
     wall = time.perf_counter_ns() - start
-    return Sample(wall / SECOND, cpu, cpu_of(servers) - before)
+    return Sample(wall / SECOND, cpu, cpu_of(servers) - before, _peak(log) if memory else 0)
 
 
 def _wait(words, job, log):
@@ -64,12 +67,19 @@ def _wait(words, job, log):
 
 
 def peak_memory(job, log):
-    """Most resident memory of a job's largest process, in MiB. Asked of time(1):
-    a child of this program would begin with this program's own peak."""
-    report = log + ".peak"
-    timed = ["/usr/bin/time", "-q", "-f", "%M", "-o", report, *job.words]
-    _wait(timed, job, log)
-    with open(report, encoding="ascii") as file:
+    """Most resident memory of a job's largest process, in MiB."""
+    _wait(_timed(job, log), job, log)
+    return _peak(log)
+
+
+def _timed(job, log):
+    """Memory is asked of time(1): a child of this program would begin with this
+    program's own peak."""
+    return ["/usr/bin/time", "-q", "-f", "%M", "-o", f"{log}.peak", *job.words]
+
+
+def _peak(log):
+    with open(f"{log}.peak", encoding="ascii") as file:
         return int(file.read().split()[-1]) / 1024
 
 

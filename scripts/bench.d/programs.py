@@ -1,8 +1,10 @@
 """The programs that are measured: how each pushes, gets, backs up and restores."""
 
+import json
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 
 import s3
 from measure import Job
@@ -21,6 +23,7 @@ class Walpoint:
         label = store + ("-tls" if tls else "")
         if tls:
             self.name = "walpoint, over TLS"
+        self.garage, self.place = garage, label if garage else f"{home}/walpoint-archive"
         self.config = f"{home}/walpoint-{label}.toml"
         self.latest = None
         with open(self.config, "w", encoding="utf-8") as file:
@@ -54,8 +57,28 @@ class Walpoint:
     def backup(self):
         return self._job("backup")
 
+    def incremental(self):
+        return self._job("backup", "--incremental")
+
+    def was_incremental(self):
+        """Whether the newest backup is."""
+        return json.loads(_output(self._job("--json", "list")))["backups"][-1]["kind"] == "incr"
+
     def restore(self, target):
         return self._job("restore", "--target-immediate", "--data-directory", target)
+
+    def delta(self, target):
+        return self._job("restore", "--delta", "--target-immediate", "--data-directory", target)
+
+    def verify(self):
+        return self._job("verify")
+
+    def stored(self):
+        """Bytes of backups, without WAL."""
+        return _stored(self.garage, f"{self.place}/{self.cluster.identifier}/backup")
+
+    def archived(self):
+        return _stored(self.garage, f"{self.place}/{self.cluster.identifier}")
 
     def _job(self, *words):
         program = [f"{self.home}/bin/walpoint", "--config", self.config, "--log-level", "warn", *words]
@@ -63,17 +86,18 @@ class Walpoint:
 
 
 class PgBackRest:
-    """Debian's, with zstd as we have it and both cores."""
+    """Debian's, with zstd as we have it and both cores; `options` are those of the repository beside."""
 
     name = "pgBackRest"
 
-    def __init__(self, home, cluster, store, garage=None):
+    def __init__(self, home, cluster, store, garage=None, label="pgbackrest", options=("repo1-retention-full=9",)):
         self.home, self.cluster, self.store = home, cluster, store
-        self.config = f"{home}/pgbackrest-{store}.conf"
-        place = f"repo1-path={home}/pgbackrest-repository\n"
+        self.garage, self.place = garage, label if garage else f"{home}/{label}-repository"
+        self.config = f"{home}/{label}-{store}.conf"
+        place = f"repo1-path={self.place}\n"
         if garage:
             place = (
-                "repo1-path=/pgbackrest\nrepo1-type=s3\nrepo1-s3-uri-style=path\nrepo1-s3-endpoint=localhost\n"
+                f"repo1-path=/{label}\nrepo1-type=s3\nrepo1-s3-uri-style=path\nrepo1-s3-endpoint=localhost\n"
                 f"repo1-storage-port={garage.tls_port}\nrepo1-storage-ca-file={garage.ca}\n"
                 f"repo1-s3-bucket={s3.BUCKET}\nrepo1-s3-region={s3.REGION}\n"
                 f"repo1-s3-key={s3.KEY_ID}\nrepo1-s3-key-secret={s3.KEY_SECRET}\n"
@@ -81,10 +105,15 @@ class PgBackRest:
         with open(self.config, "w", encoding="utf-8") as file:
             file.write(
                 f"[global]\n{place}compress-type=zst\ncompress-level=1\nprocess-max=2\nstart-fast=y\n"
-                f"log-level-console=warn\nlog-level-file=off\nlock-path={home}/pgbackrest-lock-{store}\n"
-                f"spool-path={home}/pgbackrest-spool\n"
+                f"log-level-console=warn\nlog-level-file=off\nlock-path={home}/{label}-lock-{store}\n"
+                f"spool-path={home}/{label}-spool\n" + "".join(f"{option}\n" for option in options) +
                 f"[{STANZA}]\npg1-path={cluster.data}\npg1-socket-path={home}\npg1-user=postgres\n"
             )
+
+    @staticmethod
+    def help(*words):
+        """What this version says of itself."""
+        return subprocess.run(["pgbackrest", "help", *words], capture_output=True, text=True, check=False).stdout
 
     def prepare(self):
         subprocess.run(self._job("stanza-create").words, check=True, capture_output=True)
@@ -103,10 +132,35 @@ class PgBackRest:
         return self._job("archive-get", segment, target)
 
     def backup(self):
-        return self._job("--type=full", "--repo1-retention-full=9", "backup")
+        return self._job("--type=full", "backup")
+
+    def incremental(self):
+        return self._job("--type=incr", "backup")
+
+    def was_incremental(self):
+        """Whether the newest backup is."""
+        return json.loads(_output(self._job("info", "--output=json")))[0]["backup"][-1]["type"] == "incr"
 
     def restore(self, target):
         return self._job(f"--pg1-path={target}", "--type=immediate", "restore")
+
+    def delta(self, target):
+        return self._job(f"--pg1-path={target}", "--type=immediate", "--delta", "restore")
+
+    def verify(self):
+        return self._job("--output=text", "--verbose", "verify")
+
+    @staticmethod
+    def found_all_sound(said):
+        """Its status does not tell."""
+        return said.rpartition("stanza: ")[2].startswith(f"{STANZA}\nstatus: ok\n")
+
+    def stored(self):
+        """Bytes of backups, without WAL."""
+        return _stored(self.garage, f"{self.place}/backup")
+
+    def archived(self):
+        return _stored(self.garage, self.place)
 
     def _job(self, *words):
         program = ["pgbackrest", f"--config={self.config}", f"--stanza={STANZA}", *words]
@@ -120,6 +174,7 @@ class WalRus:
 
     def __init__(self, home, cluster, store, garage=None):
         self.home, self.cluster, self.durable = home, cluster, garage is not None
+        self.garage, self.place = garage, "wal-rus" if garage else f"{home}/wal-rus-archive"
         place = {"WALG_FILE_PREFIX": f"{home}/wal-rus-archive"}
         if garage:
             place = {
@@ -164,8 +219,26 @@ class WalRus:
     def backup(self):
         return self._job(self.durable, "backup-push", self.cluster.data, "--full")
 
+    def incremental(self):
+        """What wal-g calls a delta backup, on the one before."""
+        job = self._job(self.durable, "backup-push", self.cluster.data)
+        return replace(job, environment={**job.environment, "WALG_DELTA_MAX_STEPS": "99"})
+
+    def was_incremental(self):
+        """Whether the newest backup is."""
+        return "_D_" in _output(self._job(True, "backup-list")).splitlines()[-1]
+
     def restore(self, target):
         return self._job(False, "backup-fetch", target, "LATEST")
+
+    def recovery_settings(self):
+        """It leaves them to the operator."""
+        given = "".join(f"{name}={value} " for name, value in self.environment.items())
+        return {"restore_command": f"{given}{self.home}/bin/wal-rus wal-fetch %f %p", "recovery_target": "immediate"}
+
+    def stored(self):
+        """Bytes of backups, without WAL."""
+        return _stored(self.garage, f"{self.place}/basebackups_005")
 
     def _job(self, durable, *words):
         return Job([f"{self.home}/bin/wal-rus", *words], self.environment, self.cluster.data, durable)
@@ -193,6 +266,9 @@ class PgBaseBackup:
         shutil.rmtree(self.target, ignore_errors=True)
         program = f"{self.cluster.bin}/pg_basebackup"
         return Job([program, "-D", self.target, "-c", "fast", "-d", self.cluster.connection])
+
+    def stored(self):
+        return _stored(None, self.target)
 
 
 class Copy:
@@ -228,3 +304,15 @@ class Copy:
 def _first_line(words):
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     return done.stdout.splitlines()[0].strip()
+
+
+def _output(job):
+    environment = {**os.environ, **job.environment}
+    return subprocess.run(job.words, cwd=job.cwd, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+def _stored(garage, place):
+    """Bytes of all files of a directory, or of all objects below a prefix."""
+    if garage:
+        return garage.stored(f"{place}/")
+    return sum(os.path.getsize(f"{folder}/{name}") for folder, _, names in os.walk(place) for name in names)

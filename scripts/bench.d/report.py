@@ -30,7 +30,7 @@ def verdict(ratio, bar):
 def table(rows):
     """One section for each operation and store."""
     parts = []
-    for (operation, store), group in _groups(rows).items():
+    for (operation, store), group in groups(rows).items():
         peer = next((row for row in group if row.program == PEER), None)
         runs = len(group[0].samples)
         parts.append(f"### {TITLES[operation]}, {PLACES[store]} (median of {runs})\n\n")
@@ -43,19 +43,20 @@ def table(rows):
     return "".join(parts)
 
 
-def _groups(rows):
-    groups = {}
+def groups(rows):
+    """Rows of one operation on one store."""
+    found = {}
     for row in rows:
-        groups.setdefault((row.operation, row.store), []).append(row)
-    return groups
+        found.setdefault((row.operation, row.store), []).append(row)
+    return found
 
 
 def _line(row, peer):
     walls = [sample.wall for sample in row.samples]
     shares = [f"{row.of(what) / peer.of(what):.2f}" if peer else "" for what in ("wall", "cpu")]
     return (
-        f"| {row.program} | {_time(row.of('wall'))} | {_time(min(walls))}–{_time(max(walls))} "
-        f"| {_time(row.of('cpu'))} | {_time(row.of('server_cpu'))} | {shares[0]} | {shares[1]} |\n"
+        f"| {row.program} | {duration(row.of('wall'))} | {duration(min(walls))}–{duration(max(walls))} "
+        f"| {duration(row.of('cpu'))} | {duration(row.of('server_cpu'))} | {shares[0]} | {shares[1]} |\n"
     )
 
 
@@ -78,7 +79,8 @@ def _judgement(operation, store, group, peer):
     return "".join(lines) + "\n"
 
 
-def _time(seconds):
+def duration(seconds):
+    """For people."""
     return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
@@ -108,6 +110,14 @@ def _fsync(home):
     return sorted(took)[len(took) // 2]
 
 
+def cluster(scale, size):
+    """What was archived, in a line."""
+    return (
+        f"- the cluster: pgbench scale {scale}, {size / 1e9:.2f} GB without WAL, data checksums on; "
+        "WAL of pgbench's own transactions\n"
+    )
+
+
 def document(table, stage):
     """The whole page."""
     return (
@@ -122,10 +132,9 @@ def document(table, stage):
         "same way. Bars are held against walpoint as it is used with Garage, without TLS.\n\n"
         f"## The machine\n\n{stage['machine']}"
         f"- load before {stage['load_before']}, after {stage['load_after']}; {stage['when']}\n"
-        f"- the cluster: pgbench scale {stage['scale']}, {stage['bytes'] / 1e9:.2f} GB without WAL, data checksums on; "
-        "WAL of pgbench's own transactions\n"
+        f"{stage['cluster']}"
         "- zstd level 1 (wal-rus: its own default); pgBackRest with `process-max=2`; Garage with fsync, on the same cores\n"
         f"- {'; '.join(stage['versions'])}; walpoint of commit {stage['commit']}\n"
         f"- wal-rus: {stage['wal_rus']}\n\n"
-        f"Repeat it with `{stage['command']}`.\n\n## Figures\n\n{table}"
+        f"Repeat it with `{stage['command']}`.\n\n{table}"
     ).rstrip() + "\n"

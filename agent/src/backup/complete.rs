@@ -1,21 +1,26 @@
 //! What makes a backup complete: the manifest, and last of all the summary.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use walpoint_archive::facts::FORMAT;
-use walpoint_archive::manifest::{ManifestError, ManifestHeader, ManifestTotals, ManifestWriter};
-use walpoint_archive::relative_path::RelativePathError;
+use walpoint_archive::manifest::{ManifestHeader, ManifestTotals};
 use walpoint_archive::summary::{
-    BackupBytes, ManifestObject, Position as SummaryPosition, ServerFacts, Settings,
+    BackupBytes, ManifestObject, Position as SummaryPosition, ServerFacts, Settings, StoredObject,
 };
-use walpoint_archive::{Archive, BackupId, BackupSummary, WriterId};
+use walpoint_archive::{Archive, BackupId, BackupSummary, ObjectKey, WriterId};
+use walpoint_pitr::path::TimelinePath;
 use walpoint_wal::backup_label::BackupLabel;
 use walpoint_wal::control_file::ControlFile;
 use walpoint_wal::tablespace_map;
+use walpoint_wal::timestamp::Timestamp;
 
 use super::entries::Contents;
-use super::store::StoredPack;
+use super::last_look::LastLook;
+use super::manifest::{self, NamedPacks, Written};
+use super::marked::Marked;
+use super::parent::manifest::NewCopy;
 use crate::exit::Failure;
 use crate::session::{Position, StoppedBackup};
 
@@ -28,6 +33,8 @@ pub struct Taken {
     pub summary: BackupSummary,
     /// Pages whose checksum is wrong on disk, in path order.
     pub damaged: Vec<DamagedPage>,
+    /// Why it is a full one although an incremental one was asked for.
+    pub instead: Option<String>,
 }
 
 /// A page that was damaged on disk when it was read.
@@ -53,55 +60,100 @@ pub struct Completion<'a> {
     pub label: &'a BackupLabel,
     pub started: Position,
     pub stopped: &'a StoppedBackup,
-    pub contents: &'a Contents,
-    pub packs: Vec<StoredPack>,
+    pub contents: Arc<Contents>,
+    /// Stored for this backup, by number: now, or before it was interrupted.
+    pub packs: BTreeMap<u32, StoredObject>,
+    /// What it builds on, when it is an incremental one.
+    pub parent: Option<Arc<BackupSummary>>,
+    /// The way to its timeline.
+    pub path: TimelinePath,
+    /// What stood in marks before anything of it was stored.
+    pub marked_at_begin: Marked,
+    pub server_started: Timestamp,
+    /// The data directory, where files without a name are kept, and the copy of the manifest.
+    pub directory: &'a Path,
 }
 
 impl Completion<'_> {
-    /// Stores the manifest, then the summary. When this returns the backup
-    /// exists; when it fails it does not.
+    /// Stores the manifest, then the summary. When this returns the backup exists; when it fails it does not, or the
+    /// failure says so.
     pub async fn store(self, archive: &Archive) -> Result<Taken, Failure> {
-        let (manifest, totals) = self.manifest()?;
-        let manifest = archive.put_manifest(&self.id, manifest).await?;
+        let written = self.manifest(archive).await?;
+        let packs = self.packs(archive, &written.packs)?;
+        let Written { seal, stored, totals, copy, .. } = written;
+        let manifest = archive.put_sealed_manifest(&self.id, seal, stored).await?;
         let damaged = self.damaged();
-        let summary = self.summary(manifest, totals, damaged.len() as u64);
+        let summary = self.summary(manifest, totals, damaged.len() as u64, packs);
+        let look = LastLook { archive, summary: &summary, path: &self.path, at_begin: &self.marked_at_begin };
+        look.before().await?;
         archive.put_summary(&summary).await?;
-        Ok(Taken { summary, damaged })
+        look.after().await?;
+        keep_copy(copy);
+        Ok(Taken { summary, damaged, instead: None })
     }
 
-    fn manifest(&self) -> Result<(Vec<u8>, ManifestTotals), Failure> {
+    async fn manifest(&self, archive: &Archive) -> Result<Written, Failure> {
         let header =
             ManifestHeader { backup: self.id.clone(), system_identifier: self.control.system_identifier };
-        let write = || -> Result<_, Unwritable> {
-            let mut writer = ManifestWriter::new(Vec::new(), &header)?;
-            self.contents.each::<Unwritable>(|entry| Ok(writer.entry(entry)?))?;
-            Ok(writer.finish()?)
-        };
-        write().map_err(|error| Failure::failed(format!("could not write the backup's manifest: {error}")))
+        let (contents, sealer) = (Arc::clone(&self.contents), archive.sealer().clone());
+        let directory = self.directory.to_owned();
+        let writing = move || manifest::write(&contents, &header, &sealer, &directory);
+        let written = tokio::task::spawn_blocking(writing).await.map_err(|error| error.to_string());
+        written
+            .and_then(|written| written.map_err(|error| error.to_string()))
+            .map_err(|error| Failure::failed(format!("could not write the backup's manifest: {error}")))
+    }
+
+    /// Those that the manifest names: this backup's own, and its parent's.
+    fn packs(&self, archive: &Archive, named: &NamedPacks) -> Result<Vec<StoredObject>, Failure> {
+        let parents = self.parent.as_ref().map(|parent| parent.packs_by_number(archive.layout()));
+        let parents = parents.unwrap_or_default();
+        let own = named.own.iter().map(|number| (&self.id, *number, self.packs.get(number)));
+        let older = named.older.iter().map(|it| (&it.0, it.1, parents.get(it).copied()));
+        let mut packs = Vec::with_capacity(named.own.len() + named.older.len());
+        for (backup, number, object) in own.chain(older) {
+            packs.push(object.cloned().ok_or_else(|| {
+                Failure::failed(format!(
+                    "could not complete the base backup: nobody knows pack {number} of {backup}, which it needs"
+                ))
+                .with_hint("take a full backup")
+            })?);
+        }
+        packs.sort_by(|one, other| one.key.as_str().cmp(other.key.as_str()));
+        Ok(packs)
     }
 
     fn damaged(&self) -> Vec<DamagedPage> {
         let (start, stop) = (self.started.lsn, self.stopped.position.lsn);
         let mut damaged = Vec::new();
-        for read in &self.contents.files {
-            let Some(entry) = self.contents.listing.entries.get(read.index) else { continue };
-            let pages = read.content.bad_pages.iter().filter(|page| page.is_damaged(start, stop));
-            damaged.extend(pages.map(|page| DamagedPage { file: entry.path.clone(), block: page.block }));
+        for (index, page) in &self.contents.files.bad_pages {
+            let Some(entry) = self.contents.listing.entries.get(*index) else { continue };
+            if page.is_damaged(start, stop) {
+                damaged.push(DamagedPage { file: entry.path.clone(), block: page.block });
+            }
         }
         damaged.sort();
         damaged
     }
 
-    fn summary(&self, manifest: ManifestObject, totals: ManifestTotals, damaged_pages: u64) -> BackupSummary {
+    fn summary(
+        &self,
+        manifest: ManifestObject,
+        totals: ManifestTotals,
+        damaged_pages: u64,
+        packs: Vec<StoredObject>,
+    ) -> BackupSummary {
         let control = self.control;
         let number = |value: i32| u32::try_from(value).unwrap_or_default();
-        let stored = self.packs.iter().map(|pack| pack.object.size).sum::<u64>() + manifest.size;
+        let own: BTreeSet<&ObjectKey> = self.packs.values().map(|pack| &pack.key).collect();
+        let own = packs.iter().filter(|pack| own.contains(&pack.key));
+        let stored = own.map(|pack| pack.size).sum::<u64>() + manifest.size;
         BackupSummary {
             format: FORMAT,
             tool: TOOL.to_owned(),
             kind: self.id.kind(),
             id: self.id.clone(),
-            parent: None,
+            parent: self.parent.as_ref().map(|parent| parent.id.clone()),
             label: None,
             writer: self.writer,
             system_identifier: control.system_identifier,
@@ -130,8 +182,9 @@ impl Completion<'_> {
             damaged_pages,
             subscriptions: Some(self.subscriptions.clone()),
             archive_mode: Some(self.archive_mode.clone()),
+            server_started: Some(self.server_started),
             manifest,
-            packs: self.packs.iter().map(|pack| pack.object.clone()).collect(),
+            packs,
         }
     }
 }
@@ -158,10 +211,9 @@ pub fn tablespaces(stopped: &StoppedBackup) -> Result<BTreeMap<u32, PathBuf>, Fa
     Ok(listed.into_iter().map(|(oid, path)| (oid, PathBuf::from(path))).collect())
 }
 
-#[derive(Debug, thiserror::Error)]
-enum Unwritable {
-    #[error(transparent)]
-    Path(#[from] RelativePathError),
-    #[error(transparent)]
-    Manifest(#[from] ManifestError),
+/// Without it the next backup is a full one, which is no reason to fail this one.
+fn keep_copy(copy: Option<NewCopy>) {
+    if let Some(Err(error)) = copy.map(NewCopy::keep) {
+        tracing::warn!("could not keep a copy of the manifest for the next incremental backup: {error}");
+    }
 }

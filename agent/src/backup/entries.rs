@@ -1,24 +1,27 @@
 //! From what was listed and read to the lines of the manifest, in path order.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use walpoint_archive::RelativePath;
-use walpoint_archive::manifest::{EntryKind, ManifestEntry, Piece, TABLESPACE_FOLDER};
+use walpoint_archive::manifest::{EntryKind, ManifestEntry, TABLESPACE_FOLDER};
 use walpoint_archive::relative_path::RelativePathError;
 
 use super::files::{self, Entry, Listing};
-use super::read::ReadFile;
+use super::read::ReadFiles;
+use super::spool::{Spool, SpoolPlace};
 
 /// What a backup holds.
 #[derive(Debug)]
 pub struct Contents {
     pub listing: Arc<Listing>,
-    /// What became of the listing's files; one that has vanished is not here.
-    pub files: Vec<ReadFile>,
+    /// What became of the listing's files.
+    pub files: ReadFiles,
+    /// Where their pieces are.
+    pub spool: Arc<Spool>,
     pub late: Vec<ManifestEntry>,
     /// The tablespaces that there were when the backup started, by OID. One
     /// made later comes back by WAL replay, which makes its link itself.
@@ -29,89 +32,73 @@ impl Contents {
     /// Hands every line of the manifest to `take`, in order. They are made one
     /// at a time: a large backup has more pieces than should stand in memory
     /// twice.
-    pub fn each<E: From<RelativePathError>>(
+    pub fn each<E: From<RelativePathError> + From<io::Error>>(
         &self,
         mut take: impl FnMut(&ManifestEntry) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut sources = self.sources();
-        sources.sort_by(|a, b| a.0.cmp(&b.0));
-        for (path, source) in sources {
-            take(&self.entry(RelativePath::new(path)?, source))?;
+        let mut others = self.others().into_iter().peekable();
+        for (index, entry) in self.listing.entries.iter().enumerate() {
+            let path = entry.path.as_os_str().as_bytes();
+            while let Some((path, source)) = others.next_if(|(other, _)| other.as_slice() < path) {
+                take(&self.entry(RelativePath::new(path)?, source)?)?;
+            }
+            if let Some(source) = self.source_of(entry, index) {
+                take(&self.entry(RelativePath::new(path)?, source)?)?;
+            }
+        }
+        for (path, source) in others {
+            take(&self.entry(RelativePath::new(path)?, source)?)?;
         }
         Ok(())
     }
 
-    /// Where each line comes from, with its path. Borrowed: there may be a million.
-    fn sources(&self) -> Vec<(Cow<'_, [u8]>, Source<'_>)> {
-        let mut read: Vec<Option<&ReadFile>> = vec![None; self.listing.entries.len()];
-        for file in &self.files {
-            if let Some(slot) = read.get_mut(file.index) {
-                *slot = Some(file);
-            }
-        }
-        let mut sources = Vec::new();
-        for (entry, read) in self.listing.entries.iter().zip(read) {
-            if let Some(source) = self.source_of(entry, read) {
-                sources.push((Cow::Borrowed(entry.path.as_os_str().as_bytes()), source));
-            }
-        }
-        for late in &self.late {
-            sources.push((Cow::Borrowed(late.path.as_bytes()), Source::Late(late)));
-        }
+    /// What is not in the listing, in path order.
+    fn others(&self) -> Vec<(Vec<u8>, Source<'_>)> {
+        let late = self.late.iter().map(|late| (late.path.as_bytes().to_vec(), Source::Late(late)));
         // Dropped since the start: its link is needed until replay has come
         // to where it was dropped.
-        for oid in self.tablespaces.keys() {
-            let path = format!("{TABLESPACE_FOLDER}/{oid}").into_bytes();
-            sources.push((Cow::Owned(path), Source::Tablespace(*oid)));
-        }
-        sources
+        let path = |oid: &u32| format!("{TABLESPACE_FOLDER}/{oid}").into_bytes();
+        let tablespaces = self.tablespaces.keys().map(|oid| (path(oid), Source::Tablespace(*oid)));
+        let mut others: Vec<_> = late.chain(tablespaces).collect();
+        others.sort_by(|one, other| one.0.cmp(&other.0));
+        others
     }
 
-    fn source_of<'a>(&self, entry: &'a Entry, read: Option<&'a ReadFile>) -> Option<Source<'a>> {
+    fn source_of<'a>(&self, entry: &'a Entry, index: usize) -> Option<Source<'a>> {
         if tablespace_of(&entry.path, &self.listing).is_some_and(|oid| !self.tablespaces.contains_key(&oid)) {
             return None;
         }
         match &entry.kind {
             files::EntryKind::Directory => Some(Source::Directory(entry)),
-            files::EntryKind::File { .. } => read.map(|read| Source::File(entry, read)),
+            files::EntryKind::File { .. } => self.files.place(index).map(|place| Source::File(entry, place)),
             files::EntryKind::Tablespace { .. } => None,
         }
     }
 
-    fn entry(&self, path: RelativePath, source: Source<'_>) -> ManifestEntry {
+    fn entry(&self, path: RelativePath, source: Source<'_>) -> io::Result<ManifestEntry> {
         let bare = |kind, mode| ManifestEntry { path: path.clone(), kind, mode, size: 0, pieces: Vec::new() };
-        match source {
+        Ok(match source {
             Source::Directory(entry) => bare(EntryKind::Dir, entry.mode & 0o777),
             Source::Tablespace(oid) => {
                 let target = self.tablespaces.get(&oid).cloned().unwrap_or_default();
                 bare(EntryKind::Tablespace { oid, target }, 0)
             }
-            Source::File(entry, read) => ManifestEntry {
-                size: read.content.size,
-                pieces: pieces(read),
-                ..bare(EntryKind::File, entry.mode & 0o777)
-            },
+            Source::File(entry, place) => {
+                let pieces = self.spool.get(place)?;
+                let size = pieces.last().map_or(0, |last| last.file_offset + u64::from(last.length));
+                ManifestEntry { size, pieces, ..bare(EntryKind::File, entry.mode & 0o777) }
+            }
             Source::Late(entry) => entry.clone(),
-        }
+        })
     }
 }
 
 #[derive(Clone, Copy)]
 enum Source<'a> {
     Directory(&'a Entry),
-    File(&'a Entry, &'a ReadFile),
+    File(&'a Entry, SpoolPlace),
     Tablespace(u32),
     Late(&'a ManifestEntry),
-}
-
-fn pieces(read: &ReadFile) -> Vec<Piece> {
-    let mut offset = 0;
-    let piece = |placed: &super::packs::PlacedPiece| {
-        let piece = Piece::new(offset, placed.pack, placed.place);
-        offset += u64::from(placed.place.length);
-        piece
-    };
-    read.pieces.iter().map(piece).collect()
 }
 
 /// The tablespace that lies behind a link and that the path belongs to. One
@@ -125,11 +112,17 @@ fn tablespace_of(path: &Path, listing: &Listing) -> Option<u32> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use super::super::packs::PlacedPiece;
-    use super::super::read::file::Content;
     use super::*;
     use walpoint_archive::ContentHash;
+    use walpoint_archive::manifest::Piece;
     use walpoint_archive::pack::PiecePlace;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error(transparent)]
+    enum Unwritten {
+        Path(#[from] RelativePathError),
+        Io(#[from] io::Error),
+    }
 
     fn directory(path: &str) -> Entry {
         Entry { path: path.into(), kind: files::EntryKind::Directory, mode: 0o2700 }
@@ -149,22 +142,23 @@ mod tests {
         let hash = ContentHash::of(b"x");
         let place = PiecePlace { offset: 3, stored_length: 5, length: 7, hash, part: None };
         let listing = Listing::of(entries);
-        let read = |(index, entry): (usize, &Entry)| ReadFile {
-            index,
-            content: Content { size: if entry.path.ends_with("two") { 14 } else { 7 }, bad_pages: vec![] },
-            pieces: vec![PlacedPiece { pack: 1, place }; if entry.path.ends_with("two") { 2 } else { 1 }]
-                .into(),
+        let spool = Spool::new(&std::env::temp_dir());
+        let mut files = ReadFiles::default();
+        let mut read = |(index, entry): (usize, &Entry)| {
+            let count: u64 = if entry.path.ends_with("two") { 2 } else { 1 };
+            let pieces: Vec<_> = (0..count).map(|number| Piece::new(7 * number, 1, place)).collect();
+            files.take(index, spool.put(&pieces).unwrap(), Vec::new());
         };
         let is_there = |entry: &Entry| !gone.iter().any(|path| entry.path == Path::new(path));
-        let files = listing.entries.iter().enumerate();
-        let files = files.filter(|(_, entry)| is_there(entry)).map(read).collect();
+        listing.entries.iter().enumerate().filter(|(_, entry)| is_there(entry)).for_each(&mut read);
         let tablespaces = tablespaces.iter().map(|(oid, path)| (*oid, path.into())).collect();
-        Contents { listing: Arc::new(listing), files, late: Vec::new(), tablespaces }
+        let spool = Arc::new(spool);
+        Contents { listing: Arc::new(listing), files, spool, late: Vec::new(), tablespaces }
     }
 
     fn lines(contents: &Contents) -> Vec<String> {
         let mut lines = Vec::new();
-        let each = contents.each::<RelativePathError>(|entry| {
+        let each = contents.each::<Unwritten>(|entry| {
             lines.push(format!("{} {:o} {}", entry.path, entry.mode, entry.size));
             Ok(())
         });
@@ -182,7 +176,7 @@ mod tests {
     fn a_files_pieces_lie_end_to_end() {
         let contents = contents(vec![file("two")], &[], &[]);
         let mut offsets = Vec::new();
-        let each = contents.each::<RelativePathError>(|entry| {
+        let each = contents.each::<Unwritten>(|entry| {
             offsets.extend(entry.pieces.iter().map(|piece| (piece.file_offset, piece.length, piece.pack)));
             Ok(())
         });

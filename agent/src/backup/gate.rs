@@ -26,11 +26,20 @@ pub fn must_be_a_release(server: &Server, major: Option<Major>) -> Result<(), Fa
     }
 }
 
-/// Refuses with status 2 a server whose backup could never become complete.
-/// Returns what the operator should know all the same.
-pub fn pass(server: &Server) -> Result<Vec<String>, Failure> {
-    if server.is_in_recovery {
-        return Err(refusal("the server is in recovery", "take the base backup on the primary"));
+/// Refuses with status 2 a server whose backup could never become complete. `follows` is whether the data directory
+/// has `standby.signal`. Returns what the operator should know all the same.
+pub fn pass(server: &Server, follows: bool) -> Result<Vec<String>, Failure> {
+    match (server.is_in_recovery, follows) {
+        // A standby's WAL is its primary's, which archives it.
+        (true, true) => return Ok(Vec::new()),
+        // Nobody archives what comes after its target, and it is about to part from the archive's timeline.
+        (true, false) => {
+            return Err(refusal(
+                "the server is in recovery and is no standby: it has no standby.signal",
+                "back up the server that archives, or a standby of it; this one when it has taken over (walpoint take-over)",
+            ));
+        }
+        (false, _) => {}
     }
     if server.archive_mode == "off" {
         return Err(refusal(
@@ -82,6 +91,7 @@ fn is_our_command(command: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use walpoint_wal::system_identifier::SystemIdentifier;
+    use walpoint_wal::timestamp::Timestamp;
 
     use super::*;
     use crate::exit::Status;
@@ -102,13 +112,15 @@ mod tests {
             stats_temp_directory: None,
             subscriptions: Vec::new(),
             has_fsync: true,
+            started: Timestamp(0),
+            wal_log_hints: false,
         }
     }
 
     #[test]
     fn a_server_that_archives_with_walpoint_passes_without_a_word() {
-        assert_eq!(pass(&server()), Ok(vec![]));
-        assert_eq!(pass(&Server { archive_mode: "always".into(), ..server() }), Ok(vec![]));
+        assert_eq!(pass(&server(), false), Ok(vec![]));
+        assert_eq!(pass(&Server { archive_mode: "always".into(), ..server() }, false), Ok(vec![]));
     }
 
     #[test]
@@ -117,12 +129,24 @@ mod tests {
             Server { archive_mode: "off".into(), ..server() },
             Server { archive_command: String::new(), ..server() },
             Server { archive_command: "  ".into(), ..server() },
-            Server { is_in_recovery: true, ..server() },
         ];
         for server in table {
-            let failure = pass(&server).map_err(|failure| (failure.status, failure.hint.is_some()));
+            let failure = pass(&server, false).map_err(|failure| (failure.status, failure.hint.is_some()));
             assert_eq!(failure, Err((Status::Usage, true)), "{server:?}");
         }
+    }
+
+    #[test]
+    fn a_standby_need_not_archive() {
+        let standby = Server { is_in_recovery: true, archive_mode: "off".into(), ..server() };
+        assert_eq!(pass(&standby, true), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_server_that_recovers_and_follows_nobody_is_refused() {
+        let recovering = Server { is_in_recovery: true, ..server() };
+        let failure = pass(&recovering, false).map_err(|failure| failure.error.contains("in recovery"));
+        assert_eq!(failure, Err(true));
     }
 
     #[test]
@@ -138,7 +162,7 @@ mod tests {
         let archive_command = format!("walpoint --config /{} archive-push %p", "x".repeat(1000));
         let doubts = |version_num| {
             let server = Server { version_num, archive_command: archive_command.clone(), ..server() };
-            pass(&server).map(|doubts| doubts.len())
+            pass(&server, false).map(|doubts| doubts.len())
         };
         assert_eq!((doubts(150_020), doubts(160_000)), (Ok(1), Ok(0)));
     }
@@ -151,7 +175,7 @@ mod tests {
             Server { archive_library: "basic_archive".into(), archive_command: String::new(), ..server() },
         ];
         for server in table {
-            assert_eq!(pass(&server).map(|doubts| doubts.len()), Ok(1), "{server:?}");
+            assert_eq!(pass(&server, false).map(|doubts| doubts.len()), Ok(1), "{server:?}");
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use walpoint_archive::{Archive, ArchiveError, Usable, WriterId};
+use walpoint_pitr::path::TimelinePath;
 use walpoint_wal::file_name::WalFileName;
 use walpoint_wal::timeline::{TimelineHistory, TimelineId};
 
@@ -30,7 +31,7 @@ pub async fn must_be_somewhere(
     }
 }
 
-/// Brings what `pg_wal` has of them into the archive, and makes sure that all are there.
+/// Brings what `pg_wal` has of them into the archive, makes sure that all are there, and says which way they lead.
 ///
 /// # Errors
 /// Status 1 when one is missing, damaged, another one, or there twice and undecided.
@@ -39,22 +40,22 @@ pub async fn bring(
     pg_wal: &Path,
     timeline: TimelineId,
     writer: WriterId,
-) -> Result<(), Failure> {
+) -> Result<TimelinePath, Failure> {
     histories::ensure(archive, pg_wal, timeline, writer).await.map_err(incomplete)?;
     must_lead_to(archive, timeline).await
 }
 
 /// The history of a timeline and those of its ancestors.
-async fn must_lead_to(archive: &Archive, timeline: TimelineId) -> Result<(), Failure> {
+async fn must_lead_to(archive: &Archive, timeline: TimelineId) -> Result<TimelinePath, Failure> {
     if timeline == TimelineId::FIRST {
-        return Ok(());
+        return Ok(TimelinePath { timeline, steps: TimelineHistory::first().path() });
     }
     let own = history(archive, timeline).await?;
     let ancestors: BTreeSet<TimelineId> = own.ancestors.iter().map(|ancestor| ancestor.timeline).collect();
     for ancestor in ancestors.into_iter().filter(|ancestor| *ancestor != TimelineId::FIRST) {
         history(archive, ancestor).await?;
     }
-    Ok(())
+    Ok(TimelinePath { timeline, steps: own.path() })
 }
 
 async fn history(archive: &Archive, timeline: TimelineId) -> Result<TimelineHistory, Failure> {
@@ -120,7 +121,7 @@ mod tests {
         let store = Arc::new(DirStore::open(root.path()).await.unwrap());
         let sealer = Sealer::new(CompressionLevel::default(), Arc::new(KeyRing::default()));
         let archive = Archive::new(store, SystemIdentifier(7), sealer);
-        assert_eq!(must_lead_to(&archive, tli(1)).await, Ok(()));
+        assert_eq!(must_lead_to(&archive, tli(1)).await.map(|path| path.steps.len()), Ok(1));
         let lacks = async |timeline: u32, name: &str| {
             let failure = must_lead_to(&archive, tli(timeline)).await.unwrap_err();
             assert_eq!(failure.status, Status::Failed);
@@ -130,7 +131,7 @@ mod tests {
         put(&archive, 3, "1\t0/1000000\tx\n2\t0/2000000\tx\n").await;
         lacks(3, "00000002.history").await;
         put(&archive, 2, "1\t0/1000000\tx\n").await;
-        assert_eq!(must_lead_to(&archive, tli(3)).await, Ok(()));
+        assert_eq!(must_lead_to(&archive, tli(3)).await.map(|path| path.steps.len()), Ok(3));
     }
 
     #[tokio::test]

@@ -55,11 +55,11 @@ pub struct Packer {
 }
 
 impl Packer {
-    /// A packer, and where the sealed packs come out. Packs are numbered from
-    /// 0; the other end closes when the last packer is gone.
-    pub fn new(sealer: Sealer) -> (Packer, mpsc::Receiver<SealedPack>) {
+    /// A packer, and where the sealed packs come out. The other end closes when
+    /// the last packer is gone.
+    pub fn new(sealer: Sealer, first_number: u32) -> (Packer, mpsc::Receiver<SealedPack>) {
         let (sender, receiver) = mpsc::channel(1);
-        let shared = Shared { sealer, next_number: AtomicU32::new(0), sealed: sender };
+        let shared = Shared { sealer, next_number: AtomicU32::new(first_number), sealed: sender };
         (Packer { shared: Arc::new(shared), open: None }, receiver)
     }
 
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn pieces_of_all_packers_come_back_from_numbered_packs() {
-        let (packer, mut receiver) = Packer::new(sealer());
+        let (packer, mut receiver) = Packer::new(sealer(), 0);
         let collect = std::thread::spawn(move || {
             let mut packs = BTreeMap::new();
             while let Some(pack) = receiver.blocking_recv() {
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_packer_whose_store_has_stopped_says_so() {
-        let (mut packer, receiver) = Packer::new(sealer());
+        let (mut packer, receiver) = Packer::new(sealer(), 0);
         drop(receiver);
         packer.append(b"piece").unwrap();
         assert!(matches!(packer.finish(), Err(PackError::NotStored)));
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_packer_without_pieces_makes_no_pack() {
-        let (mut packer, mut receiver) = Packer::new(sealer());
+        let (mut packer, mut receiver) = Packer::new(sealer(), 0);
         packer.finish().unwrap();
         drop(packer);
         assert!(receiver.blocking_recv().is_none());

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use walpoint_archive::config::ArchiveUrl;
 use walpoint_archive::manifest::CONFIG_FOLDER;
 use walpoint_archive::{Archive, WriterId};
+use walpoint_pitr::recovery_settings::STANDBY_SIGNAL;
 
 use super::configuration::{self, ConfigurationFile};
 use super::files::Scope;
-use super::{gate, histories};
+use super::{gate, histories, left_out};
 use crate::config::{Connection, Settings};
 use crate::data_directory::{self, DataDirectory};
 use crate::exit::Failure;
@@ -37,12 +38,14 @@ pub async fn prepare(settings: &Settings) -> Result<Preparation, Failure> {
     let session = Session::open(connection, Some(&directory.path)).await?;
     session.server.must_own(&directory.path, &directory.control)?;
     gate::must_be_a_release(&session.server, directory.control.major)?;
-    for doubt in gate::pass(&session.server)? {
+    let follows = directory.path.join(STANDBY_SIGNAL).exists();
+    for doubt in gate::pass(&session.server, follows)? {
         tracing::warn!("{doubt}");
     }
     must_not_hold_the_archive(settings, &directory.path)?;
+    left_out::must_be_whole(&session, &directory.path, "back up").await?;
     let archive =
-        open::archive_to_write(settings, directory.control.system_identifier, open::Patience::Command)
+        open::archive_to_build_on(settings, directory.control.system_identifier, open::Patience::Command)
             .await?;
     archive.ensure_cluster(&directory.as_cluster()?).await?;
     histories::must_be_somewhere(&archive, &directory.path.join("pg_wal"), directory.control.timeline)

@@ -15,7 +15,9 @@ use walpoint_pitr::progress::Progress;
 use super::files::Listing;
 use super::late::LateFile;
 use super::packs::{PackError, Packer, SealedPack};
-use super::read::{self, Queue, ReadError, ReadFile};
+use super::read::{self, Means, Queue, ReadError, ReadFiles};
+use super::resume::Beginning;
+use super::unfinished::Notes;
 use crate::data_directory::DataDirectory;
 use crate::exit::Failure;
 
@@ -36,20 +38,27 @@ pub struct Reading {
 type Storing = JoinHandle<Result<Vec<StoredPack>, ArchiveError>>;
 
 impl Reading {
-    pub fn start(archive: &Arc<Archive>, id: &BackupId, workers: NonZeroUsize) -> Reading {
-        let (packer, sealed) = Packer::new(archive.sealer().clone());
-        let storing = store_packs(Arc::clone(archive), id.clone(), sealed, workers);
+    pub fn start(
+        archive: &Arc<Archive>,
+        id: &BackupId,
+        workers: NonZeroUsize,
+        beginning: &Beginning,
+    ) -> Reading {
+        let (packer, sealed) = Packer::new(archive.sealer().clone(), beginning.first_pack);
+        let notes = beginning.notes.clone();
+        let storing = store_packs(Arc::clone(archive), id.clone(), sealed, workers, notes);
         Reading { workers, packer, storing: tokio::spawn(storing) }
     }
 
-    /// Reads all files of the listing into packs.
+    /// Reads all files of the listing into packs, but what they have in common with the parent.
     pub async fn read(
         self,
         listing: &Arc<Listing>,
         directory: &DataDirectory,
+        means: Means,
         progress: &Arc<Progress>,
-    ) -> Result<(Vec<ReadFile>, Reading), Failure> {
-        let queue = Arc::new(Queue::new(listing, &directory.path, &directory.control));
+    ) -> Result<(ReadFiles, Reading), Failure> {
+        let queue = Arc::new(Queue::new(listing, &directory.path, &directory.control, means));
         // Threads cannot be cancelled: when this future is dropped they are
         // told to stop.
         let _stop = StopOnDrop(Arc::clone(&queue));
@@ -59,16 +68,14 @@ impl Reading {
             let mut packer = self.packer.beside();
             workers.spawn_blocking(move || read::work(&queue, &mut packer, &progress));
         }
-        let mut files = Vec::with_capacity(listing.entries.len());
         let mut failure = None;
         while let Some(ended) = workers.join_next().await {
-            match ended.unwrap_or_else(|error| Err(panicked(&error))) {
-                Ok(read) => files.extend(read),
-                Err(error) => failure = Some(more_telling(failure, error)),
+            if let Err(error) = ended.unwrap_or_else(|error| Err(panicked(&error))) {
+                failure = Some(more_telling(failure, error));
             }
         }
         match failure {
-            None => Ok((files, self)),
+            None => Ok((queue.read_files(), self)),
             Some(error) => {
                 let Reading { storing, packer, .. } = self;
                 drop(packer);
@@ -130,6 +137,7 @@ async fn store_packs(
     id: BackupId,
     mut sealed: mpsc::Receiver<SealedPack>,
     at_a_time: NonZeroUsize,
+    notes: Option<Arc<Notes>>,
 ) -> Result<Vec<StoredPack>, ArchiveError> {
     let mut stored = Vec::new();
     let mut puts = JoinSet::new();
@@ -137,9 +145,12 @@ async fn store_packs(
         if puts.len() >= at_a_time.get() {
             stored.extend(one_done(&mut puts).await?);
         }
-        let (archive, id) = (Arc::clone(&archive), id.clone());
+        let (archive, id, notes) = (Arc::clone(&archive), id.clone(), notes.clone());
         puts.spawn(async move {
             let object = archive.put_pack(&id, number, &sealed).await?;
+            if let Some(notes) = notes {
+                notes.stored(number, &object);
+            }
             Ok(StoredPack { number, object })
         });
     }

@@ -16,14 +16,14 @@ use walpoint_wal::lsn::Lsn;
 use walpoint_wal::segment::{SegmentName, SegmentSize};
 use walpoint_wal::timeline::TimelineId;
 
+use super::patience::pause;
 use crate::config::durations;
 use crate::exit::{Failure, Status};
 use crate::session::{ArchiverStatistics, Session};
 use chain::{Chain, Unfit, segments_between};
 
-/// How often the archive is asked for a segment that is not there: soon at
-/// first, because most arrive within a second.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// How often the archive is asked for a segment that is not there.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Segments that are asked for side by side.
@@ -59,6 +59,7 @@ pub async fn wait(
         purpose: range.purpose,
         archive,
         session,
+        since: now,
         until: now + deadline,
         deadline,
         said: Mutex::new(now),
@@ -81,6 +82,7 @@ struct Waiting<'a> {
     purpose: &'static str,
     archive: &'a Archive,
     session: &'a Session,
+    since: Instant,
     until: Instant,
     deadline: Duration,
     /// When the log last said what is awaited.
@@ -90,7 +92,6 @@ struct Waiting<'a> {
 impl Waiting<'_> {
     /// What the archive says of the segment, once it is there.
     async fn arrival(&self, name: SegmentName) -> Result<(SegmentName, WalFacts), Failure> {
-        let mut pause = FIRST_PAUSE;
         loop {
             if let Some(facts) = self.look(name).await.map_err(|error| self.failed(error))? {
                 return Ok((name, facts));
@@ -102,8 +103,8 @@ impl Waiting<'_> {
             if self.is_time_to_say(now) {
                 tracing::info!(segment = %name, "waiting for WAL to arrive in the archive{}", self.archiver().await);
             }
+            let pause = pause(now - self.since, SHORTEST_PAUSE, LONGEST_PAUSE);
             sleep(pause.min(self.until - now)).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 

@@ -11,9 +11,20 @@ pub struct RestoreArgs {
     /// Where to restore to, empty or not there yet [default: the one in the configuration]
     #[arg(long, value_name = "DIRECTORY")]
     pub data_directory: Option<PathBuf>,
+    /// Make the cluster that is in the directory into what the backup has: fetch only what differs, remove what the
+    /// backup does not have. No server must run there; WAL of its own that was not archived is lost
+    #[arg(long)]
+    pub delta: bool,
+    /// With --delta, give up WAL that was never archived and is nowhere but in the directory
+    #[arg(long, requires = "delta")]
+    pub discard_wal: bool,
     /// Put a tablespace elsewhere: its old path or its OID, and the new path
     #[arg(long = "tablespace", value_name = "OLD=NEW")]
     pub tablespaces: Vec<String>,
+    /// Restore this database, and of those that are not named only zeros: they can be dropped and not be used. The
+    /// databases that initdb makes are always restored. The cluster that this gives can take nobody's place
+    #[arg(long = "include-database", value_name = "NAME", conflicts_with_all = ["take_over", "standby"])]
+    pub databases: Vec<String>,
     /// What the server does when it has reached the target [default: promote]
     #[arg(long, value_name = "ACTION", value_enum)]
     pub target_action: Option<TargetAction>,

@@ -9,7 +9,7 @@ use walpoint_archive::{BackupId, BackupKind};
 use walpoint_pitr::progress::Progress;
 use walpoint_wal::timeline::TimelineId;
 
-use crate::backup::{self, Taken};
+use crate::backup::{self, Taken, Wanted};
 use crate::cli::BackupArgs;
 use crate::config::{Settings, sizes};
 use crate::exit::{Ending, Failure, Status};
@@ -20,10 +20,12 @@ const LISTED_PAGES: usize = 1000;
 
 /// Carries out `backup`.
 pub async fn run(settings: &Settings, args: &BackupArgs, json: bool) -> Result<Ending, Failure> {
-    if settings.backup.incremental && !args.full {
-        tracing::warn!("[backup] incremental is set, but this version takes full backups only");
-    }
-    take_and_tell(settings, json).await
+    let wanted = match (args.incremental, args.full) {
+        (true, _) => Wanted::Incremental,
+        (false, false) if settings.backup.incremental => Wanted::IncrementalUnlessDue,
+        (false, _) => Wanted::Full,
+    };
+    take_and_tell(&settings.for_backup(args.max_rate, args.workers), wanted, json).await
 }
 
 /// Takes a backup and prints its id. A backup with damaged pages is one, with
@@ -31,21 +33,21 @@ pub async fn run(settings: &Settings, args: &BackupArgs, json: bool) -> Result<E
 ///
 /// # Errors
 /// As [`backup::take`], and status 1 when a signal came.
-pub async fn take_and_tell(settings: &Settings, json: bool) -> Result<Ending, Failure> {
-    let taken = take(settings).await?;
+pub async fn take_and_tell(settings: &Settings, wanted: Wanted, json: bool) -> Result<Ending, Failure> {
+    let taken = take(settings, wanted).await?;
     tell(&taken, json)?;
     Ok(if taken.damaged.is_empty() { Ending::DONE } else { Ending::Status(Status::Damaged) })
 }
 
 /// Takes a backup, showing how far it is; a signal ends it.
-async fn take(settings: &Settings) -> Result<Taken, Failure> {
+async fn take(settings: &Settings, wanted: Wanted) -> Result<Taken, Failure> {
     let progress = Arc::new(Progress::new());
-    let work = progress_bar::shown("backup", &progress, backup::take(settings, &progress));
+    let work = progress_bar::shown("backup", &progress, backup::take(settings, wanted, &progress));
     tokio::select! {
         taken = work => taken,
         name = interruption() => Err(Failure::failed(format!(
             "could not complete the base backup: interrupted by {}", name?
-        )).with_hint("nothing of it is visible; start it again")),
+        )).with_hint("nothing of it is visible; start it again: a full one goes on with what it has stored")),
     }
 }
 
@@ -93,6 +95,9 @@ struct Told<'a> {
     id: &'a BackupId,
     kind: BackupKind,
     parent: Option<&'a BackupId>,
+    /// Why it is a full one although an incremental one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instead_of_incremental: Option<&'a str>,
     timeline: TimelineId,
     start: Position,
     stop: Position,
@@ -116,6 +121,7 @@ impl<'a> Told<'a> {
             id: &summary.id,
             kind: summary.kind,
             parent: summary.parent.as_ref(),
+            instead_of_incremental: taken.instead.as_deref(),
             timeline: summary.timeline,
             start: summary.start,
             stop: summary.stop,

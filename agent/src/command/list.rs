@@ -8,6 +8,7 @@ use crate::{cluster_choice, output};
 use serde_json::{Value, json};
 use walpoint_archive::catalog::{Catalog, CatalogScope};
 use walpoint_archive::summary::BackupSummary;
+use walpoint_archive::{Layout, Proof, Verification};
 
 mod contents;
 mod damage;
@@ -19,7 +20,9 @@ pub async fn run(settings: &Settings, args: &ListArgs, as_json: bool) -> Result<
     let text = match &args.wal {
         None => {
             let catalog = chosen.archive.catalog(CatalogScope::NoWal).await?;
-            if as_json { output::json_line(&backups_json(&catalog))? } else { backups_text(&catalog) }
+            let verified = chosen.archive.verification().await?;
+            let listed = Listed { catalog: &catalog, verified: &verified, layout: chosen.archive.layout() };
+            if as_json { output::json_line(&listed.json())? } else { listed.text() }
         }
         Some(None) => wal::list(&chosen.archive, settings.workers(), as_json).await?,
         Some(Some(name)) => contents::list(&chosen.archive, name, as_json).await?,
@@ -28,17 +31,58 @@ pub async fn run(settings: &Settings, args: &ListArgs, as_json: bool) -> Result<
     Ok(Ending::DONE)
 }
 
-fn backups_json(catalog: &Catalog) -> Value {
-    let backups: Vec<Value> = catalog.backups.iter().map(backup_json).collect();
-    json!({
-        "cluster": catalog.cluster.system_identifier,
-        "backups": backups,
-        "unfinished": catalog.unfinished,
-        "damaged": unreadable(catalog),
-    })
+/// The backups, and what is known of them.
+struct Listed<'a> {
+    catalog: &'a Catalog,
+    verified: &'a Verification,
+    layout: &'a Layout,
 }
 
-fn backup_json(backup: &BackupSummary) -> Value {
+impl Listed<'_> {
+    fn json(&self) -> Value {
+        let catalog = self.catalog;
+        let backups = catalog.backups.iter();
+        let backups: Vec<Value> =
+            backups.map(|it| backup_json(it, self.proof(it), self.damaged(it))).collect();
+        json!({
+            "cluster": catalog.cluster.system_identifier,
+            "backups": backups,
+            "unfinished": catalog.unfinished,
+            "damaged": unreadable(catalog),
+        })
+    }
+
+    fn text(&self) -> String {
+        let catalog = self.catalog;
+        let header =
+            ["backup", "timeline", "start", "stop", "ended", "data", "stored", "verified", "remarks"];
+        let backups = catalog.backups.iter();
+        let rows: Vec<Vec<String>> =
+            backups.map(|it| backup_row(it, self.proof(it), self.damaged(it))).collect();
+        let mut text = format!("cluster {}\n", catalog.cluster.system_identifier);
+        if rows.is_empty() {
+            text += "no backup is complete\n";
+        } else {
+            text += &output::table(&header, &rows);
+        }
+        for id in &catalog.unfinished {
+            text += &format!("unfinished: {id}\n");
+        }
+        text + &unreadable_text(catalog)
+    }
+
+    /// When all that it needs was last found sound.
+    fn proof(&self, backup: &BackupSummary) -> Option<Proof> {
+        self.verified.of_backup(self.layout, backup)
+    }
+
+    /// How much of it was found damaged.
+    fn damaged(&self, backup: &BackupSummary) -> usize {
+        self.verified.damaged_of(self.layout, backup)
+    }
+}
+
+fn backup_json(backup: &BackupSummary, proof: Option<Proof>, damaged: usize) -> Value {
     json!({
         "id": backup.id,
         "kind": backup.kind,
@@ -50,23 +94,10 @@ fn backup_json(backup: &BackupSummary) -> Value {
         "bytes": backup.bytes,
         "files": backup.files,
         "damaged_pages": backup.damaged_pages,
-        "verified_at": Value::Null,
+        "verified_at": proof.map(|proof| proof.stored_at),
+        "content_verified_at": proof.and_then(|proof| proof.content_at),
+        "damaged_objects": damaged,
     })
-}
-
-fn backups_text(catalog: &Catalog) -> String {
-    let header = ["backup", "timeline", "start", "stop", "ended", "data", "stored", "remarks"];
-    let rows: Vec<Vec<String>> = catalog.backups.iter().map(backup_row).collect();
-    let mut text = format!("cluster {}\n", catalog.cluster.system_identifier);
-    if rows.is_empty() {
-        text += "no backup is complete\n";
-    } else {
-        text += &output::table(&header, &rows);
-    }
-    for id in &catalog.unfinished {
-        text += &format!("unfinished: {id}\n");
-    }
-    text + &unreadable_text(catalog)
 }
 
 /// Histories and summaries that are there and cannot be read.
@@ -81,8 +112,11 @@ pub fn unreadable_text(catalog: &Catalog) -> String {
     objects.map(|object| format!("damaged: {}: {}\n", object.key, object.reason)).collect()
 }
 
-fn backup_row(backup: &BackupSummary) -> Vec<String> {
+fn backup_row(backup: &BackupSummary, proof: Option<Proof>, damaged: usize) -> Vec<String> {
     let mut remarks = Vec::new();
+    if damaged > 0 {
+        remarks.push(format!("{damaged} of its objects were found damaged"));
+    }
     if backup.damaged_pages > 0 {
         remarks.push(format!("{} damaged pages", backup.damaged_pages));
     }
@@ -97,6 +131,7 @@ fn backup_row(backup: &BackupSummary) -> Vec<String> {
         backup.stop.time.to_string(),
         sizes::human(backup.bytes.data),
         sizes::human(backup.bytes.stored),
+        proof.map_or_else(|| "never".to_owned(), |proof| proof.stored_at.to_string()),
         remarks.join(", "),
     ]
 }
@@ -110,7 +145,7 @@ mod tests {
     fn the_names_of_a_backup_are_the_interface() {
         let backup: BackupSummary =
             serde_json::from_str(include_str!("../../tests/fixtures/backup.json")).unwrap();
-        let listed = backup_json(&backup);
+        let listed = backup_json(&backup, None, 0);
         let expected = json!({
             "id": "20261121T005909Z-full-66a14c",
             "kind": "full",
@@ -126,6 +161,6 @@ mod tests {
             assert_eq!(&listed[name], value, "{name}");
             assert!(listed.as_object().unwrap().contains_key(name), "{name} is missing");
         }
-        assert!(backup_row(&backup).contains(&"22.0 MiB".to_owned()));
+        assert!(backup_row(&backup, None, 0).contains(&"22.0 MiB".to_owned()));
     }
 }

@@ -7,7 +7,8 @@ use crate::config::Settings;
 use crate::exit::{Ending, Failure, Status};
 use crate::output;
 use walpoint_archive::ArchiveError;
-use walpoint_archive::catalog::CatalogScope;
+use walpoint_archive::catalog::{Catalog, CatalogScope};
+use walpoint_archive::verification::ReadSpeed;
 use walpoint_pitr::plan::{PlanError, PlanOutcome, RecoveryPlan, SegmentOutcome, plan, plan_to_segment};
 use walpoint_pitr::restore::{Destination, Ground, RestoreError, look_into, survey};
 use walpoint_pitr::target::TargetRequest;
@@ -19,13 +20,14 @@ pub async fn run(settings: &Settings, args: &PlanArgs, as_json: bool) -> Result<
     // Wrong usage is said before anybody waits for the archive.
     let request = args.target.request()?;
     let destination = match &args.data_directory {
-        Some(directory) => Some(destination::of(directory, &args.tablespaces, false)?),
+        Some(directory) => Some(destination::of(settings, directory, args.delta, &args.tablespaces, false)?),
         None => None,
     };
     let chosen = cluster_choice::open(settings, args.target.cluster).await?;
-    let mut outcome = match planned(&chosen, &request).await {
+    let mut catalog = list(&chosen).await?;
+    let mut outcome = match planned(&chosen, &mut catalog, &request).await {
         Err(PlanError::Archive(ArchiveError::NoKey { .. })) => {
-            return to_segment(&chosen, &request, destination.as_ref(), as_json).await;
+            return to_segment(&chosen, &catalog, &request, destination.as_ref(), as_json).await;
         }
         outcome => outcome?,
     };
@@ -55,40 +57,62 @@ pub async fn make(
     request: &TargetRequest,
 ) -> Result<(Chosen, PlanOutcome), Failure> {
     let chosen = cluster_choice::open(settings, args.cluster).await?;
-    let outcome = planned(&chosen, request).await?;
+    let mut catalog = list(&chosen).await?;
+    let outcome = planned(&chosen, &mut catalog, request).await?;
     Ok((chosen, outcome))
 }
 
-async fn planned(chosen: &Chosen, request: &TargetRequest) -> Result<PlanOutcome, PlanError> {
-    let mut outcome = match listed_and_planned(chosen, request).await {
+async fn list(chosen: &Chosen) -> Result<Catalog, ArchiveError> {
+    chosen.archive.catalog(CatalogScope::All).await
+}
+
+async fn planned(
+    chosen: &Chosen,
+    catalog: &mut Catalog,
+    request: &TargetRequest,
+) -> Result<PlanOutcome, PlanError> {
+    let mut outcome = match plan(&chosen.archive, catalog, request).await {
         // The pieces of a tail go when the whole segment has come, also while somebody plans.
-        Err(PlanError::Archive(error)) if error.is_not_found() => listed_and_planned(chosen, request).await?,
+        Err(PlanError::Archive(error)) if error.is_not_found() => {
+            // Two large ones would not fit.
+            catalog.wal.clear();
+            *catalog = list(chosen).await?;
+            plan(&chosen.archive, catalog, request).await?
+        }
         outcome => outcome?,
     };
     if let PlanOutcome::Reachable(plan) = &mut outcome {
         plan.notes.extend(report::subscriptions(&plan.backup));
+        plan.measured = measured(chosen).await;
     }
     Ok(outcome)
 }
 
-async fn listed_and_planned(chosen: &Chosen, request: &TargetRequest) -> Result<PlanOutcome, PlanError> {
-    let catalog = chosen.archive.catalog(CatalogScope::All).await?;
-    plan(&chosen.archive, &catalog, request).await
+/// How fast the archive was read when that was last measured. The estimate is poorer without it, and the plan as good.
+async fn measured(chosen: &Chosen) -> Option<ReadSpeed> {
+    match chosen.archive.verification().await {
+        Ok(verification) => verification.speed(),
+        Err(error) => {
+            tracing::debug!("how fast the archive was read before is not known: {error}");
+            None
+        }
+    }
 }
 
 /// Plans encrypted WAL for which there is no key: what its metadata show.
 async fn to_segment(
     chosen: &Chosen,
+    catalog: &Catalog,
     request: &TargetRequest,
     destination: Option<&Destination>,
     as_json: bool,
 ) -> Result<Ending, Failure> {
-    let catalog = chosen.archive.catalog(CatalogScope::All).await?;
-    let mut outcome = plan_to_segment(&chosen.archive, &catalog, request).await?;
+    let mut outcome = plan_to_segment(&chosen.archive, catalog, request).await?;
     let mut neutralised = None;
     if let SegmentOutcome::Reachable(plan) = &mut outcome {
         let plan = plan.bounds_mut();
         plan.notes.extend(report::subscriptions(&plan.backup));
+        plan.measured = measured(chosen).await;
         neutralised = look(chosen, plan, destination).await?;
     }
     report_to_segment(&outcome, neutralised, as_json)

@@ -3,7 +3,7 @@
 use super::plan::Answer;
 use super::plan::report::{reachable_json, reachable_text, restore_command_line};
 use crate::cli::{RestoreArgs, TargetAction, TargetArgs};
-use crate::config::Settings;
+use crate::config::{Settings, sizes};
 use crate::exit::{Ending, Failure};
 use crate::open::{self, Patience};
 use crate::{command, logging, output, postgres_command, progress_bar, writer_id};
@@ -27,7 +27,7 @@ mod owner;
 pub async fn run(settings: &Settings, args: &RestoreArgs, as_json: bool) -> Result<Ending, Failure> {
     let target = target(args)?;
     let request = request(settings, args)?;
-    if !args.dry_run {
+    if !args.dry_run && !args.delta {
         // Where nothing may be written, nobody need wait for a plan.
         data_dir::examine(&request.data_directory).map_err(RestoreError::Refused)?;
     }
@@ -86,7 +86,8 @@ fn target(args: &RestoreArgs) -> Result<TargetRequest, Failure> {
 }
 
 fn request(settings: &Settings, args: &RestoreArgs) -> Result<RestoreRequest, Failure> {
-    let Destination { data_directory, tablespaces, take_over } = destination(settings, args)?;
+    let Destination { data_directory, delta, is_configured, discard_wal, tablespaces, databases, take_over } =
+        destination(settings, args)?;
     let program = postgres_command::this_program()?;
     // The server is to find all three again, and so is whoever reads where it was restored to.
     for path in [Some(&program), settings.source.as_ref(), Some(&data_directory)].into_iter().flatten() {
@@ -96,7 +97,11 @@ fn request(settings: &Settings, args: &RestoreArgs) -> Result<RestoreRequest, Fa
     Ok(RestoreRequest {
         owner: owner::of_restored(&data_directory)?,
         data_directory,
+        delta,
+        is_configured,
+        discard_wal,
         tablespaces,
+        databases,
         action: match args.target_action.unwrap_or_default() {
             TargetAction::Promote => recovery_settings::TargetAction::Promote,
             TargetAction::Pause => recovery_settings::TargetAction::Pause,
@@ -115,7 +120,8 @@ fn destination(settings: &Settings, args: &RestoreArgs) -> Result<Destination, F
         Failure::usage("it is not said where to restore to")
             .with_hint("name a directory with --data-directory")
     })?;
-    destination::of(path, &args.tablespaces, args.take_over)
+    let destination = destination::of(settings, path, args.delta, &args.tablespaces, args.take_over)?;
+    Ok(Destination { databases: args.databases.clone(), discard_wal: args.discard_wal, ..destination })
 }
 
 fn json_text(
@@ -130,6 +136,9 @@ fn json_text(
         "neutralised": restored.neutralised,
         "configuration": restored.configuration,
         "bytes": restored.bytes,
+        "fetched_bytes": restored.fetched_bytes,
+        "transferred_bytes": restored.transferred_bytes,
+        "left_out": restored.left_out.iter().map(|it| json!({ "oid": it.oid, "name": it.name })).collect::<Vec<_>>(),
         "files": restored.files,
         "warnings": restored.warnings,
         "server_needs_environment": environment_needed(settings),
@@ -139,6 +148,21 @@ fn json_text(
 
 fn text(settings: &Settings, args: &RestoreArgs, restored: &Restored) -> String {
     let mut text = format!("restored to {}\n", restored.data_directory.display());
+    if args.delta {
+        let (fetched, all) = (sizes::human(restored.fetched_bytes), sizes::human(restored.bytes));
+        let stored = sizes::human(restored.transferred_bytes);
+        text += &format!(
+            "restored {fetched} of {all}, which took {stored} from the archive; the rest was there\n"
+        );
+    }
+    if !restored.left_out.is_empty() {
+        let names = restored.left_out.iter().map(|it| it.name.clone().unwrap_or_else(|| it.oid.to_string()));
+        text += &format!(
+            "not restored: {}: their files hold only zeros. Nobody can connect to them; drop them once the server \
+             has reached its target\n",
+            names.collect::<Vec<_>>().join(", ")
+        );
+    }
     for warning in &restored.warnings {
         text += &format!("warning: {warning}\n");
     }

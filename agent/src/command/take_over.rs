@@ -20,6 +20,7 @@ use walpoint_wal::file_name::WalFileName;
 use walpoint_wal::timeline::TimelineId;
 
 use super::backup;
+use crate::backup::{Wanted, left_out};
 use crate::cli::TakeOverArgs;
 use crate::config::{Connection, Settings};
 use crate::data_directory::{self, DataDirectory};
@@ -42,6 +43,7 @@ pub async fn run(settings: &Settings, _args: &TakeOverArgs, json: bool) -> Resul
             .with_hint("let recovery end, or promote the server, and run take-over again"));
     }
     must_be_where_it_runs(settings, &session).await?;
+    left_out::must_be_whole(&session, &directory.path, "take over").await?;
     let (_, timeline) = session.wal_position().await?;
     let archive =
         open::archive_to_write(settings, directory.control.system_identifier, open::Patience::Command)
@@ -51,7 +53,7 @@ pub async fn run(settings: &Settings, _args: &TakeOverArgs, json: bool) -> Resul
     push_histories(&archive, &directory, timeline, ours).await?;
     turn_archiving_on(settings, &session, &directory)?;
     drop(session);
-    backup::take_and_tell(settings, json).await
+    backup::take_and_tell(settings, Wanted::Full, json).await
 }
 
 /// A copy of the cluster elsewhere has its system identifier too. Its control file stays behind at the
@@ -98,7 +100,7 @@ async fn objects_of(archive: &Archive, timeline: TimelineId) -> Result<Vec<Objec
     let mut keys = Vec::new();
     if timeline != TimelineId::FIRST {
         let history = archive.wal_variants(&WalFileName::History(timeline)).await?;
-        keys.extend(history.standing().into_iter().map(|variant| variant.key.clone()));
+        keys.extend(history.standing().into_iter().map(|variant| variant.key()));
     }
     if archive.cluster().await?.is_none() {
         return Ok(keys);
@@ -106,8 +108,8 @@ async fn objects_of(archive: &Archive, timeline: TimelineId) -> Result<Vec<Objec
     let catalog = archive.catalog(CatalogScope::All).await?;
     let segments = catalog.wal.get(&timeline).into_iter().flat_map(|segments| segments.values());
     let objects = |state: &SegmentState| {
-        let stored = state.standing().into_iter().chain(&state.tail);
-        stored.map(|variant| variant.key.clone()).collect::<Vec<_>>()
+        let stored = state.standing().into_iter().chain(state.tail.as_deref());
+        stored.map(|variant| variant.key()).collect::<Vec<_>>()
     };
     let with_content: Vec<_> = segments.map(objects).filter(|keys| !keys.is_empty()).collect();
     for own in [with_content.first(), with_content.last()].into_iter().flatten() {

@@ -18,6 +18,8 @@ pub async fn run(settings: &Settings, args: &WindowArgs, as_json: bool) -> Resul
     let window = match window(&chosen.archive, &catalog).await {
         // The pieces of a tail go when the whole segment has come, also while somebody looks.
         Err(error) if error.is_not_found() => {
+            // Two large ones would not fit.
+            catalog.wal.clear();
             catalog = chosen.archive.catalog(CatalogScope::All).await?;
             window(&chosen.archive, &catalog).await?
         }

@@ -17,7 +17,7 @@ pub fn configuration(data: &[u8]) {
     });
     match read_all(text, variables) {
         Ok(settings) => {
-            let _ = (settings.archive(), settings.without_effect(), settings.workers());
+            let _ = (settings.archive(), settings.workers());
             assert!(settings.check.wal_lag_warning <= settings.check.wal_lag_critical);
         }
         Err(failure) => {

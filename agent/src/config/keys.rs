@@ -162,6 +162,20 @@ pub const KEYS: &[Key] = &[
         "Whether a backup without a flag is an incremental one.",
     ),
     key(
+        "backup",
+        "full_every",
+        Kind::Duration,
+        "7d",
+        "How old the last full backup may be before such a one is a full one again.",
+    ),
+    key(
+        "backup",
+        "max_rate",
+        Kind::Size,
+        "100MiB",
+        "How much of the data directory a backup reads in a second at most.",
+    ),
+    key(
         "check",
         "wal_lag_warning",
         Kind::Duration,
@@ -223,7 +237,13 @@ pub const KEYS: &[Key] = &[
         "10s",
         "How long the agent may finish its work when it is told to leave.",
     ),
-    key("retention", "last", Kind::Number, "3", "Keep this many of the newest backups."),
+    key(
+        "retention",
+        "last",
+        Kind::Number,
+        "3",
+        "Keep this many of the newest backups, and all WAL from them on.",
+    ),
     key(
         "retention",
         "window",
@@ -244,6 +264,13 @@ pub const KEYS: &[Key] = &[
         "Keep at least this many backups that were verified.",
     ),
     key("retention", "timezone", Kind::Text, "UTC", "The time zone whose days, weeks and months are meant."),
+    key(
+        "retention",
+        "grace",
+        Kind::Duration,
+        "2d",
+        "How long what is to go stays marked before it goes: longer than any backup or restore takes.",
+    ),
 ];
 
 /// The key of this section and name.

@@ -92,11 +92,6 @@ impl RawSettings {
         self.values.insert((key.section, key.name), (value, origin));
     }
 
-    /// Whether the key, or any of the section, was set.
-    pub fn has(&self, section: &str, name: Option<&str>) -> bool {
-        self.values.keys().any(|(of, key)| *of == section && name.is_none_or(|name| name == *key))
-    }
-
     /// Takes a key away, as if nobody had set it.
     pub fn unset(&mut self, key: &Key) {
         self.values.remove(&(key.section, key.name));

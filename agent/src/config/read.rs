@@ -20,7 +20,6 @@ const fn hours(hours: u64) -> Duration {
 
 /// Builds the settings, taking every value out of `raw`.
 pub fn settings(source: Option<PathBuf>, raw: &mut RawSettings) -> Result<Settings, Failure> {
-    let idle = idle(raw);
     Ok(Settings {
         source,
         postgres: PostgresSettings {
@@ -40,19 +39,13 @@ pub fn settings(source: Option<PathBuf>, raw: &mut RawSettings) -> Result<Settin
         backup: BackupSettings {
             wal_timeout: raw.duration("backup", "wal_timeout").unwrap_or(minutes(10)),
             incremental: raw.switch("backup", "incremental").unwrap_or(false),
+            full_every: raw.duration("backup", "full_every").unwrap_or(hours(7 * 24)),
+            max_rate: raw.size("backup", "max_rate").and_then(NonZeroU64::new),
         },
         check: check(raw)?,
         agent: agent(raw)?,
         retention: retention(raw)?,
-        idle,
     })
-}
-
-/// What is set and not carried out in this version.
-fn idle(raw: &RawSettings) -> Vec<&'static str> {
-    let retention = raw.has("retention", None).then_some("section [retention]");
-    let incremental = raw.has("backup", Some("incremental")).then_some("\"incremental\" in section [backup]");
-    retention.into_iter().chain(incremental).collect()
 }
 
 /// Reads a word or name by its type's own parser.
@@ -205,5 +198,6 @@ fn retention(raw: &mut RawSettings) -> Result<RetentionSettings, Failure> {
         wal: raw.duration("retention", "wal"),
         min_verified: raw.number("retention", "min_verified")?,
         timezone: raw.text("retention", "timezone").map(|(text, _)| text),
+        grace: raw.duration("retention", "grace"),
     })
 }

@@ -15,7 +15,7 @@ pub fn render(value: impl Fn(&Key) -> Option<String>) -> String {
             section = key.section;
             text += &format!("\n[{section}]\n");
             if section == "retention" {
-                text += "# Nothing here has an effect yet: nothing expires.\n";
+                text += "# What \"walpoint expire\" keeps: all that any of these asks for. Without any, nothing expires.\n";
             }
         }
         text += &format!("# {}\n", key.about);

@@ -86,6 +86,7 @@ fn defaults_are_the_interface() {
     assert_eq!(settings.archive_get.standby_on_outage, StandbyOnOutage::Retry);
     assert_eq!(settings.backup.wal_timeout, Duration::from_secs(600));
     assert!(!settings.backup.incremental);
+    assert_eq!(settings.backup.full_every, Duration::from_secs(7 * 86_400));
     assert_eq!(settings.check.wal_lag_warning, Duration::from_secs(600));
     assert_eq!(settings.check.wal_lag_critical, Duration::from_secs(1800));
     assert_eq!(settings.check.backup_age_warning, Duration::from_secs(26 * 3600));
@@ -118,16 +119,6 @@ fn what_nobody_knows_names_the_nearest() {
     }
     let failure = from_environment(&[("WALPOINT_ARCHIVE_ENDPIONT", "x")]).unwrap_err();
     assert!(failure.hint.unwrap().contains("WALPOINT_ARCHIVE_ENDPOINT"));
-}
-
-#[test]
-fn what_has_no_effect_yet_is_said() {
-    let idle = |text| from_text(text).unwrap().without_effect();
-    assert_eq!(idle("[archive]\nurl = \"file:///a\"\n"), None);
-    assert_eq!(
-        idle("[backup]\nincremental = true\n[retention]\nlast = 3\n").unwrap(),
-        "section [retention], \"incremental\" in section [backup] has no effect yet"
-    );
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use walpoint_archive::store::{
     ChecksumCheck, Head, Listed, Metadata, Object, ObjectStore, PutMode, PutOutcome, StoreError, Upload,
 };
-use walpoint_archive::{ObjectKey, Prefix};
+use walpoint_archive::{ObjectKey, Prefix, StoredHash};
 
 /// So much of the average is the newest request.
 const NEWEST: f64 = 0.2;
@@ -138,6 +138,10 @@ impl ObjectStore for Measured {
 
     async fn try_checksum(&self, key: &ObjectKey) -> Result<ChecksumCheck, StoreError> {
         self.timed(0, self.inner.try_checksum(key)).await
+    }
+
+    async fn kept_checksum(&self, key: &ObjectKey) -> Result<Option<StoredHash>, StoreError> {
+        self.timed(0, self.inner.kept_checksum(key)).await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {

@@ -44,7 +44,9 @@ impl From<RestoreError> for Failure {
         let status = match error {
             RestoreError::Archive(error) => return error.into(),
             RestoreError::Refused(_) => Status::Refused,
-            RestoreError::TablespaceMapping { .. } | RestoreError::Setting(_) => Status::Usage,
+            RestoreError::TablespaceMapping { .. }
+            | RestoreError::Database { .. }
+            | RestoreError::Setting(_) => Status::Usage,
             RestoreError::Damaged { .. } => Status::Damaged,
             RestoreError::Io { .. } | RestoreError::Interrupted(_) => Status::Failed,
         };

@@ -38,6 +38,12 @@ impl ArchiverStatistics {
 }
 
 impl Session {
+    /// Names of the databases with these OIDs.
+    pub async fn databases(&self, oids: &[u32]) -> Result<Vec<String>, SessionError> {
+        let sql = "SELECT ARRAY(SELECT datname::text FROM pg_database WHERE oid = ANY($1::oid[]) ORDER BY 1)";
+        Ok(self.row("read pg_database", sql, &[&oids]).await?.get(0))
+    }
+
     pub async fn archiver_statistics(&self) -> Result<ArchiverStatistics, SessionError> {
         let sql = "SELECT archived_count, last_archived_wal, \
              (extract(epoch FROM last_archived_time) * 1000000)::bigint, \

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use tokio_postgres::Client;
 use walpoint_wal::control_file::ControlFile;
 use walpoint_wal::system_identifier::SystemIdentifier;
+use walpoint_wal::timestamp::Timestamp;
 
 use super::SessionError;
 
@@ -33,6 +34,11 @@ pub struct Server {
     pub subscriptions: Vec<String>,
     /// Whether what it calls flushed has been told to the disk.
     pub has_fsync: bool,
+    /// When it started, by its own clock: no two runs of a server say the same. A virtual machine that is put back
+    /// with its memory does; its WAL then conflicts with what it archived before.
+    pub started: Timestamp,
+    /// As it runs with it; on a standby `pg_control` has its primary's.
+    pub wal_log_hints: bool,
 }
 
 const QUESTION: &str = "SELECT current_setting('server_version_num')::int, \
@@ -44,7 +50,9 @@ const QUESTION: &str = "SELECT current_setting('server_version_num')::int, \
     (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size'), \
     current_setting('stats_temp_directory', true), \
     ARRAY(SELECT subname::text FROM pg_subscription WHERE subenabled ORDER BY 1), \
-    current_setting('fsync') = 'on'";
+    current_setting('fsync') = 'on', \
+    (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint, \
+    current_setting('wal_log_hints')::bool";
 
 impl Server {
     pub(super) async fn ask(client: &Client) -> Result<Server, SessionError> {
@@ -76,6 +84,8 @@ impl Server {
             stats_temp_directory: path(11),
             subscriptions: row.get(12),
             has_fsync: row.get(13),
+            started: started(doing, row.get(14))?,
+            wal_log_hints: row.get(15),
         })
     }
 
@@ -105,5 +115,25 @@ impl Server {
                 "do [postgres] connection and [postgres] data_directory name the same cluster?".into(),
             ),
         })
+    }
+}
+
+/// No answer that cannot be read may pass for another one: they would be one run.
+fn started(doing: &str, micros: i64) -> Result<Timestamp, SessionError> {
+    Timestamp::from_unix_micros(micros).ok_or_else(|| SessionError::Statement {
+        doing: doing.to_owned(),
+        error: format!("the server says that it was started {micros} microseconds after 1970"),
+        code: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_that_cannot_be_told_is_an_error_and_not_any_moment() {
+        assert!(started("read", 1_700_000_000_000_000).is_ok());
+        assert!(matches!(started("read", i64::MIN), Err(SessionError::Statement { .. })));
     }
 }

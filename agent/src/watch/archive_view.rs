@@ -6,11 +6,9 @@ use std::collections::BTreeSet;
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-use walpoint_archive::{
-    Archive, ArchiveError, BackupSummary, Catalog, CatalogScope, DamagedObject, Usable, Variant,
-};
+use walpoint_archive::{Archive, ArchiveError, BackupSummary, Catalog, DamagedObject, Usable, Variant};
 use walpoint_pitr::coverage::{self, Coverage, Link, Stretch, WhyGap};
-use walpoint_pitr::path;
+use walpoint_pitr::path::{self, TimelinePath};
 use walpoint_pitr::target::TargetTimeline;
 use walpoint_wal::file_name::WalFileName;
 use walpoint_wal::lsn::Lsn;
@@ -71,7 +69,7 @@ impl View {
 /// Looks into the archive. A cluster that it does not know yet is an empty
 /// state, no error.
 pub async fn look(archive: &Archive, wanted: &Wanted) -> Result<View, ArchiveError> {
-    let catalog = match archive.catalog(CatalogScope::NoWal).await {
+    let catalog = match archive.catalog_of_newest(|catalog| are_enough(catalog, wanted)).await {
         Ok(catalog) => catalog,
         Err(ArchiveError::NoCluster(_)) => {
             let missing_histories = wanted.ancestry.clone();
@@ -106,8 +104,8 @@ pub async fn look(archive: &Archive, wanted: &Wanted) -> Result<View, ArchiveErr
 }
 
 fn covered_by(coverage: &Coverage<'_>) -> Vec<Covered> {
-    let of = |stretch: &Stretch<'_>| {
-        let end = stretch.links.last()?.end(coverage.size);
+    let of = |stretch: &Stretch| {
+        let end = coverage.link(stretch.last())?.end(coverage.size);
         Some(Covered { first: stretch.first(), last: stretch.last(), end })
     };
     coverage.stretches.iter().filter_map(of).collect()
@@ -152,6 +150,19 @@ fn followed(catalog: &Catalog) -> Option<TimelineId> {
     path::choose(catalog, TargetTimeline::Latest, &backups).ok().map(|chosen| chosen.path.timeline)
 }
 
+/// Whether older backups could change nothing that is looked for here.
+fn are_enough(catalog: &Catalog, wanted: &Wanted) -> bool {
+    let Some(followed) = followed(catalog) else { return false };
+    // An older backup may be the only one that leads to a newer timeline.
+    let has_way = |timeline: &TimelineId| TimelinePath::to(catalog, *timeline).is_ok();
+    if path::known(catalog).into_iter().rev().find(has_way) != Some(followed) {
+        return false;
+    }
+    let way = Way::to(catalog, wanted.timeline.unwrap_or(followed), wanted.history.as_ref());
+    let back = usize::try_from(wanted.look_back.max(1)).unwrap_or(usize::MAX);
+    way.backups.len() >= back && way.backups.iter().any(|backup| backup.damaged_pages == 0)
+}
+
 struct Look<'a> {
     catalog: &'a Catalog,
     size: SegmentSize,
@@ -184,16 +195,15 @@ impl Look<'_> {
     }
 
     fn hole(&self, coverage: &Coverage<'_>, gap: &coverage::Gap, last: u64) -> Gap {
-        let behind = links(coverage).find(|link| link.number == last + 1);
-        let followed_since = behind.and_then(|link| link.variant.stored_at);
+        let followed_since = coverage.link(last + 1).and_then(|link| link.variant.stored_at);
         Gap { first: gap.first, last: gap.last, followed_since }
     }
 
     /// WAL of the backup itself that is gone is not between two segments.
     fn hole_at_the_beginning(&self, coverage: &Coverage<'_>) -> Option<Gap> {
-        let link = links(coverage).find(|link| link.number >= self.first_number())?;
+        let link = coverage.links_from(self.first_number()).next()?;
         let is_backups = self.has_backup && link.number > self.first_number();
-        let has_link_before = links(coverage).any(|link| link.number < self.first_number());
+        let has_link_before = coverage.stretches.first().is_some_and(|it| it.first() < self.first_number());
         if !is_backups || has_link_before {
             return None;
         }
@@ -221,7 +231,8 @@ impl Look<'_> {
     fn unarchived(&self, coverage: &Coverage<'_>, wanted: &Wanted) -> Vec<SegmentName> {
         let Some(position) = wanted.position else { return Vec::new() };
         // Of one that is there in part the rest is as missing as those behind it.
-        let newest = links(coverage).map(|link| link.number + u64::from(!link.is_open)).max();
+        let newest = coverage.stretches.last().and_then(|stretch| coverage.link(stretch.last()));
+        let newest = newest.map(|link| link.number + u64::from(!link.is_open));
         let from = newest.unwrap_or_default().max(self.first_number());
         missing::unarchived(self.catalog, &coverage.path, from, position)
     }
@@ -272,8 +283,7 @@ impl Look<'_> {
         coverage: &Coverage<'_>,
         state: &mut ArchiveState,
     ) -> Result<(), ArchiveError> {
-        let links: Vec<&Link<'_>> =
-            links(coverage).filter(|link| link.number >= self.first_number()).collect();
+        let links: Vec<Link<'_>> = coverage.links_from(self.first_number()).collect();
         let mut unseen = links.len();
         while let Some(link) = unseen.checked_sub(1).and_then(|last| links.get(last)) {
             let run_start = match archive.wal_facts(link.variant).await {
@@ -283,7 +293,7 @@ impl Look<'_> {
                     facts.run.map(|run| run.run_start.segment_number(self.size))
                 }
                 Err(error) => {
-                    let object = DamagedObject::by(link.variant.key.clone(), error)?;
+                    let object = DamagedObject::by(link.variant.key(), error)?;
                     state.unreadable.push((object.key.to_string(), object.reason));
                     None
                 }
@@ -299,6 +309,6 @@ impl Look<'_> {
     }
 }
 
-fn links<'c, 'a>(coverage: &'c Coverage<'a>) -> impl Iterator<Item = &'c Link<'a>> {
-    coverage.stretches.iter().flat_map(|stretch| &stretch.links)
-}
+#[cfg(test)]
+#[path = "archive_view/tests.rs"]
+mod tests;

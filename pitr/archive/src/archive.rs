@@ -20,9 +20,12 @@ use crate::store::{Metadata, ObjectStore};
 
 mod ahead;
 mod backup;
+mod check;
 mod cluster;
+mod expiry;
 mod history;
 mod idle;
+mod inventory;
 mod listing;
 mod pieces_of_body;
 mod push;
@@ -33,12 +36,17 @@ mod send;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod verification;
 mod wal;
 
+pub use check::{Compared, SegmentRead};
 pub use cluster::ClusterListing;
-pub use listing::BackupListing;
+pub use expiry::{ExpiryMarks, StandingMark};
+pub use inventory::{BackupInventory, FolderObjects, PackObjects, SegmentObjects, StoredPart, WalInventory};
+pub use listing::{BackupFolders, BackupListing, Timelines};
 pub use send::{PutSource, SEALED_IN_MEMORY};
 pub use tail::{PutChunk, TailRemoval};
+pub use verification::StoredRecord;
 pub use wal::{FileFacts, Neighbours, Onward, PutWal, PutWalOutcome};
 
 /// Requests that are under way at once where many are needed.

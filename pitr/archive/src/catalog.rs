@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use walpoint_wal::{Lsn, SegmentName, TimelineHistory, TimelineId, Timestamp, WalFileName};
+use walpoint_wal::{Lsn, SegmentName, SystemIdentifier, TimelineHistory, TimelineId, Timestamp, WalFileName};
 
 use crate::backup_id::BackupId;
 use crate::cluster::Cluster;
@@ -12,6 +12,7 @@ use crate::error::ArchiveError;
 use crate::idle::IdleProof;
 use crate::layout::{Entry, Layout};
 use crate::object_key::ObjectKey;
+use crate::rare::Rare;
 use crate::store::{Listed, StoreErrorKind};
 use crate::summary::BackupSummary;
 use crate::tail::{Chunk, Tail};
@@ -29,6 +30,8 @@ pub struct Catalog {
     pub wal: BTreeMap<TimelineId, BTreeMap<u64, SegmentState>>,
     /// `.partial` segments.
     pub partials: BTreeMap<SegmentName, SegmentState>,
+    /// Backup history files, which no recovery reads.
+    pub backup_histories: Vec<Variant>,
     /// Until when nothing was written, by timeline.
     pub idle: BTreeMap<TimelineId, IdleProof>,
     /// Backups whose summary is there and sound, oldest first.
@@ -85,23 +88,21 @@ pub struct SegmentState {
     /// The objects, in the order of their keys.
     pub variants: Vec<Variant>,
     /// Content ids that are marked refused, whether their object is there or not.
-    pub refused: Vec<ContentId>,
+    pub refused: Rare<ContentId>,
     /// Pieces of it from when it was being written, in the order of their keys.
-    pub chunks: Vec<Chunk>,
-    /// What these give from its beginning on.
-    pub tail: Option<Variant>,
+    pub chunks: Rare<Chunk>,
+    /// What these give from its beginning on. Most segments have none, and there may be a million.
+    pub tail: Option<Box<Variant>>,
 }
 
 /// One object that holds a WAL file's content; or, of a segment that was being written, the
-/// pieces that hold its beginning.
+/// pieces that hold its beginning. Its key follows from the rest: a million of them would not fit.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Variant {
     /// The file.
     pub name: WalFileName,
     /// Which content it is; of a tail, the bytes up to its end.
     pub content: ContentId,
-    /// Where it lies; of a tail, its last piece.
-    pub key: ObjectKey,
     /// Number of stored bytes.
     pub stored_size: u64,
     /// When it was stored, by the store's clock.
@@ -111,7 +112,11 @@ pub struct Variant {
     /// Whether it is marked refused.
     pub refused: bool,
     /// Its pieces, when it is a tail.
-    pub tail: Option<Tail>,
+    pub tail: Option<Box<Tail>>,
+    /// Whether it lies under `conflict/`.
+    is_aside: bool,
+    /// Whose archive it is in.
+    system: SystemIdentifier,
 }
 
 /// What recovery may take of a name.
@@ -132,10 +137,10 @@ impl SegmentState {
         let mut state = Self::default();
         for object in listed {
             if let Some(entry) = layout.parse(&object.key) {
-                state.add(entry, object);
+                state.add(layout, entry, object);
             }
         }
-        state.complete();
+        state.complete(layout);
         state
     }
 
@@ -150,14 +155,14 @@ impl SegmentState {
     }
 
     /// Takes in one object of this name. To be followed by `complete`.
-    fn add(&mut self, entry: Entry, object: &Listed) {
+    fn add(&mut self, layout: &Layout, entry: Entry, object: &Listed) {
         match entry {
             Entry::Wal { name, content, encrypted } => {
-                self.variants.push(Variant::listed(name, content, encrypted, object));
+                self.take(Variant::listed(layout, name, content, encrypted, object));
             }
             Entry::History { timeline, content } => {
                 let name = WalFileName::History(timeline);
-                self.variants.push(Variant::listed(name, content, false, object));
+                self.take(Variant::listed(layout, name, content, false, object));
             }
             Entry::WalRefused { content, .. } | Entry::HistoryRefused { content, .. } => {
                 self.refused.push(content)
@@ -169,11 +174,19 @@ impl SegmentState {
         }
     }
 
-    fn complete(&mut self) {
+    /// Room for more than one would be the most of what a million of these take.
+    fn take(&mut self, variant: Variant) {
+        self.variants.reserve_exact(1);
+        self.variants.push(variant);
+    }
+
+    fn complete(&mut self, layout: &Layout) {
         for variant in &mut self.variants {
             variant.refused = self.refused.contains(&variant.content);
         }
-        self.tail = Variant::of_chunks(&self.chunks);
+        if !self.chunks.is_empty() {
+            self.tail = Variant::of_chunks(layout, &self.chunks).map(Box::new);
+        }
     }
 
     /// The objects that are not refused: one for each content.
@@ -189,6 +202,12 @@ impl SegmentState {
 
     /// What recovery may take.
     pub fn usable(&self) -> Usable<'_> {
+        // Nearly all are so, and there may be a million.
+        if let [one] = self.variants.as_slice()
+            && !one.refused
+        {
+            return Usable::One(one);
+        }
         let standing = self.standing();
         match standing.as_slice() {
             [] => Usable::Nothing,
@@ -221,32 +240,62 @@ impl SegmentState {
 }
 
 impl Variant {
-    pub(crate) fn listed(name: WalFileName, content: ContentId, encrypted: bool, object: &Listed) -> Self {
+    pub(crate) fn listed(
+        layout: &Layout,
+        name: WalFileName,
+        content: ContentId,
+        encrypted: bool,
+        object: &Listed,
+    ) -> Self {
         Self {
             name,
             content,
-            key: object.key.clone(),
             stored_size: object.size,
             stored_at: object.modified,
             encrypted,
             refused: false,
             tail: None,
+            is_aside: false,
+            system: layout.system_identifier(),
+        }
+    }
+
+    /// The same, refused and kept under `conflict/`.
+    pub(crate) fn aside(
+        layout: &Layout,
+        name: WalFileName,
+        content: ContentId,
+        encrypted: bool,
+        object: &Listed,
+    ) -> Self {
+        let listed = Self::listed(layout, name, content, encrypted, object);
+        Self { refused: true, is_aside: true, ..listed }
+    }
+
+    /// Where it lies; of a tail, its last piece.
+    pub fn key(&self) -> ObjectKey {
+        let layout = Layout::new(self.system);
+        match self.tail.as_ref().and_then(|tail| tail.chunks.last()) {
+            Some(last) => last.key.clone(),
+            None if self.is_aside => layout.conflict(&self.name, self.content, self.encrypted),
+            None => layout.wal(&self.name, self.content, self.encrypted),
         }
     }
 
     /// The beginning of a segment that these pieces give.
-    fn of_chunks(chunks: &[Chunk]) -> Option<Self> {
+    fn of_chunks(layout: &Layout, chunks: &[Chunk]) -> Option<Self> {
         let tail = Tail::of(chunks)?;
         let last = tail.chunks.last()?;
         Some(Self {
             name: WalFileName::Segment(last.segment),
             content: last.name.after,
-            key: last.key.clone(),
             stored_size: tail.chunks.iter().map(|chunk| chunk.stored_size).sum(),
             stored_at: last.stored_at,
             encrypted: tail.chunks.iter().any(|chunk| chunk.encrypted),
             refused: false,
-            tail: Some(tail),
+            tail: Some(Box::new(tail)),
+            is_aside: false,
+            system: layout.system_identifier(),
         })
     }
 
@@ -266,6 +315,7 @@ impl Catalog {
             history_conflicts: Vec::new(),
             wal: BTreeMap::new(),
             partials: BTreeMap::new(),
+            backup_histories: Vec::new(),
             idle: BTreeMap::new(),
             backups: Vec::new(),
             damaged: Vec::new(),
@@ -275,35 +325,46 @@ impl Catalog {
         }
     }
 
-    /// Takes in listings of WAL and of `conflict/`.
+    /// Takes in a listing of WAL and of `conflict/`.
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn add_wal(&mut self, layout: &Layout, listed: &[Listed]) {
+        self.add_listed(layout, listed);
+        self.complete_wal(layout);
+    }
+
+    /// Takes in a part of the WAL. To be followed by `complete_wal`.
+    pub(crate) fn add_listed(&mut self, layout: &Layout, listed: &[Listed]) {
         for object in listed {
             match layout.parse(&object.key) {
-                Some(entry) => self.add_entry(entry, object),
+                Some(entry) => self.add_entry(layout, entry, object),
                 None => self.unknown.push(object.key.to_string()),
             }
         }
-        for state in self.wal.values_mut().flat_map(BTreeMap::values_mut) {
-            state.complete();
-        }
-        self.partials.values_mut().for_each(SegmentState::complete);
     }
 
-    fn add_entry(&mut self, entry: Entry, object: &Listed) {
+    pub(crate) fn complete_wal(&mut self, layout: &Layout) {
+        let segments = self.wal.values_mut().flat_map(BTreeMap::values_mut);
+        segments.chain(self.partials.values_mut()).for_each(|state| state.complete(layout));
+    }
+
+    fn add_entry(&mut self, layout: &Layout, entry: Entry, object: &Listed) {
         match entry {
             Entry::Wal { name, .. } | Entry::WalRefused { name, .. } => match self.state_of(name) {
-                Some(state) => state.add(entry, object),
+                Some(state) => state.add(layout, entry, object),
                 // A segment number that does not exist with this segment size.
                 None if matches!(name, WalFileName::Segment(_)) => self.unknown.push(object.key.to_string()),
-                None => {}
+                None => {
+                    if let Entry::Wal { name, content, encrypted } = entry {
+                        self.backup_histories.push(Variant::listed(layout, name, content, encrypted, object));
+                    }
+                }
             },
             Entry::LiveTail { segment, .. } => match self.state_of(WalFileName::Segment(segment)) {
-                Some(state) => state.add(entry, object),
+                Some(state) => state.add(layout, entry, object),
                 None => self.unknown.push(object.key.to_string()),
             },
             Entry::Conflict { name, content, encrypted } => {
-                let variant = Variant::listed(name, content, encrypted, object);
-                self.conflicts.push(Variant { refused: true, ..variant });
+                self.conflicts.push(Variant::aside(layout, name, content, encrypted, object));
             }
             _ => {}
         }

@@ -123,11 +123,14 @@ pub struct ContentId([u8; 8]);
 impl ContentId {
     /// Number of digits it is printed with.
     pub const DIGITS: usize = 16;
+
+    /// The one that sorts before all others.
+    pub(crate) const LEAST: Self = Self([0; 8]);
 }
 
 impl fmt::Display for ContentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(&self.0))
+        hex::write(&self.0, f)
     }
 }
 
@@ -176,6 +179,12 @@ impl StoredHash {
     /// Its bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+
+    /// From what [`StoredHash::base64`] gives; none when it is not the base64 of a SHA-256.
+    pub fn from_base64(text: &str) -> Option<Self> {
+        let bytes = base64::engine::general_purpose::STANDARD.decode(text).ok()?;
+        bytes.try_into().ok().map(Self)
     }
 
     /// As `x-amz-checksum-sha256` wants it.
@@ -257,6 +266,11 @@ mod tests {
         assert_eq!(ContentHash::of(b"").id().to_string(), "af1349b9f5f9a1a6");
         assert_eq!(StoredHash::of(b"").to_string(), SHA256_OF_NOTHING);
         assert_eq!(StoredHash::of(b"").base64(), "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=");
+        assert_eq!(StoredHash::from_base64(&StoredHash::of(b"x").base64()), Some(StoredHash::of(b"x")));
+        // As a composite checksum is written.
+        for text in ["", "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=-2", "47DEQpj8"] {
+            assert_eq!(StoredHash::from_base64(text), None, "{text}");
+        }
     }
 
     proptest! {

@@ -1,12 +1,26 @@
 //! Bytes as lower-case hexadecimal digits, the one spelling that keys,
 //! metadata and manifests use.
 
+use std::fmt;
+
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 /// Two digits for each byte.
 pub(crate) fn encode(bytes: &[u8]) -> String {
-    let digit = |value: u8| char::from(DIGITS.get(usize::from(value)).copied().unwrap_or(b'0'));
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).map(char::from).collect()
+}
+
+/// Writes bytes as digits, without making a text of them first.
+pub(crate) fn write(bytes: &[u8], out: &mut impl fmt::Write) -> fmt::Result {
+    for byte in bytes {
+        let pair = [digit(byte >> 4), digit(byte & 15)];
+        out.write_str(std::str::from_utf8(&pair).unwrap_or("00"))?;
+    }
+    Ok(())
+}
+
+fn digit(value: u8) -> u8 {
+    DIGITS.get(usize::from(value)).copied().unwrap_or(b'0')
 }
 
 /// Bytes of any length; `None` for an odd number of digits, and for anything
@@ -21,11 +35,15 @@ pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
 
 /// Exactly `N` bytes.
 pub(crate) fn decode_array<const N: usize>(text: &str) -> Option<[u8; N]> {
-    // The length first: hostile text is not copied before it is refused.
-    if text.len() != 2 * N {
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    if pairs.len() != N || !rest.is_empty() {
         return None;
     }
-    decode(text)?.try_into().ok()
+    let mut bytes = [0; N];
+    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+        *byte = value(*high)? << 4 | value(*low)?;
+    }
+    Some(bytes)
 }
 
 fn value(digit: u8) -> Option<u8> {

@@ -10,10 +10,13 @@ use crate::backup_id::BackupId;
 use crate::content::ContentId;
 use crate::object_key::{ObjectKey, Prefix};
 use crate::tail::ChunkName;
+use crate::verification::RecordId;
 
 mod path;
 
-use path::{CLUSTER, file_path, parse_path, path_of, refused_path, segment_dir, tail_dir, variant_path};
+use path::{
+    CLUSTER, file_path, is_path_of, parse_path, path_of, refused_path, segment_dir, tail_dir, variant_path,
+};
 
 /// The keys of one cluster's folder in an archive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,8 +49,12 @@ pub enum Entry {
     Summary { backup: BackupId },
     /// The proof that nothing was written on a timeline for a while.
     Idle(TimelineId),
+    /// What one run of `verify` found.
+    Verification(RecordId),
     /// A proof of restore: its name without `.json`.
     Drill(String),
+    /// What an expiry has marked to go: its name without `.json`.
+    ExpiryMark(String),
 }
 
 impl Layout {
@@ -106,6 +113,16 @@ impl Layout {
     /// All of these.
     pub fn idle_prefix(&self) -> Prefix {
         self.prefix("idle/")
+    }
+
+    /// What one run of `verify` found.
+    pub fn verification(&self, id: RecordId) -> ObjectKey {
+        self.key(&path_of(&Entry::Verification(id)))
+    }
+
+    /// All of these.
+    pub fn verification_prefix(&self) -> Prefix {
+        self.prefix("verify/")
     }
 
     /// A pack of a backup; packs are numbered from 0.
@@ -186,6 +203,26 @@ impl Layout {
         self.prefix(&format!("backup/{backup}/"))
     }
 
+    /// Everything of this cluster.
+    pub fn everything(&self) -> Prefix {
+        self.prefix("")
+    }
+
+    /// A key that sorts before everything that belongs to this backup and after all that belongs to earlier ones.
+    pub fn before_backup(&self, backup: &BackupId) -> ObjectKey {
+        self.key(&format!("backup/{backup}"))
+    }
+
+    /// What an expiry has marked to go.
+    pub fn expiry_mark(&self, name: &str) -> ObjectKey {
+        self.key(&path_of(&Entry::ExpiryMark(name.to_owned())))
+    }
+
+    /// All of these.
+    pub fn expiry_prefix(&self) -> Prefix {
+        self.prefix("expire/")
+    }
+
     /// All variants kept aside.
     pub fn conflict_prefix(&self) -> Prefix {
         self.prefix("conflict/")
@@ -195,11 +232,12 @@ impl Layout {
     /// is not ours.
     pub fn parse(&self, key: &ObjectKey) -> Option<Entry> {
         let (folder, path) = key.as_str().split_once('/')?;
-        if folder != self.system_identifier.to_string() {
+        // Its one spelling: no sign, and no zero before it.
+        if folder.starts_with(['+', '0']) && folder != "0" || folder.parse() != Ok(self.system_identifier.0) {
             return None;
         }
         let entry = parse_path(path)?;
-        (path_of(&entry) == path).then_some(entry)
+        is_path_of(path, &entry).then_some(entry)
     }
 
     #[expect(

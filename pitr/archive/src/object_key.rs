@@ -43,14 +43,21 @@ impl ObjectKeyError {
 impl ObjectKey {
     /// Checks the text against the rules above.
     pub fn new(text: &str) -> Result<Self, ObjectKeyError> {
-        let refused = |reason| ObjectKeyError::new(text, reason);
-        if text.len() > MAX_KEY_BYTES {
-            return Err(refused("longer than 512 bytes"));
-        }
-        for component in text.split('/') {
-            check_component(component).map_err(refused)?;
-        }
+        check_key(text).map_err(|reason| ObjectKeyError::new(text, reason))?;
         Ok(Self(text.to_owned()))
+    }
+
+    /// The same of a text that nobody else needs.
+    pub(crate) fn of(text: String) -> Result<Self, ObjectKeyError> {
+        match check_key(&text) {
+            Ok(()) => Ok(Self(text)),
+            Err(reason) => Err(ObjectKeyError::new(&text, reason)),
+        }
+    }
+
+    /// Whether a text is one component of a key.
+    pub(crate) fn is_component(text: &str) -> bool {
+        check_component(text).is_ok() && !text.contains('/')
     }
 
     /// The key as text.
@@ -127,6 +134,27 @@ impl fmt::Display for Prefix {
     }
 }
 
+fn check_key(text: &str) -> Result<(), &'static str> {
+    if text.len() > MAX_KEY_BYTES {
+        return Err("longer than 512 bytes");
+    }
+    text.split('/').try_for_each(check_component)
+}
+
+/// Which bytes a component may have: a listing of millions asks for each.
+const SAFE: [bool; 256] = safe_bytes();
+
+#[expect(clippy::indexing_slicing, reason = "a byte is an index of 256")]
+const fn safe_bytes() -> [bool; 256] {
+    let mut safe = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        safe[byte as usize] = byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        byte += 1;
+    }
+    safe
+}
+
 fn check_component(component: &str) -> Result<(), &'static str> {
     if component.is_empty() {
         return Err("it has an empty component");
@@ -145,8 +173,7 @@ fn check_start_of_component(start: &str) -> Result<(), &'static str> {
     if start.len() > MAX_COMPONENT_BYTES {
         return Err("a component is longer than 240 bytes");
     }
-    let safe = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    if !start.bytes().all(safe) {
+    if !start.bytes().all(|byte| SAFE.get(usize::from(byte)).copied().unwrap_or(false)) {
         return Err("it has a character outside A-Z a-z 0-9 . _ - and /");
     }
     Ok(())

@@ -12,6 +12,10 @@ use crate::content::{ContentHash, ContentHasher};
 use crate::encrypt::{DecryptFailure, KeyRing};
 use crate::envelope::{OpenError, Sealed, Sealer};
 
+mod walk;
+
+pub use walk::{Frame, FrameWalk, WalkedPack};
+
 /// Most bytes of a file in one piece. Small enough to be held, fetched and
 /// verified by many workers at once; large enough that the line it takes in the
 /// manifest is 0.01 % of it.
@@ -59,14 +63,21 @@ impl PiecePlace {
         self.part.map_or(self.length, |part| part.frame_length)
     }
 
-    /// What of its frame's plain bytes the piece is.
-    fn cut(&self, mut plain: Vec<u8>) -> Option<Vec<u8>> {
-        let Some(PartOfFrame { skip, .. }) = self.part else { return Some(plain) };
-        let skip = skip as usize;
-        let end = skip.checked_add(self.length as usize).filter(|end| *end <= plain.len())?;
-        plain.truncate(end);
-        plain.drain(..skip);
-        Some(plain)
+    /// The frame that it is in, or a part of.
+    pub fn frame(&self) -> Frame {
+        Frame {
+            offset: self.offset,
+            stored_length: self.stored_length,
+            length: self.frame_length(),
+            hash: self.hash,
+        }
+    }
+
+    /// What of its frame's plain bytes, opened by [`open_frame`], the piece is.
+    pub fn cut<'p>(&self, plain: &'p [u8]) -> Result<&'p [u8], OpenError> {
+        let skip = self.part.map_or(0, |part| part.skip) as usize;
+        let piece = skip.checked_add(self.length as usize).and_then(|end| plain.get(skip..end));
+        piece.ok_or_else(|| OpenError::Damaged("a piece lies outside of its frame".to_owned()))
     }
 }
 
@@ -157,24 +168,39 @@ pub fn open_pack(keys: &KeyRing, stored: Vec<u8>, encrypted: bool) -> Result<Vec
 
 /// The plain bytes of a piece out of its pack's frames, verified.
 pub fn read_piece(frames: &[u8], place: &PiecePlace) -> Result<Vec<u8>, OpenError> {
+    cut_out(place, open_frame(frames, place)?)
+}
+
+/// The plain bytes of all of a piece's frame, verified: what [`PiecePlace::cut`] cuts pieces out of.
+pub fn open_frame(frames: &[u8], place: &PiecePlace) -> Result<Vec<u8>, OpenError> {
     let outside = || OpenError::Damaged("a piece lies outside of its pack".to_owned());
     let begin = usize::try_from(place.offset).map_err(|_| outside())?;
     let end = begin.checked_add(place.stored_length as usize).ok_or_else(outside)?;
-    read_frame(frames.get(begin..end).ok_or_else(outside)?, place)
+    open_single(frames.get(begin..end).ok_or_else(outside)?, place)
 }
 
 /// The plain bytes of a piece out of its frame alone (fetched by range from a
 /// pack that is not encrypted), verified.
 pub fn read_frame(frame: &[u8], place: &PiecePlace) -> Result<Vec<u8>, OpenError> {
+    cut_out(place, open_single(frame, place)?)
+}
+
+/// Most pieces are all of their frame: then nothing is copied.
+fn cut_out(place: &PiecePlace, plain: Vec<u8>) -> Result<Vec<u8>, OpenError> {
+    match place.part {
+        None => Ok(plain),
+        Some(_) => place.cut(&plain).map(<[u8]>::to_vec),
+    }
+}
+
+fn open_single(frame: &[u8], place: &PiecePlace) -> Result<Vec<u8>, OpenError> {
     let length = place.frame_length() as usize;
     if length > MAX_PIECE_BYTES {
         return Err(OpenError::TooLarge { limit: MAX_PIECE_BYTES as u64 });
     }
     let plain = compress::decompress(frame, length).map_err(|error| OpenError::Damaged(error.to_string()))?;
     match ContentHash::of(&plain) {
-        hash if hash == place.hash => {
-            place.cut(plain).ok_or_else(|| OpenError::Damaged("a piece lies outside of its frame".to_owned()))
-        }
+        hash if hash == place.hash => Ok(plain),
         hash => {
             Err(OpenError::Damaged(format!("a piece has the content {hash}, expected was {}", place.hash)))
         }

@@ -20,6 +20,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use walpoint_wal::Timestamp;
 
+use crate::content::StoredHash;
 use crate::object_key::{ObjectKey, Prefix};
 
 pub mod contract;
@@ -100,6 +101,9 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
     /// Finds out what the store makes of the checksum that every body is sent with: sends one, under
     /// this key, with a checksum that is not its own. The object may exist afterwards, or be replaced.
     async fn try_checksum(&self, key: &ObjectKey) -> Result<ChecksumCheck, StoreError>;
+
+    /// The SHA-256 that the store has kept of an object's bytes since they came; none where it keeps none.
+    async fn kept_checksum(&self, key: &ObjectKey) -> Result<Option<StoredHash>, StoreError>;
 
     /// Removes an object. One that is absent is no error.
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError>;

@@ -83,6 +83,10 @@ pub struct BackupSummary {
     /// older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive_mode: Option<String>,
+    /// When the server that it was taken from was started, by its own word; not recorded by older
+    /// versions. Two backups that say the same were taken from one run of one server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_started: Option<Timestamp>,
     /// Where its manifest is.
     pub manifest: ManifestObject,
     /// Every pack that the manifest names, those of older backups too, by key.
@@ -241,7 +245,7 @@ impl BackupSummary {
     }
 }
 
-mod key_as_text {
+pub(crate) mod key_as_text {
     use serde::{Deserialize, Deserializer, Serializer};
 
     use crate::object_key::ObjectKey;

@@ -246,6 +246,7 @@ async fn back_up(site: &Site, tablespace: &Path) -> BackupId {
         damaged_pages: 0,
         subscriptions: None,
         archive_mode: None,
+        server_started: None,
         manifest,
         packs,
         id: id.clone(),

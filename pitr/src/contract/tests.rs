@@ -44,6 +44,7 @@ fn contract(path: Vec<PathStep>, first: SegmentName, last: SegmentName) -> Contr
         target: "latest".to_owned(),
         restored_at: Timestamp(0),
         writer: "00112233445566778899aabbccddeeff".to_owned(),
+        left_out: Vec::new(),
     }
 }
 
@@ -124,6 +125,12 @@ fn a_contract_of_a_later_version_is_refused_and_an_unknown_member_is_not() {
     let text = forked().to_json();
     let more = text.replacen('{', "{\"later\": 1,", 1);
     assert_eq!(Contract::from_json(more.as_bytes()).unwrap(), forked());
+    // An older one knows of nothing that was left out; a newer one remembers it.
+    assert!(!text.contains("left_out"));
+    let left_out =
+        vec![LeftOut { oid: 16_400, name: None }, LeftOut { oid: 16_401, name: Some("blog".to_owned()) }];
+    let remembering = Contract { left_out, ..forked() };
+    assert_eq!(Contract::from_json(remembering.to_json().as_bytes()).unwrap(), remembering);
     let newer = text.replace("\"format\": 1", "\"format\": 2, \"all\": \"new\"");
     assert_eq!(Contract::from_json(newer.as_bytes()), Err(ContractError::NewerFormat { found: 2 }));
 }

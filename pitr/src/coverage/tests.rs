@@ -13,9 +13,9 @@ fn coverage(catalog: &Catalog, timeline: u32) -> Coverage<'_> {
 type Part = (u32, u64, u64, Option<Lsn>);
 
 fn shape(coverage: &Coverage<'_>) -> Vec<Vec<Part>> {
-    let parts = |stretch: &Stretch<'_>| {
+    let parts = |stretch: &Stretch| {
         let mut parts: Vec<Part> = Vec::new();
-        for link in &stretch.links {
+        for link in coverage.links_from(stretch.first()).take_while(|link| link.number <= stretch.last()) {
             let timeline = link.name.timeline.get();
             match parts.last_mut().filter(|part| part.0 == timeline) {
                 Some(part) => (part.2, part.3) = (link.number, link.cut),
@@ -214,7 +214,7 @@ fn a_tail_serves_as_far_as_it_goes_and_is_the_end() {
     let coverage = coverage(&catalog, 1);
     assert_eq!(shape(&coverage), [[(1, 3, 7, None)]]);
     assert_eq!(gaps(&coverage), []);
-    let last = coverage.stretches[0].links.last().unwrap();
+    let last = coverage.link(coverage.stretches[0].last()).unwrap();
     assert_eq!((last.is_open, last.end(size())), (true, Lsn(7 * MIB + 20_000)));
 }
 

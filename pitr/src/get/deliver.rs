@@ -148,10 +148,10 @@ fn check_segment(
     match judge(request, segment, temporary)? {
         Ok(()) => Ok(()),
         Err(Foreign::Contradicts(what)) => {
-            Err(GetError::Contradicted { name: request.name, key: variant.key.clone(), what })
+            Err(GetError::Contradicted { name: request.name, key: variant.key(), what })
         }
         Err(Foreign::Cluster(found)) => Err(GetError::WrongCluster {
-            what: format!("object \"{}\"", variant.key),
+            what: format!("object \"{}\"", variant.key()),
             expected: request.system_identifier,
             found,
         }),
@@ -195,7 +195,7 @@ fn check_history(
         Ok(_) => "names other forks than the recovery contract".to_owned(),
         Err(error) => error.to_string(),
     };
-    Err(GetError::Contradicted { name: request.name, key: variant.key.clone(), what })
+    Err(GetError::Contradicted { name: request.name, key: variant.key(), what })
 }
 
 fn beginning(file: &File) -> io::Result<(u64, [u8; HEADER_BYTES])> {

@@ -147,7 +147,7 @@ impl Stage {
 
     /// The one object of a file.
     async fn object(&self, name: &str) -> ObjectKey {
-        self.archive.wal_variants(&name.parse().unwrap()).await.unwrap().variants[0].key.clone()
+        self.archive.wal_variants(&name.parse().unwrap()).await.unwrap().variants[0].key()
     }
 
     fn path(&self, key: &ObjectKey) -> PathBuf {

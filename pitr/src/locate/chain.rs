@@ -254,8 +254,7 @@ impl PathWal<'_> {
     /// The first segment from `lowest` on that the metadata of segment `last`, of the same
     /// run, vouch for: none in between had a rival, and `last` itself stands alone if it had.
     fn uncontested_since(&self, lowest: u64, last: u64) -> u64 {
-        let is_contested = |number: &u64| self.link(*number).is_some_and(|link| link.is_contested);
-        match (lowest..=last).rev().find(is_contested) {
+        match self.coverage.last_contested(lowest, last) {
             Some(contested) => last.min(contested.saturating_add(1)),
             None => lowest,
         }

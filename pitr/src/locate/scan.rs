@@ -68,11 +68,8 @@ impl<'a> PathWal<'a> {
     }
 
     /// The segment that serves this number.
-    pub fn link(&self, number: u64) -> Option<&'a Link<'a>> {
-        let stretches = &self.coverage.stretches;
-        let at = stretches.partition_point(|stretch| stretch.last() < number);
-        let stretch = stretches.get(at)?;
-        stretch.links.get(usize::try_from(number.checked_sub(stretch.first())?).ok()?)
+    pub fn link(&self, number: u64) -> Option<Link<'a>> {
+        self.coverage.link(number)
     }
 
     /// What the metadata of a segment that must be there says.
@@ -96,7 +93,7 @@ impl<'a> PathWal<'a> {
 
     /// A segment's metadata and its content disagree.
     pub fn contradiction(&self, number: u64, what: impl Into<String>) -> ArchiveError {
-        let key = self.link(number).map_or_else(|| number.to_string(), |link| link.variant.key.to_string());
+        let key = self.link(number).map_or_else(|| number.to_string(), |link| link.variant.key().to_string());
         ArchiveError::Damaged { key, what: what.into() }
     }
 

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::stream::{self, StreamExt, TryStreamExt};
-use walpoint_archive::{Archive, ArchiveError, ObjectKey, Variant, WalFacts};
+use walpoint_archive::{Archive, ArchiveError, Layout, ObjectKey, Variant, WalFacts};
 use walpoint_wal::{SegmentSize, SystemIdentifier};
 
 /// Requests for facts that are under way at a time.
@@ -36,13 +36,18 @@ impl<'a> WalSource<'a> {
         WalSource { archive, system_identifier, size, facts, segments }
     }
 
+    /// Where its objects lie.
+    pub fn layout(&self) -> &Layout {
+        self.archive.layout()
+    }
+
     /// What the object's metadata says.
     pub async fn facts(&self, variant: &Variant) -> Result<Arc<WalFacts>, ArchiveError> {
-        if let Some(facts) = lock(&self.facts).get(&variant.key) {
+        if let Some(facts) = lock(&self.facts).get(&variant.key()) {
             return Ok(Arc::clone(facts));
         }
         let facts = Arc::new(self.archive.wal_facts(variant).await?);
-        lock(&self.facts).insert(variant.key.clone(), Arc::clone(&facts));
+        lock(&self.facts).insert(variant.key(), Arc::clone(&facts));
         Ok(facts)
     }
 
@@ -58,7 +63,7 @@ impl<'a> WalSource<'a> {
     pub async fn segment(&self, variant: &Variant) -> Result<Arc<Vec<u8>>, ArchiveError> {
         let kept = lock(&self.segments)
             .iter()
-            .find(|(key, _)| *key == variant.key)
+            .find(|(key, _)| *key == variant.key())
             .map(|(_, bytes)| Arc::clone(bytes));
         if let Some(bytes) = kept {
             return Ok(bytes);
@@ -68,7 +73,7 @@ impl<'a> WalSource<'a> {
         let mut bytes = Vec::with_capacity(usize::try_from(self.size.bytes()).unwrap_or_default());
         self.archive.fetch_wal(variant, &mut bytes, self.size.bytes()).await?;
         let bytes = Arc::new(bytes);
-        lock(&self.segments).push_back((variant.key.clone(), Arc::clone(&bytes)));
+        lock(&self.segments).push_back((variant.key(), Arc::clone(&bytes)));
         Ok(bytes)
     }
 

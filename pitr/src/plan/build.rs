@@ -193,6 +193,7 @@ impl<'b> Builder<'b> {
             segments,
             last_included: located.last_included,
             first_excluded: located.first_excluded,
+            measured: None,
             bytes_to_fetch: segments.bytes.saturating_add(packs).saturating_add(backup.manifest.size),
             target: self.request.target.clone(),
             exclusive: self.request.exclusive,

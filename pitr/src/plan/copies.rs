@@ -15,7 +15,7 @@ use crate::locate::{Content, PathWal};
 pub(super) struct Planned<'p> {
     pub wal: &'p PathWal<'p>,
     /// The segment.
-    pub link: &'p Link<'p>,
+    pub link: Link<'p>,
     /// End of the last record that is needed of it.
     pub until: Lsn,
 }
@@ -41,7 +41,7 @@ impl Planned<'_> {
         match self.hash_of_needed(variant).await {
             Ok(found) => Ok(found == planned),
             // That file is of no use, and there is another.
-            Err(error) => DamagedObject::by(variant.key.clone(), error).map(|_| false),
+            Err(error) => DamagedObject::by(variant.key(), error).map(|_| false),
         }
     }
 

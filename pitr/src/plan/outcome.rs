@@ -1,6 +1,7 @@
 //! What planning comes to.
 
 use serde::Serialize;
+use walpoint_archive::verification::ReadSpeed;
 use walpoint_archive::{ArchiveError, BackupId, BackupSummary};
 use walpoint_wal::{Lsn, PathStep, SegmentName, SegmentSize, SystemIdentifier, TimelineId, Timestamp};
 
@@ -47,6 +48,8 @@ pub struct RecoveryPlan {
     pub prepared_open: Vec<Prepared>,
     /// Bytes to fetch in all: the backup's and the WAL's, as stored.
     pub bytes_to_fetch: u64,
+    /// How fast this archive was read when that was last measured.
+    pub measured: Option<ReadSpeed>,
     /// What was asked for.
     pub target: Target,
     /// Whether what the target names was to be left out.

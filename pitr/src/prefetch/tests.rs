@@ -249,7 +249,7 @@ async fn a_damaged_object_is_fetched_once_and_what_follows_it_all_the_same() {
     let mut stage = Stage::new(64, None).await;
     stage.put(1, 1..=10).await;
     let damaged = stage.archive.segments_after(&segment(1, 2), 1000).await.unwrap();
-    let key = &damaged.get(&segment(1, 3)).unwrap().key;
+    let key = &damaged.get(&segment(1, 3)).unwrap().key();
     std::fs::write(stage.scratch.path().join("archive").join(key.as_str()), b"rubbish").unwrap();
     stage.ask(1, 1).await;
     assert_eq!(stage.held(), of(1, [2]));

@@ -22,6 +22,16 @@ pub enum RestoreError {
         /// What is wrong with it.
         why: String,
     },
+    /// A database was named that the backup does not have.
+    #[error(
+        "could not restore the database \"{name}\": the backup has no files of one with this name or OID"
+    )]
+    Database {
+        /// What was asked for.
+        name: String,
+        /// What it has, in words.
+        there: String,
+    },
     /// A setting cannot be written.
     #[error(transparent)]
     Setting(#[from] UnwritableValue),
@@ -68,13 +78,15 @@ impl RestoreError {
                 "--tablespace takes OLD=NEW, OLD being the path in the backup or the object identifier"
                     .to_owned(),
             ),
+            RestoreError::Database { there, .. } => Some(there.clone()),
             RestoreError::Damaged { .. } => Some("restore from another backup with --backup".to_owned()),
             RestoreError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 Some("remove what was restored, make room, and restore again".to_owned())
             }
-            RestoreError::Io { .. } | RestoreError::Interrupted(_) => {
-                Some("what was restored so far cannot start: remove it and restore again".to_owned())
-            }
+            RestoreError::Io { .. } | RestoreError::Interrupted(_) => Some(
+                "what was restored so far cannot start: go on with --delta, or remove it and restore again"
+                    .to_owned(),
+            ),
             RestoreError::Setting(_) => {
                 Some("choose paths and values without line breaks, then restore again".to_owned())
             }

@@ -6,10 +6,15 @@ use std::path::{Path, PathBuf};
 use walpoint_archive::{Archive, ArchiveError};
 
 use super::configuration::{Configuration, demands};
+use super::databases;
+use super::delta::is_linked_from;
 use super::error::RestoreError;
 use super::inventory::Inventory;
+use super::own_wal;
+use super::site::NewFile;
 use super::tablespaces::{self, Tablespace, TablespaceMapping};
 use super::{RestoreRequest, read_manifest};
+use crate::contract::LeftOut;
 use crate::data_dir::{self, Refusal, SpaceNeed};
 use crate::plan::RecoveryPlan;
 
@@ -19,10 +24,18 @@ const BYTES_PER_FILE: u64 = 4096;
 /// Where a plan is to be carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Destination {
-    /// Where to, absolute; absent or empty.
+    /// Where to, absolute; absent or empty, or with `delta` this cluster's.
     pub data_directory: PathBuf,
+    /// Whether a cluster that is there is made into what the backup has.
+    pub delta: bool,
+    /// Whether the data directory is the one in the configuration: what its tablespaces' links point to is its own.
+    pub is_configured: bool,
+    /// Whether WAL may be lost that only the directory has.
+    pub discard_wal: bool,
     /// Tablespaces that go elsewhere than where they were.
     pub tablespaces: Vec<TablespaceMapping>,
+    /// The databases to restore, by name or OID; all when none is named.
+    pub databases: Vec<String>,
     /// Whether the restored cluster is to take the place of the original.
     pub take_over: bool,
 }
@@ -57,6 +70,7 @@ pub struct Prepared {
     pub(super) tablespaces: Vec<Tablespace>,
     pub(super) configuration: Configuration,
     pub(super) ground: Ground,
+    pub(super) left_out: Vec<LeftOut>,
 }
 
 impl Prepared {
@@ -71,7 +85,11 @@ impl RestoreRequest {
     pub fn destination(&self) -> Destination {
         Destination {
             data_directory: self.data_directory.clone(),
+            delta: self.delta,
+            is_configured: self.is_configured,
+            discard_wal: self.discard_wal,
             tablespaces: self.tablespaces.clone(),
+            databases: self.databases.clone(),
             take_over: self.take_over,
         }
     }
@@ -91,7 +109,7 @@ pub async fn survey(
     match prepare(archive, plan, destination).await {
         Ok(prepared) => Ok(prepared.ground),
         Err(RestoreError::Archive(error @ (ArchiveError::NoKey { .. } | ArchiveError::WrongKey { .. }))) => {
-            Ok(without_key(plan, &destination.data_directory, &error))
+            Ok(without_key(plan, destination, &error))
         }
         Err(error) => Err(error),
     }
@@ -131,30 +149,53 @@ pub async fn prepare(
     destination: &Destination,
 ) -> Result<Prepared, RestoreError> {
     let data_directory = &destination.data_directory;
-    let inventory = read_manifest(archive, plan).await?;
+    let mut inventory = read_manifest(archive, plan).await?;
+    let left_out = databases::leave_out(archive, &mut inventory, &destination.databases).await?;
     let tablespaces = tablespaces::place(&inventory.tablespaces, &destination.tablespaces, data_directory)?;
     let configuration = Configuration::fetch(archive, &inventory).await?;
+    let mut refusals = refusals(&inventory, &tablespaces, destination, plan);
+    if destination.delta && refusals.is_empty() && !destination.discard_wal {
+        refusals.extend(own_wal::nowhere_else(archive, data_directory).await?);
+    }
     let ground = Ground {
-        refusals: refusals(&inventory, &tablespaces, data_directory),
+        refusals,
         warnings: demands(&configuration, &inventory, data_directory, &plan.backup.settings),
         neutralised: Some(configuration.neutralised(&inventory, &plan.backup, destination.take_over)),
     };
-    Ok(Prepared { inventory, tablespaces, configuration, ground })
+    Ok(Prepared { inventory, tablespaces, configuration, ground, left_out })
 }
 
 /// Whether the directories can be written to, and everything has room.
-fn refusals(inventory: &Inventory, tablespaces: &[Tablespace], data_directory: &Path) -> Vec<Refusal> {
+fn refusals(
+    inventory: &Inventory,
+    tablespaces: &[Tablespace],
+    destination: &Destination,
+    plan: &RecoveryPlan,
+) -> Vec<Refusal> {
+    let data_directory = destination.data_directory.as_path();
     let directories: Vec<&Path> = std::iter::once(data_directory)
         .chain(tablespaces.iter().map(|tablespace| tablespace.directory.as_path()))
         .collect();
-    let mut refusals: Vec<Refusal> =
-        directories.iter().filter_map(|directory| data_dir::examine(directory).err()).collect();
+    let mut refusals: Vec<Refusal> = examined(destination, plan).err().into_iter().collect();
+    if destination.delta && refusals.is_empty() && !destination.discard_wal {
+        refusals.extend(data_dir::wal_that_would_be_lost(data_directory));
+    }
+    if destination.delta && !destination.databases.is_empty() {
+        refusals.extend(data_dir::others_that_would_be_lost(data_directory));
+    }
+    refusals.extend(tablespaces.iter().filter_map(|it| foreign(it, destination)));
     let need = |directory: &&Path| SpaceNeed { directory: directory.to_path_buf(), bytes: 0, files: 0 };
     let mut needs: Vec<SpaceNeed> = directories.iter().map(need).collect();
-    for file in &inventory.files {
+    for (number, file) in inventory.files.iter().enumerate() {
         if let Some(need) = needs.get_mut(file.place.tree) {
-            need.bytes = need.bytes.saturating_add(file.size).saturating_add(BYTES_PER_FILE);
-            need.files = need.files.saturating_add(1);
+            // What is there is written into, and takes no more room than it does.
+            let there = if destination.delta { size_there(&directories, file) } else { None };
+            // Zeros take none.
+            let size = if inventory.zeroed.contains(&number) { 0 } else { file.size };
+            let more = size.saturating_sub(there.unwrap_or(0));
+            let overhead = if there.is_some() { 0 } else { BYTES_PER_FILE };
+            need.bytes = need.bytes.saturating_add(more).saturating_add(overhead);
+            need.files = need.files.saturating_add(u64::from(there.is_none()));
         }
     }
     for directory in &inventory.directories {
@@ -166,10 +207,51 @@ fn refusals(inventory: &Inventory, tablespaces: &[Tablespace], data_directory: &
     refusals
 }
 
-fn without_key(plan: &RecoveryPlan, data_directory: &Path, error: &ArchiveError) -> Ground {
-    let mut refusals: Vec<Refusal> = data_dir::examine(data_directory).err().into_iter().collect();
-    // How much goes to which tablespace is not known.
-    if plan.backup.tablespaces == 0 {
+/// Why a tablespace's directory may not be written to. One in which something lies is this cluster's when a link in the
+/// data directory leads there, and the data directory is no copy: a copy's links lead to the original's tablespaces.
+fn foreign(tablespace: &Tablespace, destination: &Destination) -> Option<Refusal> {
+    let refusal = data_dir::examine(&tablespace.directory).err()?;
+    let data_directory = &destination.data_directory;
+    if !destination.delta || !is_linked_from(data_directory, tablespace.oid, &tablespace.directory) {
+        return Some(refusal);
+    }
+    let is_named = destination.tablespaces.iter().any(|mapping| mapping.to == tablespace.directory);
+    let is_unfinished = data_dir::is_unfinished(data_directory);
+    let is_own = destination.is_configured || is_named || is_unfinished;
+    (!is_own).then(|| Refusal {
+        why: format!(
+            "{}; \"{}\" is not the data directory in the configuration, and may be a copy of the cluster whose \
+             tablespace that is",
+            refusal.why,
+            data_directory.display()
+        ),
+        hint: format!(
+            "when no other cluster uses it, name it with --tablespace {}={}; else name an empty directory there",
+            tablespace.oid,
+            tablespace.directory.display()
+        ),
+    })
+}
+
+/// Whether the data directory can be written to.
+fn examined(destination: &Destination, plan: &RecoveryPlan) -> Result<(), Refusal> {
+    match destination.delta {
+        true => data_dir::examine_existing(&destination.data_directory, plan.system_identifier).map(drop),
+        false => data_dir::examine(&destination.data_directory).map(drop),
+    }
+}
+
+/// The size of a file that is there.
+fn size_there(directories: &[&Path], file: &NewFile) -> Option<u64> {
+    let path = directories.get(file.place.tree)?.join(&file.place.path);
+    path.symlink_metadata().ok().filter(std::fs::Metadata::is_file).map(|metadata| metadata.len())
+}
+
+fn without_key(plan: &RecoveryPlan, destination: &Destination, error: &ArchiveError) -> Ground {
+    let data_directory = &destination.data_directory;
+    let mut refusals: Vec<Refusal> = examined(destination, plan).err().into_iter().collect();
+    // How much goes to which tablespace is not known, nor what of it is there.
+    if plan.backup.tablespaces == 0 && !destination.delta {
         let bytes = plan.backup.bytes.data.saturating_add(plan.backup.files.saturating_mul(BYTES_PER_FILE));
         let need = SpaceNeed { directory: data_directory.to_owned(), bytes, files: plan.backup.files };
         refusals.extend(data_dir::shortages(&[need]));

@@ -14,7 +14,7 @@ use super::error::RestoreError;
 use super::inventory::{BACKUP_LABEL, TABLESPACE_MAP, WRITER_FILE};
 use super::site::Site;
 use super::tablespaces::Tablespace;
-use crate::contract::{CONTRACT_FILE, CONTRACT_FORMAT, Contract};
+use crate::contract::{CONTRACT_FILE, CONTRACT_FORMAT, Contract, LeftOut};
 use crate::data_dir::CONTROL_FILE;
 use crate::plan::RecoveryPlan;
 use crate::recovery_settings::{Archiving, Purpose, RecoverySettings, with_block};
@@ -28,23 +28,22 @@ pub(super) fn hand_over(
     tablespaces: &[Tablespace],
     plan: &RecoveryPlan,
     request: &RestoreRequest,
-    now: Timestamp,
+    contract: &Contract,
 ) -> Result<(), RestoreError> {
     check_label(site, plan)?;
     check_control_file(site, plan)?;
-    link_tablespaces(site, tablespaces)?;
+    map_tablespaces(site, tablespaces)?;
     configuration.complete(site, Major::from_number(plan.backup.server.major))?;
     write_settings(site, configuration, plan, request)?;
-    let writer = WriterId::random();
-    write(site, WRITER_FILE, format!("{writer}\n").as_bytes())?;
+    write(site, WRITER_FILE, format!("{}\n", contract.writer).as_bytes())?;
     if request.standby.is_none() {
-        write(site, CONTRACT_FILE, contract(plan, writer, now).to_json().as_bytes())?;
+        write(site, CONTRACT_FILE, contract.to_json().as_bytes())?;
     }
     write(site, purpose(plan, request).signal(), b"")
 }
 
-/// What the contract of this plan says.
-fn contract(plan: &RecoveryPlan, writer: WriterId, now: Timestamp) -> Contract {
+/// What the contract of this plan says, for a data directory of its own.
+pub(super) fn contract(plan: &RecoveryPlan, left_out: &[LeftOut], now: Timestamp) -> Contract {
     Contract {
         format: CONTRACT_FORMAT,
         system_identifier: plan.system_identifier,
@@ -55,7 +54,8 @@ fn contract(plan: &RecoveryPlan, writer: WriterId, now: Timestamp) -> Contract {
         last_record: plan.last_record,
         target: plan.target.to_string(),
         restored_at: now,
-        writer: writer.to_string(),
+        writer: WriterId::random().to_string(),
+        left_out: left_out.to_vec(),
     }
 }
 
@@ -96,18 +96,13 @@ fn check_control_file(site: &Site, plan: &RecoveryPlan) -> Result<(), RestoreErr
     }
 }
 
-/// Links each tablespace, and writes the map from which PostgreSQL makes the links
-/// again at its start.
-fn link_tablespaces(site: &Site, tablespaces: &[Tablespace]) -> Result<(), RestoreError> {
+/// Writes the map from which PostgreSQL makes the tablespaces' links again at its start.
+fn map_tablespaces(site: &Site, tablespaces: &[Tablespace]) -> Result<(), RestoreError> {
     if tablespaces.is_empty() {
         return Ok(());
     }
-    let mut map = Vec::new();
-    for tablespace in tablespaces {
-        let link = Path::new("pg_tblspc").join(tablespace.oid.to_string());
-        site.data().link(&link, &tablespace.directory)?;
-        map.push((tablespace.oid, tablespace.directory.to_string_lossy().into_owned()));
-    }
+    let entry = |it: &Tablespace| (it.oid, it.directory.to_string_lossy().into_owned());
+    let map: Vec<(u32, String)> = tablespaces.iter().map(entry).collect();
     write(site, TABLESPACE_MAP, &tablespace_map::render(&map))
 }
 

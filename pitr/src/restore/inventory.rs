@@ -7,7 +7,7 @@
 //! piece of at most 1 MiB.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufReader, Read};
+use std::io::BufRead;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
@@ -68,6 +68,8 @@ pub(super) struct Inventory {
     pub(super) configuration: Vec<(PathBuf, PathBuf)>,
     /// Files of the backup that are not restored.
     pub(super) left_out: Vec<String>,
+    /// Files that are made and hold only zeros, by their number.
+    pub(super) zeroed: BTreeSet<usize>,
     pub(super) group: GroupAccess,
     /// Bytes of content.
     pub(super) bytes: u64,
@@ -75,12 +77,11 @@ pub(super) struct Inventory {
 
 /// Reads a manifest to its end.
 pub(super) fn read(
-    manifest: impl Read,
+    manifest: impl BufRead,
     summary: &BackupSummary,
     layout: &Layout,
 ) -> Result<Inventory, RestoreError> {
-    let mut manifest =
-        ManifestReader::new(BufReader::new(manifest)).map_err(|error| unreadable(summary, error))?;
+    let mut manifest = ManifestReader::new(manifest).map_err(|error| unreadable(summary, error))?;
     let header = manifest.header();
     if header.backup != summary.id || header.system_identifier != summary.system_identifier {
         let what = format!("it is of backup {} of cluster {}", header.backup, header.system_identifier);
@@ -108,88 +109,31 @@ fn unreadable(summary: &BackupSummary, error: ManifestError) -> RestoreError {
     }
 }
 
-/// What has been read so far.
-struct Reading<'a> {
-    summary: &'a BackupSummary,
-    packs: BTreeMap<(BackupId, u32), PackWork>,
+/// What an entry may be, whoever reads the manifest: a restore, or `verify` beforehand.
+#[derive(Debug, Default)]
+pub(crate) struct Rules {
+    /// The tablespaces so far: the n-th is tree n.
     trees: BTreeMap<u32, usize>,
-    made: BTreeSet<Place>,
-    /// Index and old path of each configuration file from outside.
-    configuration: Vec<(usize, PathBuf)>,
-    inventory: Inventory,
+    bytes: u64,
 }
 
-impl<'a> Reading<'a> {
-    fn new(summary: &'a BackupSummary, layout: &Layout) -> Result<Reading<'a>, RestoreError> {
-        let mut packs = BTreeMap::new();
-        for (number, object) in summary.packs_by_number(layout) {
-            packs.insert(number, new_pack(object, layout)?);
-        }
-        let inventory = Inventory {
-            directories: Vec::new(),
-            files: Vec::new(),
-            packs: Vec::new(),
-            tablespaces: Vec::new(),
-            configuration: Vec::new(),
-            left_out: Vec::new(),
-            group: GroupAccess::Denied,
-            bytes: 0,
-        };
-        let (trees, made, configuration) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
-        Ok(Reading { summary, packs, trees, made, configuration, inventory })
-    }
-
-    fn take(&mut self, entry: &ManifestEntry) -> Result<(), String> {
+impl Rules {
+    /// Checks the next entry.
+    pub(crate) fn check(&mut self, entry: &ManifestEntry) -> Result<(), String> {
         match &entry.kind {
-            EntryKind::Tablespace { oid, target } => {
-                self.inventory.tablespaces.push((*oid, target.clone()));
-                self.trees.insert(*oid, self.inventory.tablespaces.len());
-                Ok(())
+            EntryKind::Tablespace { oid, .. } => {
+                self.trees.insert(*oid, self.trees.len() + 1);
+                return Ok(());
             }
-            EntryKind::Dir => {
-                if entry.path.as_str() == Some("global") && entry.mode & 0o050 != 0 {
-                    self.inventory.group = GroupAccess::Allowed;
-                }
-                let place = self.place(&entry.path)?;
-                self.add_directory(place, entry.mode);
-                Ok(())
+            EntryKind::Dir => return self.place(&entry.path).map(drop),
+            EntryKind::File if entry.path.as_path().starts_with("pg_wal") => {
+                return Err("a backup holds no WAL of its own".to_owned());
             }
-            EntryKind::File => self.take_file(entry),
-            EntryKind::Config { original } => {
-                self.configuration.push((self.inventory.files.len(), original.clone()));
-                self.add_file(entry)
-            }
+            EntryKind::File if is_left_out(entry) => return Ok(()),
+            EntryKind::File | EntryKind::Config { .. } => {}
         }
-    }
-
-    fn take_file(&mut self, entry: &ManifestEntry) -> Result<(), String> {
-        if entry.path.as_path().starts_with("pg_wal") {
-            return Err("a backup holds no WAL of its own".to_owned());
-        }
-        if let Some(name) = entry.path.as_str().filter(|name| LEFT_OUT.contains(name)) {
-            self.inventory.left_out.push(name.to_owned());
-            return Ok(());
-        }
-        self.add_file(entry)
-    }
-
-    fn add_file(&mut self, entry: &ManifestEntry) -> Result<(), String> {
-        let place = self.place(&entry.path)?;
-        let file = self.inventory.files.len();
-        for piece in &entry.pieces {
-            let number = piece.pack_of(&self.summary.id);
-            let pack = self.packs.get_mut(&number).ok_or_else(|| {
-                format!("it names pack {} of {}, which the summary does not", number.1, number.0)
-            })?;
-            let end = piece.pack_offset.checked_add(piece.stored_length.into());
-            if end.is_none_or(|end| end > pack.object.size) {
-                return Err(format!("a piece lies outside of \"{}\"", pack.object.key));
-            }
-            pack.pieces.push(PieceWork { file, offset: piece.file_offset, place: piece.place() });
-        }
-        self.inventory.bytes =
-            self.inventory.bytes.checked_add(entry.size).ok_or("the files are too large together")?;
-        self.inventory.files.push(NewFile { place, mode: entry.mode, size: entry.size });
+        self.place(&entry.path)?;
+        self.bytes = self.bytes.checked_add(entry.size).ok_or("the files are too large together")?;
         Ok(())
     }
 
@@ -212,6 +156,88 @@ impl<'a> Reading<'a> {
             Some(first) if first.starts_with("PG_") => Ok(Place { tree: *tree, path: below.to_owned() }),
             _ => Err("a tablespace holds only directories that begin with PG_".to_owned()),
         }
+    }
+}
+
+fn is_left_out(entry: &ManifestEntry) -> bool {
+    entry.path.as_str().is_some_and(|name| LEFT_OUT.contains(&name))
+}
+
+/// What has been read so far.
+struct Reading<'a> {
+    summary: &'a BackupSummary,
+    packs: BTreeMap<(BackupId, u32), PackWork>,
+    rules: Rules,
+    made: BTreeSet<Place>,
+    /// Index and old path of each configuration file from outside.
+    configuration: Vec<(usize, PathBuf)>,
+    inventory: Inventory,
+}
+
+impl<'a> Reading<'a> {
+    fn new(summary: &'a BackupSummary, layout: &Layout) -> Result<Reading<'a>, RestoreError> {
+        let mut packs = BTreeMap::new();
+        for (number, object) in summary.packs_by_number(layout) {
+            packs.insert(number, new_pack(object, layout)?);
+        }
+        let inventory = Inventory {
+            directories: Vec::new(),
+            files: Vec::new(),
+            packs: Vec::new(),
+            tablespaces: Vec::new(),
+            configuration: Vec::new(),
+            left_out: Vec::new(),
+            zeroed: BTreeSet::new(),
+            group: GroupAccess::Denied,
+            bytes: 0,
+        };
+        let (rules, made, configuration) = (Rules::default(), BTreeSet::new(), Vec::new());
+        Ok(Reading { summary, packs, rules, made, configuration, inventory })
+    }
+
+    fn take(&mut self, entry: &ManifestEntry) -> Result<(), String> {
+        self.rules.check(entry)?;
+        match &entry.kind {
+            EntryKind::Tablespace { oid, target } => {
+                self.inventory.tablespaces.push((*oid, target.clone()));
+                Ok(())
+            }
+            EntryKind::Dir => {
+                if entry.path.as_str() == Some("global") && entry.mode & 0o050 != 0 {
+                    self.inventory.group = GroupAccess::Allowed;
+                }
+                let place = self.rules.place(&entry.path)?;
+                self.add_directory(place, entry.mode);
+                Ok(())
+            }
+            EntryKind::File if is_left_out(entry) => {
+                self.inventory.left_out.extend(entry.path.as_str().map(str::to_owned));
+                Ok(())
+            }
+            EntryKind::File => self.add_file(entry),
+            EntryKind::Config { original } => {
+                self.configuration.push((self.inventory.files.len(), original.clone()));
+                self.add_file(entry)
+            }
+        }
+    }
+
+    fn add_file(&mut self, entry: &ManifestEntry) -> Result<(), String> {
+        let place = self.rules.place(&entry.path)?;
+        let file = self.inventory.files.len();
+        for piece in &entry.pieces {
+            let number = piece.pack_of(&self.summary.id);
+            let pack = self.packs.get_mut(&number).ok_or_else(|| {
+                format!("it names pack {} of {}, which the summary does not", number.1, number.0)
+            })?;
+            let end = piece.pack_offset.checked_add(piece.stored_length.into());
+            if end.is_none_or(|end| end > pack.object.size) {
+                return Err(format!("a piece lies outside of \"{}\"", pack.object.key));
+            }
+            pack.pieces.push(PieceWork { file, offset: piece.file_offset, place: piece.place() });
+        }
+        self.inventory.files.push(NewFile { place, mode: entry.mode, size: entry.size });
+        Ok(())
     }
 
     fn add_directory(&mut self, place: Place, mode: u32) {
@@ -257,6 +283,7 @@ impl<'a> Reading<'a> {
             self.add_directory(Place::in_data_directory(directory), 0o750);
         }
         let (summary, mut inventory) = (self.summary, self.inventory);
+        inventory.bytes = self.rules.bytes;
         for Required { name, sizes } in REQUIRED {
             let place = Place::in_data_directory(name);
             if !inventory.files.iter().any(|file| file.place == place && sizes.contains(&file.size)) {
@@ -271,12 +298,12 @@ impl<'a> Reading<'a> {
 
 /// A file without which a restored cluster does not start, or starts from the wrong
 /// place without a word, and the sizes that it can have.
-struct Required {
-    name: &'static str,
-    sizes: RangeInclusive<u64>,
+pub(crate) struct Required {
+    pub(crate) name: &'static str,
+    pub(crate) sizes: RangeInclusive<u64>,
 }
 
-const REQUIRED: [Required; 3] = [
+pub(crate) const REQUIRED: [Required; 3] = [
     Required { name: "PG_VERSION", sizes: 1..=64 },
     Required { name: BACKUP_LABEL, sizes: 1..=LABEL_BYTES },
     Required { name: CONTROL_FILE, sizes: CONTROL_FILE_BYTES..=CONTROL_FILE_BYTES },

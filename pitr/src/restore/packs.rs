@@ -1,12 +1,14 @@
 //! Fetches packs and writes their pieces, several packs at once.
 //!
 //! Memory is bounded: a worker holds one pack (16 MiB), its frames when it is
-//! encrypted, and one piece. Every pack is compared with the hash that the backup's
-//! summary has of it, every piece with the one in the manifest.
+//! encrypted, and one piece. Every pack that is fetched whole is compared with the hash that
+//! the backup's summary has of it, every piece with the one in the manifest.
 //!
 //! A restore wants nearly every piece of nearly every pack, so it fetches packs whole:
-//! one request each, and the stored hash is checked along with the rest. What wants a few
-//! small files alone fetches their pieces by range ([`read_files`]).
+//! one request each, and the stored hash is checked along with the rest. Of a pack of which
+//! less is wanted (an older backup's, or what differs from what is there), only the frames that are
+//! wanted are fetched, neighbours together ([`ranges`]); a few small files alone piece by piece
+//! ([`read_files`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
@@ -16,8 +18,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use walpoint_archive::envelope::OpenError;
 use walpoint_archive::fault_point::panic_for_a_test;
-use walpoint_archive::pack::{PiecePlace, open_pack, read_frame, read_piece};
+use walpoint_archive::pack::{PiecePlace, open_frame, open_pack, read_frame, read_piece};
 use walpoint_archive::summary::StoredObject;
 use walpoint_archive::{Archive, ArchiveError, KeyRing, ObjectKey, StoredHash};
 
@@ -26,6 +29,10 @@ use super::site::{NewFile, Site};
 use super::stopped;
 use super::to_disk::{self, ToDisk};
 use crate::progress::Progress;
+
+mod ranges;
+
+pub(super) use ranges::stored_bytes_of;
 
 /// A pack and what of it goes where.
 #[derive(Debug, Clone)]
@@ -79,21 +86,32 @@ impl Remaining {
     }
 }
 
+/// Where pieces go.
+#[derive(Debug, Clone)]
+pub(super) struct Targets {
+    /// All files, at their length.
+    pub(super) files: Arc<Vec<NewFile>>,
+    /// Those, by their index, that were there before and kept their content.
+    pub(super) kept: Arc<BTreeSet<usize>>,
+    /// Where they are.
+    pub(super) site: Arc<Site>,
+}
+
 /// Fetches all packs and writes all their pieces. When it returns, with an error too,
 /// no more bytes are written; the disk may still be busy with some.
 pub(super) async fn write_all(
     archive: &Archive,
     packs: Vec<PackWork>,
-    files: Arc<Vec<NewFile>>,
-    site: Arc<Site>,
+    targets: Targets,
     workers: NonZeroUsize,
     progress: &Progress,
 ) -> Result<(), RestoreError> {
     let permits = Arc::new(Semaphore::new(workers.get()));
-    let remaining = Arc::new(Remaining::of(&packs, files.len()));
+    let remaining = Arc::new(Remaining::of(&packs, targets.files.len()));
     progress.add_files(remaining.empty_files());
     let (to_disk, written) = to_disk::channel();
-    let work = Work { files, remaining, site: Arc::clone(&site), to_disk };
+    let site = Arc::clone(&targets.site);
+    let work = Work { targets, remaining, to_disk };
     let writing = async {
         // Nothing comes after it: then the sending ends, too.
         let work = work;
@@ -115,9 +133,8 @@ pub(super) async fn write_all(
 /// What all packs are written with.
 #[derive(Debug, Clone)]
 struct Work {
-    files: Arc<Vec<NewFile>>,
+    targets: Targets,
     remaining: Arc<Remaining>,
-    site: Arc<Site>,
     to_disk: ToDisk,
 }
 
@@ -164,12 +181,16 @@ pub(super) async fn read_files(
 
 async fn restore_pack(
     archive: &Archive,
-    pack: PackWork,
+    mut pack: PackWork,
     work: &Work,
     permits: &Arc<Semaphore>,
 ) -> Result<Written, RestoreError> {
+    pack.pieces.sort_unstable_by_key(|piece| (piece.file, piece.place.offset, piece.offset));
     let permit = Arc::clone(permits).acquire_owned().await.map_err(|_| stopped())?;
-    let stored = fetch(archive, &pack.object).await?;
+    let stored = match ranges::less_than_all(&pack)? {
+        Some(ranges) => Stored::Ranges(fetch_ranges(archive, &pack.object, ranges).await?),
+        None => Stored::Whole(fetch(archive, &pack.object).await?),
+    };
     let (keys, work) = (Arc::clone(archive.keys()), work.clone());
     let write = move || {
         let _permit: OwnedSemaphorePermit = permit;
@@ -178,6 +199,48 @@ async fn restore_pack(
     };
     tokio::task::spawn_blocking(write).await.map_err(|_| stopped())?
 }
+
+/// What was fetched of a pack.
+#[derive(Debug)]
+enum Stored {
+    Whole(Vec<u8>),
+    /// By where they begin.
+    Ranges(BTreeMap<u64, Vec<u8>>),
+}
+
+/// A pack's frames, or those that are wanted of it.
+enum Frames {
+    Whole(Vec<u8>),
+    Ranges(BTreeMap<u64, Vec<u8>>),
+}
+
+impl Frames {
+    /// The plain bytes of all of a piece's frame, verified.
+    fn open(&self, place: &PiecePlace) -> Result<Vec<u8>, OpenError> {
+        let ranges = match self {
+            Frames::Whole(frames) => return open_frame(frames, place),
+            Frames::Ranges(ranges) => ranges,
+        };
+        let outside = || OpenError::Damaged("a piece lies outside of what was fetched".to_owned());
+        let (begin, bytes) = ranges.range(..=place.offset).next_back().ok_or_else(outside)?;
+        open_frame(bytes, &PiecePlace { offset: place.offset - begin, ..*place })
+    }
+}
+
+async fn fetch_ranges(
+    archive: &Archive,
+    object: &StoredObject,
+    ranges: Vec<Range<u64>>,
+) -> Result<BTreeMap<u64, Vec<u8>>, RestoreError> {
+    let fetch = |range: Range<u64>| async move {
+        let (begin, length) = (range.start, range.end - range.start);
+        Ok::<_, RestoreError>((begin, fetch_bytes(archive, object, Some(range), length).await?))
+    };
+    futures::stream::iter(ranges.into_iter().map(fetch)).buffered(RANGES_AT_ONCE).try_collect().await
+}
+
+/// Ranges of one pack that are fetched at once.
+const RANGES_AT_ONCE: usize = 4;
 
 /// The stored bytes, no more than the summary says there are.
 async fn fetch(archive: &Archive, object: &StoredObject) -> Result<Vec<u8>, RestoreError> {
@@ -192,8 +255,8 @@ async fn fetch_frame(
 ) -> Result<Vec<u8>, RestoreError> {
     let length = u64::from(place.stored_length);
     let end = place.offset.checked_add(length).filter(|end| *end <= object.size);
-    let outside = || RestoreError::damaged(&object.key, "a piece lies outside of its pack");
-    fetch_bytes(archive, object, Some(place.offset..end.ok_or_else(outside)?), length).await
+    let end = end.ok_or_else(|| ranges::outside(object))?;
+    fetch_bytes(archive, object, Some(place.offset..end), length).await
 }
 
 /// At most `most` bytes of an object that has the size it should.
@@ -220,15 +283,13 @@ async fn fetch_bytes(
 }
 
 impl Work {
-    fn write_pieces(
-        &self,
-        keys: &KeyRing,
-        pack: &PackWork,
-        stored: Vec<u8>,
-    ) -> Result<Written, RestoreError> {
-        let frames = open(keys, pack, stored)?;
+    fn write_pieces(&self, keys: &KeyRing, pack: &PackWork, stored: Stored) -> Result<Written, RestoreError> {
+        let frames = match stored {
+            Stored::Whole(stored) => Frames::Whole(open(keys, pack, stored)?),
+            Stored::Ranges(ranges) => Frames::Ranges(ranges),
+        };
         let mut written = Written::default();
-        // Pieces of a file mostly follow each other.
+        // Pieces of a file follow each other, and of these the parts of one frame.
         for pieces in pack.pieces.chunk_by(|one, next| one.file == next.file) {
             self.write_file(&pack.object.key, &frames, pieces, &mut written)?;
         }
@@ -239,25 +300,40 @@ impl Work {
     fn write_file(
         &self,
         key: &ObjectKey,
-        frames: &[u8],
+        frames: &Frames,
         pieces: &[PieceWork],
         written: &mut Written,
     ) -> Result<(), RestoreError> {
         let index = pieces.first().map_or(usize::MAX, |piece| piece.file);
-        let file = self.files.get(index);
+        let Targets { files, kept, site } = &self.targets;
+        let (file, is_new) = (files.get(index), !kept.contains(&index));
         let place = &file.ok_or_else(|| RestoreError::damaged(key, "a piece belongs to no file"))?.place;
-        let open = self.site.open(place)?;
+        let open = site.open(place)?;
         let mut unsent = 0;
-        for piece in pieces {
-            let plain = read_piece(frames, &piece.place).map_err(|error| unopened(key, error))?;
-            self.site.write(place, &open, piece.offset, &plain)?;
-            written.bytes += plain.len() as u64;
-            written.files += u64::from(self.remaining.one_piece_less(index));
-            self.to_disk.wrote(place, &open, plain.len(), &mut unsent);
+        for parts in pieces.chunk_by(|one, next| one.place.frame() == next.place.frame()) {
+            let Some(first) = parts.first() else { continue };
+            let frame = frames.open(&first.place).map_err(|error| unopened(key, error))?;
+            for piece in parts {
+                let plain = piece.place.cut(&frame).map_err(|error| unopened(key, error))?;
+                written.bytes += plain.len() as u64;
+                written.files += u64::from(self.remaining.one_piece_less(index));
+                if is_new && is_hole(plain) {
+                    continue;
+                }
+                site.write(place, &open, piece.offset, plain)?;
+                self.to_disk.wrote(place, &open, plain.len(), &mut unsent);
+            }
         }
         self.to_disk.end_of_pack(place, &open, unsent);
         Ok(())
     }
+}
+
+/// Whether a piece need not be written into a new file: it is large and all zero, as the file is that was made at its
+/// full size. A file that was there before has content in its place.
+fn is_hole(plain: &[u8]) -> bool {
+    const LARGE: usize = 1 << 20;
+    plain.len() >= LARGE && plain.iter().all(|byte| *byte == 0)
 }
 
 /// The pack's frames, when its bytes are those that were stored.
@@ -269,8 +345,7 @@ fn open(keys: &KeyRing, pack: &PackWork, stored: Vec<u8>) -> Result<Vec<u8>, Res
     open_pack(keys, stored, pack.encrypted).map_err(|error| unopened(key, error))
 }
 
-fn unopened(key: &ObjectKey, error: walpoint_archive::envelope::OpenError) -> RestoreError {
-    use walpoint_archive::envelope::OpenError;
+fn unopened(key: &ObjectKey, error: OpenError) -> RestoreError {
     let key = key.to_string();
     match error {
         OpenError::NoKey => ArchiveError::NoKey { key }.into(),

@@ -4,29 +4,28 @@
 //!
 //! Everything here blocks.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::FlockOperation;
 use walpoint_archive::fault_point::step;
+use walpoint_wal::SystemIdentifier;
 
+use super::delta::is_linked_from;
 use super::error::RestoreError;
 use super::inventory::BACKUP_LABEL;
 use super::sync;
+use super::tablespaces::Tablespace;
 use super::tree::{Owner, Tree};
-use crate::data_dir::{self, CONTROL_FILE, UNFINISHED_MARKER};
-
-/// Where `pg_control` waits until everything else is durable.
-const HIDDEN_CONTROL_FILE: &str = "global/.walpoint.pg_control";
+use crate::data_dir::{
+    self, CONTROL_FILE, HIDDEN_CONTROL_FILE, TAKEN_CONTROL_FILE, UNFINISHED_MARKER, marker_text,
+};
 
 /// Without the one no server starts, and without the other it starts from the wrong place.
 const NEEDED_TO_START: [&str; 2] = ["PG_VERSION", BACKUP_LABEL];
-
-/// What the marker says to whoever finds it.
-const MARKER_TEXT: &[u8] =
-    b"walpoint is restoring a cluster to this directory, or was when it was stopped.\n\
-      Without global/pg_control no server can start here. Remove the directory and restore again.\n";
 
 /// A path in one of the site's trees: 0 is the data directory, the tablespaces follow.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,6 +63,8 @@ pub(super) struct Site {
     tablespaces: Vec<Tree>,
     /// Bits that directories and files may have beyond the owner's.
     group: GroupAccess,
+    /// Locked as long as the restore is at work.
+    _marker: File,
 }
 
 /// Whether the group may read the cluster (`initdb --allow-group-access`).
@@ -88,27 +89,112 @@ impl GroupAccess {
     }
 }
 
+/// Of what a restore takes possession.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Claim<'a> {
+    pub(super) data_directory: &'a Path,
+    pub(super) tablespaces: &'a [PathBuf],
+    pub(super) group: GroupAccess,
+    pub(super) owner: Option<Owner>,
+    pub(super) cluster: SystemIdentifier,
+}
+
+impl Claim<'_> {
+    fn tree(&self, directory: &Path) -> Result<Tree, RestoreError> {
+        Tree::claim(directory, self.group.directory_mode(0o750), self.owner)
+    }
+}
+
 impl Site {
     /// Takes possession of the directories, which are absent or empty.
-    pub(super) fn claim(
-        data_directory: &Path,
-        tablespaces: &[PathBuf],
-        group: GroupAccess,
-        owner: Option<Owner>,
-    ) -> Result<Site, RestoreError> {
-        let mode = group.directory_mode(0o750);
-        let data = Tree::claim(data_directory, mode, owner)?;
+    pub(super) fn claim(claim: &Claim<'_>) -> Result<Site, RestoreError> {
+        let data = claim.tree(claim.data_directory)?;
         // Create-only: of two restores that found the directory empty, one stops here.
-        data.write_new(Path::new(UNFINISHED_MARKER), 0o600, MARKER_TEXT).map_err(|error| match error {
-            RestoreError::Io { source, .. } if source.kind() == ErrorKind::AlreadyExists => {
-                data_dir::occupied(data_directory).into()
-            }
-            error => error,
-        })?;
+        let text = marker_text(claim.cluster);
+        data.write_new(Path::new(UNFINISHED_MARKER), 0o600, text.as_bytes()).map_err(
+            |error| match error {
+                RestoreError::Io { source, .. } if source.kind() == ErrorKind::AlreadyExists => {
+                    data_dir::occupied(claim.data_directory).into()
+                }
+                error => error,
+            },
+        )?;
+        Site::of(claim, data)
+    }
+
+    /// Takes possession of a cluster's directories, on which no server can start from here on.
+    pub(super) fn claim_existing(claim: &Claim<'_>) -> Result<Site, RestoreError> {
+        let data = claim.tree(claim.data_directory)?;
+        let (marker, text) = (Path::new(UNFINISHED_MARKER), marker_text(claim.cluster));
+        if !data.has_file(marker)? {
+            data.write_new(marker, 0o600, text.as_bytes())?;
+        }
+        let site = Site::of(claim, data)?;
+        site.take_control_file_away(claim.data_directory)?;
+        Ok(site)
+    }
+
+    fn of(claim: &Claim<'_>, data: Tree) -> Result<Site, RestoreError> {
+        let marker = data.open_to_read(Path::new(UNFINISHED_MARKER))?;
+        // The lock goes with the process that holds it.
+        if rustix::fs::flock(&marker, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Err(data_dir::at_work(claim.data_directory).into());
+        }
         data.sync_root()?;
-        let claim = |directory: &PathBuf| Tree::claim(directory, mode, owner);
-        let tablespaces = tablespaces.iter().map(claim).collect::<Result<_, _>>()?;
-        Ok(Site { data, tablespaces, group })
+        let tablespaces = claim.tablespaces.iter().map(|directory| claim.tree(directory));
+        let tablespaces = tablespaces.collect::<Result<_, _>>()?;
+        Ok(Site { data, tablespaces, group: claim.group, _marker: marker })
+    }
+
+    /// A server makes its `postmaster.pid` before it reads `pg_control`: where none is there afterwards, none can
+    /// have read it.
+    fn take_control_file_away(&self, data_directory: &Path) -> Result<(), RestoreError> {
+        let (data, control_file) = (&self.data, Path::new(CONTROL_FILE));
+        if !data.has_directory(Path::new("global"))? || !data.has_file(control_file)? {
+            return Ok(());
+        }
+        let (name, taken) = ("pg_control", ".walpoint.pg_control.taken");
+        data.rename(control_file, taken)?;
+        sync::directory(data, Path::new("global"))?;
+        if data.has_file(Path::new("postmaster.pid"))? {
+            data.rename(Path::new(TAKEN_CONTROL_FILE), name)?;
+            sync::directory(data, Path::new("global"))?;
+            data.remove(Path::new(UNFINISHED_MARKER))?;
+            return Err(data_dir::occupied(data_directory).into());
+        }
+        Ok(())
+    }
+
+    /// The tree of that number: 0 is the data directory.
+    pub(super) fn tree_number(&self, number: usize) -> Option<&Tree> {
+        match number.checked_sub(1) {
+            None => Some(&self.data),
+            Some(tablespace) => self.tablespaces.get(tablespace),
+        }
+    }
+
+    /// As [`Site::build`], where files of these numbers are there already: they keep their content.
+    ///
+    /// The links of tablespaces come before anything is in these: they say whose they are, should this end half-way.
+    pub(super) fn build_over(
+        &self,
+        directories: &[NewDirectory],
+        tablespaces: &[Tablespace],
+        files: &[NewFile],
+        kept: &BTreeSet<usize>,
+    ) -> Result<(), RestoreError> {
+        let (own, theirs): (Vec<_>, Vec<_>) = directories.iter().partition(|it| it.place.tree == 0);
+        self.build_directories(&own)?;
+        for tablespace in tablespaces {
+            if !is_linked_from(self.data.path(), tablespace.oid, &tablespace.directory) {
+                self.data.link(&tablespace.link(), &tablespace.directory)?;
+            }
+        }
+        self.build_directories(&theirs)?;
+        for (number, file) in files.iter().enumerate() {
+            self.build_file(file, kept.contains(&number))?;
+        }
+        Ok(())
     }
 
     /// The data directory.
@@ -122,24 +208,35 @@ impl Site {
     }
 
     /// Makes all directories, those above others first, and all files at their length.
+    #[cfg(test)]
     pub(super) fn build(&self, directories: &[NewDirectory], files: &[NewFile]) -> Result<(), RestoreError> {
+        self.build_over(directories, &[], files, &BTreeSet::new())
+    }
+
+    fn build_directories(&self, directories: &[&NewDirectory]) -> Result<(), RestoreError> {
         for directory in directories {
             let mode = self.group.directory_mode(directory.mode);
             self.tree(&directory.place)?.create_directory(&directory.place.path, mode)?;
         }
-        for file in files {
-            let tree = self.tree(&file.place)?;
-            let path = on_disk(&file.place);
-            let made = tree.create_file(path, self.group.file_mode(file.mode))?;
-            step("set length", || made.set_len(file.size))
-                .map_err(|error| self.error(&file.place, "set length of", error))?;
-        }
         Ok(())
+    }
+
+    fn build_file(&self, file: &NewFile, is_there: bool) -> Result<(), RestoreError> {
+        let (tree, path) = (self.tree(&file.place)?, on_disk(&file.place));
+        let mode = self.group.file_mode(file.mode);
+        let made = if is_there { tree.adopt_file(path, mode)? } else { tree.create_file(path, mode)? };
+        step("set length", || made.set_len(file.size))
+            .map_err(|error| self.error(&file.place, "set length of", error))
     }
 
     /// Opens a file to write pieces of it.
     pub(super) fn open(&self, place: &Place) -> Result<File, RestoreError> {
         self.tree(place)?.open_file(on_disk(place))
+    }
+
+    /// Opens a file to read it.
+    pub(super) fn open_to_read(&self, place: &Place) -> Result<File, RestoreError> {
+        self.tree(place)?.open_to_read(on_disk(place))
     }
 
     /// Writes a piece at its place.
@@ -204,11 +301,8 @@ impl Site {
     }
 
     fn tree(&self, place: &Place) -> Result<&Tree, RestoreError> {
-        let tree = match place.tree.checked_sub(1) {
-            None => Some(&self.data),
-            Some(tablespace) => self.tablespaces.get(tablespace),
-        };
-        tree.ok_or_else(|| RestoreError::Interrupted("a tablespace has no directory".to_owned()))
+        self.tree_number(place.tree)
+            .ok_or_else(|| RestoreError::Interrupted("a tablespace has no directory".to_owned()))
     }
 
     fn error(&self, place: &Place, verb: &'static str, source: std::io::Error) -> RestoreError {
@@ -218,7 +312,7 @@ impl Site {
 }
 
 /// The name that a file has while the cluster is being built.
-fn on_disk(place: &Place) -> &Path {
+pub(super) fn on_disk(place: &Place) -> &Path {
     let control_file = place.tree == 0 && place.path == Path::new(CONTROL_FILE);
     if control_file { Path::new(HIDDEN_CONTROL_FILE) } else { &place.path }
 }
@@ -227,6 +321,12 @@ fn on_disk(place: &Place) -> &Path {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    fn claim(root: &Path) -> Result<Site, RestoreError> {
+        let (tablespaces, group, owner) = (&[][..], GroupAccess::Denied, None);
+        let cluster = SystemIdentifier(7);
+        Site::claim(&Claim { data_directory: root, tablespaces, group, owner, cluster })
+    }
 
     fn file(path: &str, size: u64) -> NewFile {
         NewFile { place: Place::in_data_directory(path), mode: 0o666, size }
@@ -240,7 +340,7 @@ mod tests {
     fn the_control_file_appears_only_at_the_end() {
         let scratch = tempfile::tempdir().unwrap();
         let root = scratch.path().join("data");
-        let site = Site::claim(&root, &[], GroupAccess::Denied, None).unwrap();
+        let site = claim(&root).unwrap();
         assert!(root.join(UNFINISHED_MARKER).exists());
         let control = file(CONTROL_FILE, 4);
         let files = [control.clone(), file("PG_VERSION", 0), file(BACKUP_LABEL, 0)];
@@ -260,7 +360,7 @@ mod tests {
         for removed in [UNFINISHED_MARKER, "PG_VERSION", BACKUP_LABEL] {
             let scratch = tempfile::tempdir().unwrap();
             let root = scratch.path().join("data");
-            let site = Site::claim(&root, &[], GroupAccess::Denied, None).unwrap();
+            let site = claim(&root).unwrap();
             let files = [file(CONTROL_FILE, 4), file("PG_VERSION", 0), file(BACKUP_LABEL, 0)];
             site.build(&[directory("global")], &files).unwrap();
             std::fs::remove_file(root.join(removed)).unwrap();
@@ -272,8 +372,8 @@ mod tests {
     #[test]
     fn only_one_restore_takes_a_directory() {
         let scratch = tempfile::tempdir().unwrap();
-        let _first = Site::claim(scratch.path(), &[], GroupAccess::Denied, None).unwrap();
-        let second = Site::claim(scratch.path(), &[], GroupAccess::Denied, None);
+        let _first = claim(scratch.path()).unwrap();
+        let second = claim(scratch.path());
         let refused = |error: &RestoreError| matches!(error, RestoreError::Refused(refusal) if refusal.why.contains("a restore"));
         assert!(second.as_ref().is_err_and(refused), "{second:?}");
     }

@@ -24,6 +24,18 @@ pub struct Tablespace {
     pub directory: PathBuf,
 }
 
+impl Tablespace {
+    /// Its link, in the data directory.
+    pub(super) fn link(&self) -> PathBuf {
+        link_of(self.oid)
+    }
+}
+
+/// The link of a tablespace, in the data directory.
+pub(super) fn link_of(oid: u32) -> PathBuf {
+    Path::new("pg_tblspc").join(oid.to_string())
+}
+
 /// Finds the directory of each tablespace: where it is mapped to, else where it was.
 pub(super) fn place(
     tablespaces: &[(u32, PathBuf)],

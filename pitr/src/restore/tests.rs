@@ -17,6 +17,7 @@ use crate::data_dir::{CONTROL_FILE, UNFINISHED_MARKER};
 use crate::postgresql_conf::value_of;
 use fixture::{Contents, noise};
 
+mod delta;
 pub(super) mod fixture;
 mod ground;
 
@@ -414,4 +415,66 @@ async fn configuration_is_read_by_range_and_what_is_restored_as_a_whole() {
     let error = restore(&stage.archive, &plan, &request, &Progress::new()).await.unwrap_err();
     assert!(matches!(&error, RestoreError::Damaged { object, .. } if object == pack.as_str()), "{error}");
     assert!(!stage.target().join(CONTROL_FILE).exists());
+}
+
+#[tokio::test]
+async fn of_what_is_there_only_what_differs_is_fetched_and_what_is_not_in_the_backup_goes() {
+    let stage = Stage::new().await;
+    let contents = Contents::cluster();
+    let whole = stage.restore(&contents).await.unwrap();
+    assert_eq!(whole.fetched_bytes, whole.bytes);
+    let at = |path: &str| stage.target().join(path);
+    // In the second of its three pieces.
+    let mut table = stage.read("base/5/16384");
+    table[1_500_000] ^= 1;
+    std::fs::write(at("base/5/16384"), &table).unwrap();
+    // Another cluster's, too: it must not be written into.
+    let other = stage.scratch.path().join("other");
+    std::fs::write(&other, b"port = 1\n").unwrap();
+    std::fs::remove_file(at("postgresql.conf")).unwrap();
+    std::fs::hard_link(&other, at("postgresql.conf")).unwrap();
+    // A link that leads out, a directory in the place of a file, and what nobody knows.
+    std::os::unix::fs::symlink(stage.scratch.path(), at("pg_notify/out")).unwrap();
+    std::fs::remove_file(at("base/5/16385")).unwrap();
+    std::fs::create_dir(at("base/5/16385")).unwrap();
+    std::fs::create_dir_all(at("pg_wal/deep/er")).unwrap();
+    std::fs::write(at("pg_wal/deep/er/000000010000000000000009"), b"stale").unwrap();
+    let again = stage.restore_as(&contents, |request| request.delta = true).await.unwrap();
+    // That piece, and the settings that the first restore had added to.
+    assert!((1 << 20..(1 << 20) + 200_000).contains(&again.fetched_bytes), "{}", again.fetched_bytes);
+    assert_eq!(stage.read("base/5/16384"), noise(2_500_000));
+    assert_eq!(
+        (stage.read("base/5/16385"), stage.read("postgresql.conf")),
+        (b"".to_vec(), b"port = 5432\n".to_vec())
+    );
+    assert_eq!(std::fs::read(&other).unwrap(), b"port = 1\n");
+    assert!(!at("pg_notify/out").exists() && !at("pg_wal/deep").exists() && other.exists());
+    assert_eq!(stage.read(CONTROL_FILE), fixture::control_file(fixture::CLUSTER));
+}
+
+#[tokio::test]
+async fn whichever_request_of_a_delta_restore_fails_nothing_can_start_and_the_next_goes_on() {
+    let stage = Stage::new().await;
+    let contents = Contents::cluster();
+    stage.restore(&contents).await.unwrap();
+    let plan = fixture::plan(contents.store(&stage.archive).await);
+    for index in 0..40 {
+        std::fs::write(stage.target().join("base/5/16384"), b"torn").unwrap();
+        let faulty = Faulty::new(Arc::clone(&stage.store));
+        faulty.fail(Verb::Get, index, Fault::Before(StoreErrorKind::Transient));
+        let archive = fixture::archive(Arc::new(faulty.clone()));
+        let mut request = fixture::request(stage.target());
+        request.delta = true;
+        let result = restore(&archive, &plan, &request, &Progress::new()).await;
+        if faulty.calls(Verb::Get) <= index {
+            result.unwrap();
+            assert!(index > 2, "only {index} requests");
+            assert_eq!(stage.read("base/5/16384"), noise(2_500_000));
+            return;
+        }
+        let untouched = stage.target().join(CONTROL_FILE).exists();
+        assert!(!untouched || stage.read("base/5/16384") == b"torn", "{index}");
+        assert!(matches!(result, Err(RestoreError::Archive(ArchiveError::Store(_)))), "{index}: {result:?}");
+    }
+    panic!("it did not come to its end");
 }

@@ -81,15 +81,21 @@ impl Written {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::site::GroupAccess;
+    use super::super::site::{Claim, GroupAccess};
     use super::*;
 
     /// What cannot be synced says so, as a disk does that lost what it was to write.
     #[tokio::test]
     async fn what_the_disk_refuses_fails_the_restore() {
         let scratch = tempfile::tempdir().unwrap();
-        let site =
-            Arc::new(Site::claim(&scratch.path().join("data"), &[], GroupAccess::Denied, None).unwrap());
+        let claim = Claim {
+            data_directory: &scratch.path().join("data"),
+            tablespaces: &[],
+            group: GroupAccess::Denied,
+            owner: None,
+            cluster: walpoint_wal::SystemIdentifier(7),
+        };
+        let site = Arc::new(Site::claim(&claim).unwrap());
         let place = Place::in_data_directory("file");
         for (path, refused) in [(scratch.path().join("file"), false), ("/dev/null".into(), true)] {
             let file = File::options().write(true).create(true).truncate(false).open(path).unwrap();

@@ -78,6 +78,16 @@ impl Tree {
         })
     }
 
+    /// Opens a file that is there to become another one, in its place and with this mode.
+    pub(super) fn adopt_file(&self, path: &Path, mode: u32) -> Result<File, RestoreError> {
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        self.within(path, "open file", |parent, name| {
+            let file = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+            self.dress(&file, mode)?;
+            Ok(file.into())
+        })
+    }
+
     /// Makes a file with this content.
     pub(super) fn write_new(&self, path: &Path, mode: u32, content: &[u8]) -> Result<(), RestoreError> {
         let mut file = self.create_file(path, mode)?;
@@ -118,6 +128,17 @@ impl Tree {
         })
     }
 
+    /// Whether a directory, and no link to one, has this name.
+    pub(super) fn has_directory(&self, path: &Path) -> Result<bool, RestoreError> {
+        self.within(path, "look at", |parent, name| {
+            match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(found) => Ok(FileType::from_raw_mode(found.st_mode) == FileType::Directory),
+                Err(rustix::io::Errno::NOENT) => Ok(false),
+                Err(error) => Err(error),
+            }
+        })
+    }
+
     /// Makes a symbolic link that must not have existed.
     pub(super) fn link(&self, path: &Path, target: &Path) -> Result<(), RestoreError> {
         self.within(path, "create symbolic link", |parent, name| {
@@ -143,6 +164,13 @@ impl Tree {
     /// Removes a file.
     pub(super) fn remove(&self, path: &Path) -> Result<(), RestoreError> {
         self.within(path, "remove", |parent, name| rustix::fs::unlinkat(parent, name, AtFlags::empty()))
+    }
+
+    /// Removes an empty directory.
+    pub(super) fn remove_directory(&self, path: &Path) -> Result<(), RestoreError> {
+        self.within(path, "remove directory", |parent, name| {
+            rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
+        })
     }
 
     /// Makes the directory's own entries durable.

@@ -10,7 +10,7 @@ use walpoint_archive::store::ObjectStore;
 use walpoint_archive::store::dir::DirStore;
 use walpoint_archive::{
     Archive, ArchiveError, BackupSummary, Catalog, CatalogScope, Common, ContentHash, ContentId, FileFacts,
-    KeyRing, PutChunk, PutSource, PutWal, RunFacts, Sealer, TailFacts, WalFacts, WriterId,
+    KeyRing, PutChunk, PutSource, PutWal, RunFacts, Sealer, TailFacts, Variant, WalFacts, WriterId,
 };
 use walpoint_wal::{Carry, SegmentName, Survey, SurveyOf, Surveyor, TimelineId, WalFileName};
 
@@ -32,7 +32,7 @@ pub(crate) enum Knows {
 pub(crate) struct TestArchive {
     pub archive: Archive,
     /// Kept: with it the archive goes.
-    _root: TempDir,
+    root: TempDir,
     writer: WriterId,
     pushed: HashMap<SegmentName, (WalFacts, Survey)>,
     parents: HashMap<TimelineId, (TimelineId, u64)>,
@@ -47,11 +47,16 @@ impl TestArchive {
         archive.ensure_cluster(&cluster()).await.unwrap();
         TestArchive {
             archive,
-            _root: root,
+            root,
             writer: WriterId::random(),
             pushed: HashMap::new(),
             parents: HashMap::new(),
         }
+    }
+
+    /// The directory that the archive is.
+    pub fn root(&self) -> &std::path::Path {
+        self.root.path()
     }
 
     /// Archives a history: `(parent, fork)`, oldest first.
@@ -176,9 +181,10 @@ impl TestArchive {
     /// Takes a segment out of the archive.
     pub async fn delete(&self, name: SegmentName) {
         let state = self.archive.segment_state(&name).await.unwrap();
-        let keys = state.variants.iter().map(|it| &it.key).chain(state.chunks.iter().map(|it| &it.key));
+        let keys =
+            state.variants.iter().map(Variant::key).chain(state.chunks.iter().map(|it| it.key.clone()));
         for key in keys {
-            self.archive.store().delete(key).await.unwrap();
+            self.archive.store().delete(&key).await.unwrap();
         }
     }
 

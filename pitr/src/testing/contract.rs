@@ -23,5 +23,6 @@ pub(crate) fn forked(system_identifier: SystemIdentifier) -> Contract {
         target: "latest".to_owned(),
         restored_at: Timestamp(0),
         writer: "0123456789abcdef".to_owned(),
+        left_out: Vec::new(),
     }
 }

@@ -46,6 +46,7 @@ mod unfinished;
 
 pub mod backup_label;
 pub mod control_file;
+pub mod database_names;
 pub mod event;
 pub mod file_name;
 #[cfg(any(test, feature = "fuzzing"))]

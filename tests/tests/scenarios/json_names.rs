@@ -103,7 +103,15 @@ fn listings(walpoint: &Walpoint) -> Result<()> {
     let listed = object(walpoint, 0, &["list"])?;
     let backup = &listed["backups"][0];
     has(backup, &BACKUP);
-    has(backup, &[("damaged_pages", Number), ("verified_at", Null)]);
+    has(
+        backup,
+        &[
+            ("damaged_pages", Number),
+            ("verified_at", Null),
+            ("content_verified_at", Null),
+            ("damaged_objects", Number),
+        ],
+    );
     assert_eq!(backup["kind"], "full");
 
     // Who has to choose a cluster knows it by its last backup.
@@ -131,12 +139,43 @@ fn listings(walpoint: &Walpoint) -> Result<()> {
         &[("file", Text), ("used", Text), ("contents/0/content", Text), ("contents/0/stored_at", Time)],
     );
 
+    let verified = object(walpoint, 0, &["verify"])?;
+    has(&verified, &VERIFY);
+    has(
+        &object(walpoint, 0, &["list"])?["backups"][0],
+        &[("verified_at", Time), ("content_verified_at", Time)],
+    );
+
     let window = object(walpoint, 0, &["window"])?;
     let from = [("timeline", Number), ("from/lsn", Lsn), ("from/time", Time)];
     has(&window["ranges"][0], &[&from[..], &[("to/lsn", Lsn), ("to/time", Time), ("backup", Text)]].concat());
     has(&window, &[("gaps", List)]);
     Ok(())
 }
+
+const VERIFY: [(&str, Kind); 21] = [
+    ("cluster", Text),
+    ("sound", Flag),
+    ("quick", Flag),
+    ("findings", List),
+    ("ranges/0/timeline", Number),
+    ("ranges/0/from/lsn", Lsn),
+    ("ranges/0/to/lsn", Lsn),
+    ("ranges/0/backup", Text),
+    ("backups/0/id", Text),
+    ("backups/0/verified_at", Time),
+    ("read/objects", Number),
+    ("read/bytes", Number),
+    ("read/bytes_along", Number),
+    ("read/length_only", Number),
+    ("left/bytes", Number),
+    ("goes_on_since", Null),
+    ("unread", List),
+    ("incomplete", List),
+    ("unreferenced", List),
+    ("refused", List),
+    ("unknown", List),
+];
 
 const PLAN: [(&str, Kind); 10] = [
     ("reachable", Flag),

@@ -1,4 +1,4 @@
-//! The archive outlives the program: an encrypted backup with a tablespace is
+//! The archive outlives the program: an encrypted incremental backup with a tablespace is
 //! rebuilt by python3, zstd and age alone, and PostgreSQL recovers from it.
 
 use std::path::{Path, PathBuf};
@@ -32,7 +32,11 @@ fn stock_tools_rebuild_an_encrypted_cluster_with_a_tablespace() -> Result<()> {
     cluster.execute(&format!("create tablespace space location '{}'", old.display()))?;
     cluster.execute("create table aside tablespace space as select g from generate_series(1, 1000) g")?;
     let mut scene = Scene::of_parts(cluster, walpoint, place);
-    let backup = scene.backup()?;
+    scene.backup()?;
+    // An incremental one, of which most lies in the packs of the first.
+    scene.cluster.execute("update aside set g = g + 10000 where g % 100 = 7")?;
+    let backup = scene.walpoint.ok(&["backup", "--incremental"])?.last_line()?.to_owned();
+    assert!(backup.contains("-incr-"), "{backup}");
     scene.cluster.execute("insert into aside select g from generate_series(1001, 1500) g")?;
     scene.archive_everything()?;
     scene.cluster.stop(Stop::Fast)?;
@@ -50,7 +54,7 @@ fn stock_tools_rebuild_an_encrypted_cluster_with_a_tablespace() -> Result<()> {
     rescued.override_settings(&restore)?;
     write_private(&data.join("recovery.signal"), "")?;
     rescued.start_expect_ready(RECOVERY_LIMIT)?;
-    assert_eq!(rescued.value("select count(*) || ' ' || sum(g) from aside")?, "1500 1125750");
+    assert_eq!(rescued.value("select count(*) || ' ' || sum(g) from aside")?, "1500 1225750");
     let place =
         rescued.value("select pg_tablespace_location(oid) from pg_tablespace where spcname = 'space'")?;
     assert_eq!(place, new.display().to_string());

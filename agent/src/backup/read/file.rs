@@ -1,11 +1,10 @@
 //! Reads one file beside the server that writes it, piece by piece.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::pages::{BadPage, PageCheck};
+use super::source::Source;
 
 /// Bytes of a file in one piece: a multiple of every page size.
 pub const PIECE: usize = 1024 * 1024;
@@ -19,33 +18,35 @@ pub struct Content {
     pub bad_pages: Vec<BadPage>,
 }
 
-/// Reads the file and hands every piece to `take`, in order; all but the last
-/// have [`PIECE`] bytes. `None` when the file has vanished.
+/// Reads the file and hands every piece to `take`, in order, with its place and the pages in it
+/// whose checksum is wrong; all but the last have [`PIECE`] bytes. `None` when the file has vanished.
 pub fn read<E: From<io::Error>>(
     path: &Path,
     check: Option<PageCheck>,
     buffer: &mut Vec<u8>,
-    mut take: impl FnMut(&[u8]) -> Result<(), E>,
+    mut take: impl FnMut(&[u8], u64, &[BadPage]) -> Result<(), E>,
 ) -> Result<Option<Content>, E> {
-    let file = match File::open(path) {
-        Ok(file) => file,
+    let mut source = match Source::open(path) {
+        Ok(source) => source,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let announced = file.metadata()?.len();
+    let announced = source.size()?;
     let mut content = Content::default();
     while content.size < announced {
         let wanted = usize::try_from(announced - content.size).unwrap_or(PIECE).min(PIECE);
         buffer.resize(wanted, 0);
-        let read = read_fully(&file, buffer, content.size)?;
+        let read = source.read(path, buffer, content.size)?;
         buffer.truncate(read);
-        if let Some(check) = check {
-            let again = |into: &mut [u8], at| read_fully(&file, into, at);
-            content.bad_pages.extend(check.verify(buffer, content.size, again)?);
-        }
+        let again = |into: &mut [u8], at| source.read_again(into, at);
+        let bad = match check {
+            Some(check) => check.verify(buffer, content.size, again)?,
+            None => Vec::new(),
+        };
         if !buffer.is_empty() {
-            take(buffer)?;
+            take(buffer, content.size, &bad)?;
         }
+        content.bad_pages.extend(bad);
         content.size += read as u64;
         if read < wanted {
             break;
@@ -54,29 +55,17 @@ pub fn read<E: From<io::Error>>(
     Ok(Some(content))
 }
 
-/// Reads at `offset` until the buffer is full or the file ends.
-fn read_fully(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut filled = 0;
-    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, offset + filled as u64) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use std::fs::File;
 
     use super::*;
 
     fn pieces_of(path: &Path) -> (Option<Content>, Vec<Vec<u8>>) {
         let mut pieces = Vec::new();
-        let content = read::<io::Error>(path, None, &mut Vec::new(), |piece| {
+        let content = read::<io::Error>(path, None, &mut Vec::new(), |piece, _, _| {
             pieces.push(piece.to_vec());
             Ok(())
         });
@@ -110,7 +99,7 @@ mod tests {
         std::fs::write(&path, vec![1; 2 * PIECE]).unwrap();
         let cut = File::options().write(true).open(&path).unwrap();
         let mut total = 0;
-        let content = read::<io::Error>(&path, None, &mut Vec::new(), |piece| {
+        let content = read::<io::Error>(&path, None, &mut Vec::new(), |piece, _, _| {
             total += piece.len();
             cut.set_len(PIECE as u64 + 10)
         });
@@ -124,7 +113,8 @@ mod tests {
         let path = directory.path().join("f");
         std::fs::write(&path, vec![1; PIECE + 1]).unwrap();
         let grow = File::options().write(true).open(&path).unwrap();
-        let content = read::<io::Error>(&path, None, &mut Vec::new(), |_| grow.set_len(9 * PIECE as u64));
+        let content =
+            read::<io::Error>(&path, None, &mut Vec::new(), |_, _, _| grow.set_len(9 * PIECE as u64));
         assert_eq!(content.unwrap().unwrap().size, PIECE as u64 + 1);
     }
 }

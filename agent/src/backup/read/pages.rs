@@ -42,6 +42,12 @@ impl BadPage {
 }
 
 impl PageCheck {
+    /// The block at this offset of the file.
+    pub fn block_at(&self, offset: u64) -> u32 {
+        let in_file = u32::try_from(offset / self.page_size as u64).unwrap_or(u32::MAX);
+        self.first_block.wrapping_add(in_file)
+    }
+
     /// Verifies the whole pages in `bytes`, which were read at `offset` of
     /// the file. A page with a wrong checksum is read again by `read_at`; the
     /// bytes last read are left in `bytes`.
@@ -52,10 +58,8 @@ impl PageCheck {
         mut read_at: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
     ) -> io::Result<Vec<BadPage>> {
         let mut bad = Vec::new();
-        let page_size = self.page_size as u64;
         for (page, at) in bytes.chunks_exact_mut(self.page_size).zip((offset..).step_by(self.page_size)) {
-            let in_file = u32::try_from(at / page_size).unwrap_or(u32::MAX);
-            let block = self.first_block.wrapping_add(in_file);
+            let block = self.block_at(at);
             if is_sound(page, block) || read_again(page, block, at, &mut read_at)? {
                 continue;
             }

@@ -56,11 +56,11 @@ async fn content(archive: &Archive, variant: &Variant, state: &'static str) -> R
     Ok(Content {
         content: variant.content,
         state,
-        writer: writer(archive, &variant.key).await?,
+        writer: writer(archive, &variant.key()).await?,
         stored_at: variant.stored_at,
         stored_bytes: variant.stored_size,
         encrypted: variant.encrypted,
-        key: variant.key.to_string(),
+        key: variant.key().to_string(),
     })
 }
 

@@ -34,7 +34,7 @@ pub async fn of_timeline(
         let (damaged_at, begin) = match archive.wal_facts(variant).await {
             Ok(facts) => (facts.damaged_at(), run_begin(&facts, *number, size)),
             Err(error) => {
-                let object = DamagedObject::by(variant.key.clone(), error)?;
+                let object = DamagedObject::by(variant.key(), error)?;
                 tracing::warn!("\"{}\" cannot be read: {}", object.key, object.reason);
                 // Nothing of it can be used, and nothing is known of those before it.
                 (number.checked_mul(size.bytes()).map(Lsn), *number)

@@ -6,11 +6,12 @@ use crate::exit::Status;
 use serde_json::{Value, json};
 use std::time::Duration;
 use walpoint_archive::BackupSummary;
+use walpoint_archive::verification::ReadSpeed;
 use walpoint_pitr::locate::CommitPoint;
 use walpoint_pitr::plan::{Moment, RecoveryPlan, SegmentPlan, Unreachable};
 use walpoint_pitr::restore::Destination;
 
-/// Bytes of data files a second that the estimate supposes a restore to fetch, verify and write. Chosen, not
+/// Bytes of data files a second that the estimate supposes a restore to fetch, verify and write where nothing was
 /// measured: the network and the disks decide, and the report says what was supposed.
 const SUPPOSED_FETCHING: u64 = 100 << 20;
 /// Bytes of WAL a second that the estimate supposes PostgreSQL to replay. Chosen as well.
@@ -42,6 +43,12 @@ pub fn reachable_json(plan: &RecoveryPlan, command: Option<&str>, neutralised: O
         "prepared": prepared,
         "bytes_to_fetch": plan.bytes_to_fetch,
         "estimated_seconds": estimated(plan).as_secs(),
+        "estimate": {
+            "read_bytes_per_second": plan.measured.map(ReadSpeed::bytes_per_second),
+            "measured_at": plan.measured.map(|speed| speed.at),
+            "supposed_restore_bytes_per_second": plan.measured.is_none().then_some(SUPPOSED_FETCHING),
+            "supposed_replay_bytes_per_second": SUPPOSED_REPLAY,
+        },
         "warnings": plan.warnings,
         "notes": plan.notes,
         "command": command,
@@ -160,6 +167,15 @@ pub fn restore_command_line(
     for mapping in destination.iter().flat_map(|it| &it.tablespaces) {
         words.extend(["--tablespace".to_owned(), format!("{}={}", mapping.from, mapping.to.display())]);
     }
+    for database in destination.iter().flat_map(|it| &it.databases) {
+        words.extend(["--include-database".to_owned(), database.clone()]);
+    }
+    if destination.is_some_and(|it| it.delta) {
+        words.push("--delta".to_owned());
+    }
+    if destination.is_some_and(|it| it.discard_wal) {
+        words.push("--discard-wal".to_owned());
+    }
     if destination.is_some_and(|it| it.take_over) {
         words.push("--take-over".to_owned());
     }
@@ -195,19 +211,30 @@ fn at(moment: &Moment) -> String {
     format!("--target-lsn {}{time}", moment.lsn)
 }
 
-/// In words, with what it rests on: nothing of it was tried on this machine.
+/// In words, with what it rests on.
 fn estimate(plan: &RecoveryPlan) -> String {
-    format!(
-        "about {} s, if {}/s of data are restored and {}/s of WAL replayed",
-        estimated(plan).as_secs(),
-        sizes::human(SUPPOSED_FETCHING),
-        sizes::human(SUPPOSED_REPLAY)
-    )
+    let (seconds, replay) = (estimated(plan).as_secs(), sizes::human(SUPPOSED_REPLAY));
+    match plan.measured {
+        Some(speed) => format!(
+            "about {seconds} s, if the archive is read as fast as by verify on {} ({}/s stored), the disk keeps up, \
+             and {replay}/s of WAL are replayed, which was not measured",
+            speed.at,
+            sizes::human(speed.bytes_per_second()),
+        ),
+        None => format!(
+            "about {seconds} s, if {}/s of data are restored and {replay}/s of WAL replayed; nothing was measured: \
+             walpoint verify does",
+            sizes::human(SUPPOSED_FETCHING)
+        ),
+    }
 }
 
 fn estimated(plan: &RecoveryPlan) -> Duration {
     let wal = plan.segments.count.saturating_mul(plan.segment_size.bytes());
-    let fetching = plan.backup.bytes.data / SUPPOSED_FETCHING;
+    let fetching = match plan.measured {
+        Some(speed) => plan.bytes_to_fetch / speed.bytes_per_second(),
+        None => plan.backup.bytes.data / SUPPOSED_FETCHING,
+    };
     Duration::from_secs(1 + fetching + wal / SUPPOSED_REPLAY)
 }
 
@@ -245,6 +272,7 @@ mod tests {
             }),
             first_excluded: None,
             prepared_open: Vec::new(),
+            measured: None,
             bytes_to_fetch: 3_025_587,
             target: Target::Latest,
             exclusive: false,
@@ -305,5 +333,22 @@ mod tests {
         ] {
             assert!(text.contains(what), "{what}: {text}");
         }
+    }
+
+    #[test]
+    fn an_estimate_says_what_it_rests_on() {
+        let mut plan = plan();
+        plan.bytes_to_fetch = 1 << 30;
+        let at = Timestamp(848_526_300_000_000);
+        plan.measured = Some(ReadSpeed { at, bytes: 512 << 20, micros: 8_000_000 });
+        let text = reachable_text(&plan);
+        assert!(
+            text.contains("about 17 s, if the archive is read as fast as by verify on 2026-11-20"),
+            "{text}"
+        );
+        assert!(text.contains("64.0 MiB/s stored"), "{text}");
+        let json = reachable_json(&plan, None, None);
+        assert_eq!(json["estimate"]["read_bytes_per_second"], 64 << 20);
+        assert_eq!(json["estimate"]["measured_at"], "2026-11-20T21:45:00.000000Z");
     }
 }

@@ -52,7 +52,7 @@ impl Archive {
         out: impl Write + Send + 'static,
         limit: u64,
     ) -> Result<ContentHash, ArchiveError> {
-        let key = &variant.key;
+        let key = &variant.key();
         let object = self.store.get(key, None).await?;
         let common =
             Common::from_metadata(&object.metadata).map_err(|error| ArchiveError::from_facts(key, error))?;

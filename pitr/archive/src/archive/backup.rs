@@ -1,7 +1,8 @@
 //! Storing and reading backups. Packs and manifest come first, the summary
 //! last: only then does the backup exist.
 
-use std::io::Write;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -10,7 +11,7 @@ use super::Archive;
 use crate::backup_id::BackupId;
 use crate::content::{ContentHash, StoredHash, StoredHasher};
 use crate::description::Description;
-use crate::envelope::{Expected, Sealed};
+use crate::envelope::{Expected, Seal, Sealed};
 use crate::error::ArchiveError;
 use crate::layout::Entry;
 use crate::object_key::ObjectKey;
@@ -43,6 +44,48 @@ impl Archive {
         let key = self.layout.manifest(backup, sealed.content.id(), sealed.encrypted);
         let StoredObject { key, size, sha256 } = self.put_sealed(key, &sealed).await?;
         Ok(ManifestObject { key, size, sha256, content: sealed.content, plain_size: sealed.plain_size })
+    }
+
+    /// Stores a manifest that was sealed before; `stored` gives its bytes. In parts, so that no more than
+    /// one of them is in memory.
+    pub async fn put_sealed_manifest<R: Read + Send + 'static>(
+        &self,
+        backup: &BackupId,
+        seal: Seal,
+        stored: R,
+    ) -> Result<ManifestObject, ArchiveError> {
+        let Seal { content, plain_size, stored: sha256, stored_size: size, encrypted } = seal;
+        let key = self.layout.manifest(backup, content.id(), encrypted);
+        let metadata = self
+            .object_metadata(content, plain_size)
+            .map_err(|error| ArchiveError::from_metadata(&key, error))?;
+        let outcome = self.put_read(&key, size, stored, &metadata).await?;
+        if outcome == PutOutcome::Exists && self.stored_hash(&key).await? != sha256 {
+            return Err(ArchiveError::damaged(&key, "an object with other bytes is there"));
+        }
+        Ok(ManifestObject { key, size, sha256, content, plain_size })
+    }
+
+    /// Those of these packs that are not there, or not with their size: by listing, nothing is read.
+    pub async fn missing_packs(&self, packs: &[StoredObject]) -> Result<Vec<ObjectKey>, ArchiveError> {
+        let mut missing: BTreeMap<&ObjectKey, u64> =
+            packs.iter().map(|pack| (&pack.key, pack.size)).collect();
+        let backups: BTreeSet<BackupId> = self.backups_of(packs).collect();
+        for backup in backups {
+            for listed in self.store.list(&self.layout.backup_dir(&backup), None, None).await? {
+                if missing.get(&listed.key) == Some(&listed.size) {
+                    missing.remove(&listed.key);
+                }
+            }
+        }
+        Ok(missing.into_keys().cloned().collect())
+    }
+
+    fn backups_of(&self, packs: &[StoredObject]) -> impl Iterator<Item = BackupId> {
+        packs.iter().filter_map(|pack| match self.layout.parse(&pack.key) {
+            Some(Entry::Pack { backup, .. }) => Some(backup),
+            _ => None,
+        })
     }
 
     /// Stores the summary: with it the backup exists.

@@ -53,7 +53,7 @@ impl Archive {
         let ours = ContentHash::of(bytes).id();
         match state.usable() {
             Usable::One(variant) if variant.content == ours => {
-                self.store.settle(&variant.key).await?;
+                self.store.settle(&variant.key()).await?;
                 Ok(true)
             }
             _ => Ok(false),
@@ -78,7 +78,7 @@ impl Archive {
         let mut bytes = Vec::new();
         self.fetch_wal(variant, &mut bytes, SMALL).await?;
         TimelineHistory::parse(variant.name.timeline(), &bytes)
-            .map_err(|error| ArchiveError::damaged(&variant.key, error))
+            .map_err(|error| ArchiveError::damaged(variant.key(), error))
     }
 
     pub(super) async fn list_histories(&self) -> Result<HistoryListing, ArchiveError> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use walpoint_wal::TimelineId;
+use walpoint_wal::{TimelineId, Timestamp};
 
 use super::cluster::plain_metadata;
 use super::{Archive, PARALLEL, SMALL};
@@ -36,6 +36,16 @@ impl Archive {
         let read = timelines.into_iter().map(|timeline| self.idle_proof(timeline));
         let proofs: Vec<Option<IdleProof>> = stream::iter(read).buffered(PARALLEL).try_collect().await?;
         Ok(proofs.into_iter().flatten().map(|proof| (proof.timeline, proof)).collect())
+    }
+
+    /// When the proof of each timeline was last renewed, by the store's clock; the end of time where it does not tell.
+    pub async fn idle_times(&self) -> Result<BTreeMap<TimelineId, Timestamp>, ArchiveError> {
+        let listed = self.store.list(&self.layout.idle_prefix(), None, None).await?;
+        let times = listed.iter().filter_map(|object| match self.layout.parse(&object.key) {
+            Some(Entry::Idle(timeline)) => Some((timeline, object.modified.unwrap_or(Timestamp(i64::MAX)))),
+            _ => None,
+        });
+        Ok(times.collect())
     }
 
     async fn idle_proof(&self, timeline: TimelineId) -> Result<Option<IdleProof>, ArchiveError> {

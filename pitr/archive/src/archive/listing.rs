@@ -1,19 +1,20 @@
 //! Building the catalog: listings, and the small objects that say what the
 //! large ones are, many at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
-use walpoint_wal::{Lsn, TimelineId};
+use walpoint_wal::{Lsn, TimelineHistory, TimelineId};
 
 use super::Archive;
 use super::PARALLEL;
 use crate::backup_id::BackupId;
 use crate::catalog::{Catalog, CatalogScope, DamagedObject};
+use crate::cluster::Cluster;
 use crate::error::ArchiveError;
 use crate::idle::IdleProof;
-use crate::object_key::Prefix;
-use crate::store::Listed;
+use crate::layout::Entry;
+use crate::object_key::{ObjectKey, Prefix};
 use crate::summary::BackupSummary;
 
 /// What the folders of backups hold.
@@ -26,6 +27,28 @@ pub struct BackupListing {
     /// Backups without a summary.
     pub unfinished: Vec<BackupId>,
     /// Folders that are no backup's.
+    pub unknown: Vec<String>,
+}
+
+/// The folders under `backup/`.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct BackupFolders {
+    /// Of backups, complete or not.
+    pub ids: Vec<BackupId>,
+    /// Of nobody we know.
+    pub unknown: Vec<String>,
+}
+
+/// What the history files say.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Timelines {
+    /// The histories that can be read; timeline 1 has none.
+    pub histories: BTreeMap<TimelineId, TimelineHistory>,
+    /// Timelines of whose history several variants stand.
+    pub undecided: Vec<TimelineId>,
+    /// History files that cannot be read.
+    pub damaged: Vec<DamagedObject>,
+    /// Keys that are not ours.
     pub unknown: Vec<String>,
 }
 
@@ -46,7 +69,7 @@ impl Archive {
         let (backups, (), wal, idle) = futures::try_join!(
             self.backups(),
             self.add_histories(&mut catalog),
-            self.list_wal(scope),
+            self.list_wal(scope, cluster),
             self.idle_in(scope)
         )?;
         catalog.idle = idle;
@@ -54,33 +77,59 @@ impl Archive {
         catalog.damaged.extend(backups.damaged);
         catalog.unfinished = backups.unfinished;
         catalog.unknown.extend(backups.unknown);
-        self.take_wal(&mut catalog, wal);
+        take_wal(&mut catalog, wal);
+        Ok(catalog)
+    }
+
+    /// The same without WAL, and with backups from the newest on until they are enough: a large archive is not read
+    /// whole to see that its end is sound. What is not asked for is neither damaged nor unfinished here.
+    ///
+    /// # Errors
+    /// As [`Archive::catalog`].
+    pub async fn catalog_of_newest(
+        &self,
+        mut are_enough: impl FnMut(&Catalog) -> bool,
+    ) -> Result<Catalog, ArchiveError> {
+        let cluster = self.cluster().await?.ok_or(ArchiveError::NoCluster(self.system_identifier()))?;
+        let mut catalog = Catalog::new(cluster);
+        let ((), folders) = futures::try_join!(self.add_histories(&mut catalog), self.backup_folders())?;
+        catalog.unknown.extend(folders.unknown);
+        let mut unread = folders.ids;
+        unread.sort();
+        let mut some = PARALLEL;
+        while !unread.is_empty() && !are_enough(&catalog) {
+            let ids = unread.split_off(unread.len().saturating_sub(some));
+            let BackupListing { mut sound, damaged, unfinished, .. } = self.read_backups(ids).await?;
+            sound.append(&mut catalog.backups);
+            catalog.backups = sound;
+            catalog.damaged.extend(damaged);
+            catalog.unfinished.extend(unfinished);
+            // Whoever needs many is not asked so often.
+            some *= 2;
+        }
         Ok(catalog)
     }
 
     /// A catalog that was read without WAL, with all that can lie at or after this position.
     pub async fn with_wal(&self, mut catalog: Catalog, from: Lsn) -> Result<Catalog, ArchiveError> {
-        let wal = self.list_wal(CatalogScope::From(from)).await?;
-        self.take_wal(&mut catalog, wal);
+        let wal = self.list_wal(CatalogScope::From(from), catalog.cluster).await?;
+        take_wal(&mut catalog, wal);
         Ok(catalog)
-    }
-
-    fn take_wal(&self, catalog: &mut Catalog, wal: WalListing) {
-        catalog.unknown.extend(wal.unknown);
-        catalog.add_wal(&self.layout, &wal.listed);
     }
 
     /// The backups, by their summaries.
     pub async fn backups(&self) -> Result<BackupListing, ArchiveError> {
-        let prefix = self.layout.backup_prefix();
+        let BackupFolders { ids, unknown } = self.backup_folders().await?;
+        let mut listing = BackupListing { unknown, ..self.read_backups(ids).await? };
+        // Packs of an expired backup stay while newer ones need them: that is nothing unfinished.
+        let packs = listing.sound.iter().flat_map(|summary| &summary.packs);
+        let lent: BTreeSet<BackupId> = packs.filter_map(|pack| self.backup_of_pack(&pack.key)).collect();
+        listing.unfinished.retain(|id| !lent.contains(id));
+        Ok(listing)
+    }
+
+    async fn read_backups(&self, ids: Vec<BackupId>) -> Result<BackupListing, ArchiveError> {
         let mut listing = BackupListing::default();
-        let mut ids = Vec::new();
-        for folder in self.store.list_folders(&prefix).await? {
-            match folder.parse::<BackupId>() {
-                Ok(id) => ids.push(id),
-                Err(_) => listing.unknown.push(format!("{prefix}{folder}/")),
-            }
-        }
         let mut found = stream::iter(ids.into_iter().map(|id| self.look_at_backup(id))).buffered(PARALLEL);
         while let Some(found) = found.try_next().await? {
             match found {
@@ -93,6 +142,26 @@ impl Archive {
         Ok(listing)
     }
 
+    /// The folders of backups.
+    pub async fn backup_folders(&self) -> Result<BackupFolders, ArchiveError> {
+        let prefix = self.layout.backup_prefix();
+        let mut folders = BackupFolders::default();
+        for folder in self.store.list_folders(&prefix).await? {
+            match folder.parse::<BackupId>() {
+                Ok(id) => folders.ids.push(id),
+                Err(_) => folders.unknown.push(format!("{prefix}{folder}/")),
+            }
+        }
+        Ok(folders)
+    }
+
+    fn backup_of_pack(&self, key: &ObjectKey) -> Option<BackupId> {
+        match self.layout.parse(key)? {
+            Entry::Pack { backup, .. } => Some(backup),
+            _ => None,
+        }
+    }
+
     async fn look_at_backup(&self, id: BackupId) -> Result<Found, ArchiveError> {
         match self.summary(&id).await {
             Ok(summary) => Ok(Found::Sound(Box::new(summary))),
@@ -102,14 +171,24 @@ impl Archive {
     }
 
     async fn add_histories(&self, catalog: &mut Catalog) -> Result<(), ArchiveError> {
+        let timelines = self.timelines().await?;
+        catalog.histories = timelines.histories;
+        catalog.history_conflicts = timelines.undecided;
+        catalog.damaged.extend(timelines.damaged);
+        catalog.unknown.extend(timelines.unknown);
+        Ok(())
+    }
+
+    /// What the history files say.
+    pub async fn timelines(&self) -> Result<Timelines, ArchiveError> {
         let listing = self.list_histories().await?;
-        catalog.unknown.extend(listing.unknown);
+        let mut timelines = Timelines { unknown: listing.unknown, ..Timelines::default() };
         let mut chosen = Vec::new();
         for (timeline, state) in &listing.states {
             match state.standing().as_slice() {
                 [] => {}
                 [one] => chosen.push((*one).clone()),
-                _ => catalog.history_conflicts.push(*timeline),
+                _ => timelines.undecided.push(*timeline),
             }
         }
         let read = chosen.iter().map(|variant| async move { (variant, self.history(variant).await) });
@@ -117,12 +196,12 @@ impl Archive {
         while let Some((variant, history)) = read.next().await {
             match history {
                 Ok(history) => {
-                    catalog.histories.insert(history.timeline, history);
+                    timelines.histories.insert(history.timeline, history);
                 }
-                Err(error) => catalog.damaged.push(DamagedObject::by(variant.key.clone(), error)?),
+                Err(error) => timelines.damaged.push(DamagedObject::by(variant.key(), error)?),
             }
         }
-        Ok(())
+        Ok(timelines)
     }
 
     /// What proves that no WAL came is of use only beside the WAL.
@@ -133,33 +212,36 @@ impl Archive {
         }
     }
 
-    async fn list_wal(&self, scope: CatalogScope) -> Result<WalListing, ArchiveError> {
+    /// A catalog of the WAL alone. Each folder is taken in as it comes: all listings together would not fit.
+    async fn list_wal(&self, scope: CatalogScope, cluster: Cluster) -> Result<Catalog, ArchiveError> {
+        let mut found = Catalog::new(cluster);
         let from = match scope {
-            CatalogScope::NoWal => return Ok(WalListing::default()),
+            CatalogScope::NoWal => return Ok(found),
             CatalogScope::All => Lsn::ZERO,
             CatalogScope::From(lsn) => lsn,
         };
         let wal = self.layout.wal_prefix();
-        let mut listing = WalListing::default();
         let mut prefixes = vec![self.layout.conflict_prefix()];
         for folder in self.store.list_folders(&wal).await? {
             match log_of(&folder).and_then(|log| Some((log, Prefix::new(&format!("{wal}{folder}/")).ok()?))) {
                 Some((log, prefix)) if log >= from.0 >> 32 => prefixes.push(prefix),
                 Some(_) => {}
-                None => listing.unknown.push(format!("{wal}{folder}/")),
+                None => found.unknown.push(format!("{wal}{folder}/")),
             }
         }
         let listings = prefixes.iter().map(|prefix| self.store.list(prefix, None, None));
-        let listings: Vec<Vec<Listed>> = stream::iter(listings).buffered(PARALLEL).try_collect().await?;
-        listing.listed = listings.into_iter().flatten().collect();
-        Ok(listing)
+        let mut listings = stream::iter(listings).buffered(PARALLEL);
+        while let Some(listed) = listings.try_next().await? {
+            found.add_listed(&self.layout, &listed);
+        }
+        found.complete_wal(&self.layout);
+        Ok(found)
     }
 }
 
-#[derive(Default)]
-struct WalListing {
-    listed: Vec<Listed>,
-    unknown: Vec<String>,
+fn take_wal(catalog: &mut Catalog, found: Catalog) {
+    catalog.unknown.extend(found.unknown);
+    (catalog.wal, catalog.partials, catalog.conflicts) = (found.wal, found.partials, found.conflicts);
 }
 
 /// The log number in the name of a WAL folder: the high half of the addresses in it.

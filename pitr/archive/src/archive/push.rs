@@ -192,7 +192,7 @@ impl Archive {
             return Ok(false);
         }
         for variant in of_content(state, ours).filter(|variant| seems_settled(variant, now())) {
-            if self.store.age(&variant.key).await?.is_some_and(|age| age >= CERTAINLY_SETTLED) {
+            if self.store.age(&variant.key()).await?.is_some_and(|age| age >= CERTAINLY_SETTLED) {
                 return Ok(true);
             }
         }
@@ -248,10 +248,10 @@ impl Archive {
     }
 
     async fn confirm(&self, variant: &Variant, ours: &Common) -> Result<(), ArchiveError> {
-        let damaged = |what: String| Err(ArchiveError::damaged(&variant.key, what));
-        let head = self.store.head(&variant.key).await?;
+        let damaged = |what: String| Err(ArchiveError::damaged(variant.key(), what));
+        let head = self.store.head(&variant.key()).await?;
         let theirs = Common::from_metadata(&head.metadata)
-            .map_err(|error| ArchiveError::from_facts(&variant.key, error))?;
+            .map_err(|error| ArchiveError::from_facts(variant.key(), error))?;
         if (theirs.content, theirs.plain_size) != (ours.content, ours.plain_size) {
             return damaged(format!(
                 "its metadata speaks of {} bytes with the hash {}, other than its key",
@@ -261,7 +261,7 @@ impl Archive {
         if head.size == 0 || head.size != variant.stored_size {
             return damaged(format!("it has {} bytes, listed were {}", head.size, variant.stored_size));
         }
-        self.store.settle(&variant.key).await?;
+        self.store.settle(&variant.key()).await?;
         Ok(())
     }
 }

@@ -77,7 +77,7 @@ impl Archive {
         let listed = self.store.list(&self.layout.conflicts_prefix(name), None, None).await?;
         let kept = listed.iter().filter_map(|object| match self.layout.parse(&object.key)? {
             Entry::Conflict { name, content, encrypted } => {
-                Some(Variant { refused: true, ..Variant::listed(name, content, encrypted, object) })
+                Some(Variant::aside(&self.layout, name, content, encrypted, object))
             }
             _ => None,
         });
@@ -159,7 +159,7 @@ impl Archive {
                 continue;
             }
             // That one's metadata cannot be read must not hide the conflict.
-            let writer = self.common(&variant.key).await.ok().map(|common| common.writer);
+            let writer = self.common(&variant.key()).await.ok().map(|common| common.writer);
             theirs.push(Rival {
                 content: variant.content,
                 writer,

@@ -49,7 +49,7 @@ impl Archive {
         }
         if in_place.is_empty() {
             let to = self.layout.wal(name, keep, kept.encrypted);
-            self.copy(&kept.key, &to).await?;
+            self.copy(&kept.key(), &to).await?;
         }
         self.store.delete(&self.layout.refused(name, keep)).await?;
         self.check_decided(name, keep).await
@@ -72,12 +72,12 @@ impl Archive {
     }
 
     async fn check_kept(&self, kept: &Variant) -> Result<(), ArchiveError> {
-        let common = self.common(&kept.key).await?;
+        let common = self.common(&kept.key()).await?;
         if common.content.id() == kept.content {
             return Ok(());
         }
         Err(ArchiveError::damaged(
-            &kept.key,
+            kept.key(),
             format!("its metadata speaks of the content {}", common.content),
         ))
     }

@@ -142,6 +142,36 @@ impl Archive {
         Ok(upload.finish().await?)
     }
 
+    /// Puts so many stored bytes, a part at a time.
+    pub(super) async fn put_read<R: Read + Send + 'static>(
+        &self,
+        key: &ObjectKey,
+        size: u64,
+        stored: R,
+        metadata: &Metadata,
+    ) -> Result<PutOutcome, ArchiveError> {
+        let (first, mut stored) = read_part(key, stored).await?;
+        if size <= PART_BYTES as u64 {
+            return self.put_bytes(key, first, metadata).await;
+        }
+        let mut upload = self.store.begin_upload(key, metadata, PutMode::CreateOnly).await?;
+        let mut part = first;
+        while !part.is_empty() {
+            if let Err(error) = upload.part(part).await {
+                give_up(upload).await;
+                return Err(error.into());
+            }
+            match read_part(key, stored).await {
+                Ok((next, rest)) => (part, stored) = (next, rest),
+                Err(error) => {
+                    give_up(upload).await;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(upload.finish().await?)
+    }
+
     async fn seal_and_upload(
         &self,
         key: &ObjectKey,
@@ -186,6 +216,19 @@ impl Archive {
             }
         }
     }
+}
+
+/// The next part, or what is left, and the reader of the rest.
+async fn read_part<R: Read + Send + 'static>(
+    key: &ObjectKey,
+    mut from: R,
+) -> Result<(Bytes, R), ArchiveError> {
+    let read = tokio::task::spawn_blocking(move || {
+        let mut part = Vec::with_capacity(PART_BYTES);
+        from.by_ref().take(PART_BYTES as u64).read_to_end(&mut part)?;
+        Ok((part.into(), from))
+    });
+    read.await.map_err(panicked).and_then(|read| read).map_err(|error| unsealed(key, error))
 }
 
 async fn send_parts(

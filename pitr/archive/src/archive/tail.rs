@@ -91,14 +91,14 @@ impl Archive {
     pub async fn remove_tail(&self, segment: &SegmentName) -> Result<TailRemoval, ArchiveError> {
         let state = self.segment_state(segment).await?;
         let Usable::One(whole) = state.usable() else { return Ok(TailRemoval::Needed) };
-        let size = self.common(&whole.key).await?.plain_size;
+        let size = self.common(&whole.key()).await?.plain_size;
         let tail = state.tail.as_ref().and_then(|variant| variant.tail.as_ref());
-        let ends = tail.map(Tail::marks).unwrap_or_default();
+        let ends = tail.map(|tail| tail.marks()).unwrap_or_default();
         let differs = |end: &&Mark| u64::from(end.at) == size && end.hash != whole.content;
         if let Some(shipped) = ends.iter().find(differs).copied() {
             return Ok(TailRemoval::Contradicted { shipped });
         }
-        self.store.settle(&whole.key).await?;
+        self.store.settle(&whole.key()).await?;
         // From the end, so that what is left at any moment is a chain.
         for chunk in state.chunks.iter().rev() {
             self.store.delete(&chunk.key).await?;
@@ -137,7 +137,7 @@ impl Archive {
     ) -> Result<Common, ArchiveError> {
         if u64::from(tail.end()) > size {
             return Err(ArchiveError::damaged(
-                &variant.key,
+                variant.key(),
                 format!("it lies behind the first {size} bytes"),
             ));
         }
@@ -148,11 +148,11 @@ impl Archive {
         while let Some(piece) = pieces.next().await {
             let (common, facts, bytes) = piece?;
             proof.take(&bytes)?;
-            step("write", || out.write_all(&bytes)).map_err(|source| unwritable(&variant.key, source))?;
+            step("write", || out.write_all(&bytes)).map_err(|source| unwritable(&variant.key(), source))?;
             last = Some((common, facts));
         }
         let Some((common, facts)) = last else {
-            return Err(ArchiveError::damaged(&variant.key, "it is a tail without a piece"));
+            return Err(ArchiveError::damaged(variant.key(), "it is a tail without a piece"));
         };
         let mut hasher = proof.finish(facts.after)?;
         let mut missing = size - u64::from(tail.end());
@@ -160,7 +160,7 @@ impl Archive {
             let zeros = ZEROS.get(..usize::try_from(missing).unwrap_or(usize::MAX).min(ZEROS.len()));
             let zeros = zeros.unwrap_or_default();
             hasher.update(zeros);
-            step("write", || out.write_all(zeros)).map_err(|source| unwritable(&variant.key, source))?;
+            step("write", || out.write_all(zeros)).map_err(|source| unwritable(&variant.key(), source))?;
             missing -= zeros.len() as u64;
         }
         Ok(Common { content: hasher.finish(), plain_size: size, ..common })
@@ -256,7 +256,7 @@ impl<'a> Proof<'a> {
             found if found == after => Ok(self.hasher),
             found => {
                 let what = format!("the content up to its end is {found}, expected was {after}");
-                Err(ArchiveError::damaged(&self.variant.key, what))
+                Err(ArchiveError::damaged(self.variant.key(), what))
             }
         }
     }

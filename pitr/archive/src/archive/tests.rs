@@ -19,6 +19,7 @@ mod catalog;
 mod fetch;
 mod gate;
 mod interleavings;
+mod inventory;
 mod model;
 mod neighbours;
 mod push;

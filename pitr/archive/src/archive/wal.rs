@@ -171,8 +171,8 @@ impl Archive {
     /// What a segment's metadata says; of a tail, that of its last piece, where content and size are the
     /// piece's own.
     pub async fn wal_facts(&self, variant: &Variant) -> Result<WalFacts, ArchiveError> {
-        let head = self.store.head(&variant.key).await?;
-        let wrong = |error| ArchiveError::from_facts(&variant.key, error);
+        let head = self.store.head(&variant.key()).await?;
+        let wrong = |error| ArchiveError::from_facts(variant.key(), error);
         let facts = WalFacts::from_metadata(&head.metadata).map_err(wrong)?;
         match variant.tail.as_ref().and_then(|tail| tail.chunks.last()) {
             Some(last) => {
@@ -194,13 +194,24 @@ impl Archive {
         out: &mut (impl Write + Send),
         limit: u64,
     ) -> Result<Common, ArchiveError> {
-        if let Some(tail) = &variant.tail {
-            return self.fetch_tail(variant, tail, out, limit).await;
+        match &variant.tail {
+            Some(tail) => self.fetch_tail(variant, tail, out, limit).await,
+            None => self.fetch_whole(variant, out, limit).await.map(|(common, _)| common),
         }
-        let key = &variant.key;
+    }
+
+    /// The same for one that is no tail, with its metadata.
+    pub(super) async fn fetch_whole(
+        &self,
+        variant: &Variant,
+        out: &mut (impl Write + Send),
+        limit: u64,
+    ) -> Result<(Common, Metadata), ArchiveError> {
+        let key = &variant.key();
         let object = self.store.get(key, None).await?;
+        let metadata = object.metadata;
         let common =
-            Common::from_metadata(&object.metadata).map_err(|error| ArchiveError::from_facts(key, error))?;
+            Common::from_metadata(&metadata).map_err(|error| ArchiveError::from_facts(key, error))?;
         self.check_identity(variant, &common)?;
         if common.plain_size > limit {
             return Err(ArchiveError::damaged(key, format!("it holds more than {limit} bytes")));
@@ -208,7 +219,7 @@ impl Archive {
         let plain_size = common.plain_size;
         if let WalFileName::History(_) = variant.name {
             let found = self.copy_body(key, object.body, plain_size, out).await?;
-            return check_hash(key, found, &common);
+            return check_hash(key, found, &common).map(|common| (common, metadata));
         }
         let expected = Expected::content(common.content, plain_size);
         let opened = self.open_body(key, object.body, variant.encrypted, expected, out).await?;
@@ -216,17 +227,17 @@ impl Archive {
             let what = format!("it holds {} bytes, its metadata says {plain_size}", opened.plain_size);
             return Err(ArchiveError::damaged(key, what));
         }
-        Ok(common)
+        Ok((common, metadata))
     }
 
     pub(super) fn check_identity(&self, variant: &Variant, common: &Common) -> Result<(), ArchiveError> {
         if common.content.id() != variant.content {
             let what = format!("its metadata speaks of the content {}", common.content);
-            return Err(ArchiveError::damaged(&variant.key, what));
+            return Err(ArchiveError::damaged(variant.key(), what));
         }
         if common.system_identifier != self.system_identifier() {
             let what = format!("its metadata speaks of the cluster {}", common.system_identifier);
-            return Err(ArchiveError::damaged(&variant.key, what));
+            return Err(ArchiveError::damaged(variant.key(), what));
         }
         Ok(())
     }

@@ -63,7 +63,8 @@ fn is_built_alike(layout: &Layout, entry: &Entry, key: &ObjectKey) {
             (layout.chunk(segment, *chunk, *encrypted), layout.tail_prefix(segment))
         }
         Entry::Idle(timeline) => (layout.idle(*timeline), layout.idle_prefix()),
-        Entry::Drill(_) => return,
+        Entry::Verification(id) => (layout.verification(*id), layout.verification_prefix()),
+        Entry::Drill(_) | Entry::ExpiryMark(_) => return,
     };
     assert_eq!(built, *key);
     assert!(key.as_str().starts_with(folder.as_str()));

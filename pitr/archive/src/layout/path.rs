@@ -1,5 +1,6 @@
 //! Entries as paths within a cluster's folder, both ways.
 
+use std::fmt::{self, Write};
 use std::str::FromStr;
 
 use walpoint_wal::{SegmentName, TimelineId, WalFileName};
@@ -15,46 +16,91 @@ const REFUSED: &str = ".refused";
 
 /// The path of an entry within its cluster's folder.
 pub(super) fn path_of(entry: &Entry) -> String {
-    match entry {
-        Entry::Cluster => CLUSTER.to_owned(),
-        Entry::Wal { name, content, encrypted } => variant_path(name, *content, *encrypted),
-        Entry::WalRefused { name, content } => refused_path(name, *content),
-        Entry::History { timeline, content } => {
-            variant_path(&WalFileName::History(*timeline), *content, false)
+    EntryPath(entry).to_string()
+}
+
+/// Whether this is that path: of a million no text is made to compare with.
+pub(super) fn is_path_of(path: &str, entry: &Entry) -> bool {
+    let mut rest = Rest(path);
+    write!(rest, "{}", EntryPath(entry)).is_ok() && rest.0.is_empty()
+}
+
+/// What is left of a text when what is written to it has been taken from its beginning.
+struct Rest<'a>(&'a str);
+
+impl fmt::Write for Rest<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 = self.0.strip_prefix(text).ok_or(fmt::Error)?;
+        Ok(())
+    }
+}
+
+struct EntryPath<'a>(&'a Entry);
+
+impl fmt::Display for EntryPath<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Entry::Cluster => f.write_str(CLUSTER),
+            Entry::Wal { name, content, encrypted } => {
+                write!(f, "{}-{content}{}", FilePath(name), ending(name, *encrypted))
+            }
+            Entry::WalRefused { name, content } => write!(f, "{}-{content}{REFUSED}", FilePath(name)),
+            Entry::History { timeline, content } => {
+                write!(f, "{}-{content}", FilePath(&WalFileName::History(*timeline)))
+            }
+            Entry::HistoryRefused { timeline, content } => {
+                write!(f, "{}-{content}{REFUSED}", FilePath(&WalFileName::History(*timeline)))
+            }
+            Entry::Conflict { name, content, encrypted } => {
+                write!(f, "conflict/{name}-{content}{}", ending(name, *encrypted))
+            }
+            Entry::LiveTail { segment, chunk, encrypted } => {
+                write!(f, "{}{chunk}{}", tail_dir(segment), sealed(*encrypted))
+            }
+            Entry::Pack { backup, number, content, encrypted } => {
+                write!(f, "backup/{backup}/pack-{number:06}-{content}{}", sealed(*encrypted))
+            }
+            Entry::Manifest { backup, content, encrypted } => {
+                write!(f, "backup/{backup}/manifest-{content}{}", sealed(*encrypted))
+            }
+            Entry::Summary { backup } => write!(f, "backup/{backup}/backup.json"),
+            Entry::Idle(timeline) => write!(f, "idle/{}.json", timeline.hex8()),
+            Entry::Verification(id) => write!(f, "verify/{id}.json"),
+            Entry::Drill(name) => write!(f, "drill/{name}.json"),
+            Entry::ExpiryMark(name) => write!(f, "expire/{name}.json"),
         }
-        Entry::HistoryRefused { timeline, content } => {
-            refused_path(&WalFileName::History(*timeline), *content)
+    }
+}
+
+struct FilePath<'a>(&'a WalFileName);
+
+impl fmt::Display for FilePath<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.0;
+        match name {
+            WalFileName::History(_) => write!(f, "timeline/{name}"),
+            WalFileName::Segment(segment)
+            | WalFileName::Partial(segment)
+            | WalFileName::BackupHistory { segment, .. } => write!(f, "{}/{name}", SegmentDir(segment)),
         }
-        Entry::Conflict { name, content, encrypted } => {
-            format!("conflict/{name}-{content}{}", ending(name, *encrypted))
-        }
-        Entry::LiveTail { segment, chunk, encrypted } => {
-            format!("{}{chunk}{}", tail_dir(segment), sealed(*encrypted))
-        }
-        Entry::Pack { backup, number, content, encrypted } => {
-            format!("backup/{backup}/pack-{number:06}-{content}{}", sealed(*encrypted))
-        }
-        Entry::Manifest { backup, content, encrypted } => {
-            format!("backup/{backup}/manifest-{content}{}", sealed(*encrypted))
-        }
-        Entry::Summary { backup } => format!("backup/{backup}/backup.json"),
-        Entry::Idle(timeline) => format!("idle/{}.json", timeline.hex8()),
-        Entry::Drill(name) => format!("drill/{name}.json"),
+    }
+}
+
+struct SegmentDir<'a>(&'a SegmentName);
+
+impl fmt::Display for SegmentDir<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "wal/{:08X}{:08X}", self.0.timeline.get(), self.0.log)
     }
 }
 
 /// The folder and the name of a WAL file, to which content id and ending come.
 pub(super) fn file_path(name: &WalFileName) -> String {
-    match name {
-        WalFileName::History(_) => format!("timeline/{name}"),
-        WalFileName::Segment(segment)
-        | WalFileName::Partial(segment)
-        | WalFileName::BackupHistory { segment, .. } => format!("{}/{name}", segment_dir(segment)),
-    }
+    FilePath(name).to_string()
 }
 
 pub(super) fn segment_dir(segment: &SegmentName) -> String {
-    format!("wal/{}{:08X}", segment.timeline.hex8(), segment.log)
+    SegmentDir(segment).to_string()
 }
 
 /// The folder of a segment's pieces.
@@ -63,11 +109,11 @@ pub(super) fn tail_dir(segment: &SegmentName) -> String {
 }
 
 pub(super) fn variant_path(name: &WalFileName, content: ContentId, encrypted: bool) -> String {
-    format!("{}-{content}{}", file_path(name), ending(name, encrypted))
+    format!("{}-{content}{}", FilePath(name), ending(name, encrypted))
 }
 
 pub(super) fn refused_path(name: &WalFileName, content: ContentId) -> String {
-    format!("{}-{content}{REFUSED}", file_path(name))
+    format!("{}-{content}{REFUSED}", FilePath(name))
 }
 
 /// How the key of a data object ends: history files lie there as they are.
@@ -94,7 +140,9 @@ pub(super) fn parse_path(path: &str) -> Option<Entry> {
         "conflict" => parse_conflict(rest),
         "backup" => parse_backup(rest),
         "idle" => parse_idle(rest),
+        "verify" => Some(Entry::Verification(rest.strip_suffix(".json")?.parse().ok()?)),
         "drill" => Some(Entry::Drill(rest.strip_suffix(".json")?.to_owned())),
+        "expire" => Some(Entry::ExpiryMark(rest.strip_suffix(".json")?.to_owned())),
         _ => None,
     }
 }

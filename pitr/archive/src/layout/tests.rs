@@ -183,7 +183,7 @@ fn any_name() -> impl Strategy<Value = WalFileName> {
 
 fn any_entry() -> impl Strategy<Value = Entry> {
     let parts = (
-        0u8..12,
+        0u8..13,
         any_name(),
         any::<[u8; 32]>(),
         any::<bool>(),
@@ -210,6 +210,7 @@ fn any_entry() -> impl Strategy<Value = Entry> {
                 Entry::LiveTail { segment, chunk, encrypted }
             }
             (8, name) => Entry::Idle(name.timeline()),
+            (9, _) => Entry::ExpiryMark(content.to_string()),
             _ => Entry::Drill(format!("{number}")),
         }
     })
@@ -225,7 +226,7 @@ proptest! {
 
     #[test]
     fn any_key_parses_to_an_entry_with_that_key_or_to_nothing(
-        path in "((wal|timeline|backup|conflict|drill)/)?[0-9A-F]{0,24}(/|-|\\.|[a-z0-9]){0,30}",
+        path in "((wal|timeline|backup|conflict|drill|expire)/)?[0-9A-F]{0,24}(/|-|\\.|[a-z0-9]){0,30}",
     ) {
         let layout = layout();
         if let Ok(key) = ObjectKey::new(&format!("7567890123456789012/{path}"))

@@ -27,6 +27,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::config::ArchiveUrl;
+use crate::content::StoredHash;
 use crate::durable;
 use crate::object_key::{ObjectKey, Prefix};
 use crate::store::{
@@ -185,6 +186,10 @@ impl ObjectStore for DirStore {
 
     async fn try_checksum(&self, _key: &ObjectKey) -> Result<ChecksumCheck, StoreError> {
         Ok(ChecksumCheck::NotSent)
+    }
+
+    async fn kept_checksum(&self, _key: &ObjectKey) -> Result<Option<StoredHash>, StoreError> {
+        Ok(None)
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use rustix::io::Errno;
 
+use crate::content::StoredHash;
 use crate::fault_point::injected::FaultPoint;
 use crate::object_key::{ObjectKey, Prefix};
 use crate::store::{
@@ -114,6 +115,10 @@ impl ObjectStore for FaultPoints {
 
     async fn try_checksum(&self, key: &ObjectKey) -> Result<ChecksumCheck, StoreError> {
         request("put", key.as_str(), self.inner.try_checksum(key)).await
+    }
+
+    async fn kept_checksum(&self, key: &ObjectKey) -> Result<Option<StoredHash>, StoreError> {
+        request("head", key.as_str(), self.inner.kept_checksum(key)).await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {

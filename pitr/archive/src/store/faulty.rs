@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use walpoint_wal::Timestamp;
 
+use crate::content::StoredHash;
 use crate::object_key::{ObjectKey, Prefix};
 use crate::store::{
     ByteStream, ChecksumCheck, Head, Listed, Metadata, Object, ObjectStore, PutMode, PutOutcome, StoreError,
@@ -53,6 +54,8 @@ pub enum Fault {
     Delay(Duration),
     /// A get whose body breaks off after so many bytes with a transient error.
     CutBody(u64),
+    /// A listing that leaves out every key, or folder, with this in it.
+    LeaveOut(String),
 }
 
 #[derive(Debug, Default)]
@@ -61,6 +64,7 @@ struct Script {
     every: BTreeMap<Verb, Fault>,
     calls: BTreeMap<Verb, u32>,
     clock_behind: Duration,
+    kept: BTreeMap<ObjectKey, StoredHash>,
 }
 
 /// A store that does what the script says, and otherwise what the inner one does.
@@ -94,6 +98,11 @@ impl Faulty {
     /// Has the store's clock be so much behind ours, as listings show it.
     pub fn set_clock_behind(&self, by: Duration) {
         self.script().clock_behind = by;
+    }
+
+    /// Has the store keep this checksum of an object.
+    pub fn keep_checksum(&self, key: &ObjectKey, checksum: StoredHash) {
+        self.script().kept.insert(key.clone(), checksum);
     }
 
     /// How many calls of that verb there were.
@@ -140,7 +149,7 @@ async fn suffer<T>(
             tokio::time::sleep(delay).await;
             work.await
         }
-        Some(Fault::CutBody(_)) | None => work.await,
+        Some(Fault::CutBody(_) | Fault::LeaveOut(_)) | None => work.await,
     }
 }
 
@@ -228,8 +237,12 @@ impl ObjectStore for Faulty {
         start_after: Option<&ObjectKey>,
         limit: Option<usize>,
     ) -> Result<Vec<Listed>, StoreError> {
+        let fault = self.next_fault(Verb::List);
         let listed = self.inner.list(prefix, start_after, limit);
-        let mut listed = self.call(Verb::List, prefix.as_str(), listed).await?;
+        let mut listed = suffer(fault.clone(), Verb::List, prefix.as_str(), listed).await?;
+        if let Some(Fault::LeaveOut(part)) = fault {
+            listed.retain(|object| !object.key.as_str().contains(&part));
+        }
         let behind = i64::try_from(self.script().clock_behind.as_micros()).unwrap_or(i64::MAX);
         for stored_at in listed.iter_mut().filter_map(|object| object.modified.as_mut()) {
             *stored_at = Timestamp(stored_at.0.saturating_sub(behind));
@@ -238,7 +251,13 @@ impl ObjectStore for Faulty {
     }
 
     async fn list_folders(&self, prefix: &Prefix) -> Result<Vec<String>, StoreError> {
-        self.call(Verb::List, prefix.as_str(), self.inner.list_folders(prefix)).await
+        let fault = self.next_fault(Verb::List);
+        let listed = self.inner.list_folders(prefix);
+        let mut listed = suffer(fault.clone(), Verb::List, prefix.as_str(), listed).await?;
+        if let Some(Fault::LeaveOut(part)) = fault {
+            listed.retain(|folder| !folder.contains(&part));
+        }
+        Ok(listed)
     }
 
     async fn settle(&self, key: &ObjectKey) -> Result<(), StoreError> {
@@ -251,6 +270,12 @@ impl ObjectStore for Faulty {
 
     async fn try_checksum(&self, key: &ObjectKey) -> Result<ChecksumCheck, StoreError> {
         self.call(Verb::Put, key.as_str(), self.inner.try_checksum(key)).await
+    }
+
+    async fn kept_checksum(&self, key: &ObjectKey) -> Result<Option<StoredHash>, StoreError> {
+        let kept = self.script().kept.get(key).copied();
+        let inner = self.call(Verb::Head, key.as_str(), self.inner.kept_checksum(key)).await?;
+        Ok(kept.or(inner))
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use crate::content::StoredHash;
 use crate::object_key::{ObjectKey, Prefix};
 use crate::store::{
     ChecksumCheck, Head, Listed, Metadata, Object, ObjectStore, PutMode, PutOutcome, StoreError,
@@ -232,6 +233,10 @@ impl ObjectStore for Retry {
 
     async fn try_checksum(&self, key: &ObjectKey) -> Result<ChecksumCheck, StoreError> {
         run(Tries::new(self.policy, "put", key), || self.inner.try_checksum(key)).await
+    }
+
+    async fn kept_checksum(&self, key: &ObjectKey) -> Result<Option<StoredHash>, StoreError> {
+        run(Tries::new(self.policy, "head", key), || self.inner.kept_checksum(key)).await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {

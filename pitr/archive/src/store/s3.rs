@@ -29,6 +29,7 @@ use aws_sdk_s3::config::timeout::TimeoutConfig;
 use bytes::Bytes;
 
 use crate::config::ArchiveConfig;
+use crate::content::StoredHash;
 use crate::object_key::{ObjectKey, Prefix};
 use crate::store::{
     ChecksumCheck, Head, Listed, Metadata, Object, ObjectStore, PutMode, PutOutcome, StoreError, Upload,
@@ -195,6 +196,10 @@ impl ObjectStore for S3Store {
 
     async fn try_checksum(&self, key: &ObjectKey) -> Result<ChecksumCheck, StoreError> {
         put::try_checksum(&self.inner, key).await
+    }
+
+    async fn kept_checksum(&self, key: &ObjectKey) -> Result<Option<StoredHash>, StoreError> {
+        read::kept_checksum(&self.inner, key).await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {

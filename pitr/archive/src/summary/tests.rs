@@ -51,6 +51,7 @@ pub(crate) fn summary() -> BackupSummary {
         damaged_pages: 0,
         subscriptions: None,
         archive_mode: None,
+        server_started: None,
         manifest: ManifestObject {
             key: layout.manifest(&id, manifest.id(), true),
             size: 20_000,

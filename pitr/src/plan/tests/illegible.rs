@@ -11,7 +11,7 @@ use crate::window::window;
 async fn alter(test: &TestArchive, number: u64, name: &str, value: &str) -> String {
     let store = test.archive.store();
     let stored = test.archive.wal_variants(&WalFileName::Segment(segment(1, number))).await.unwrap();
-    let key = stored.variants[0].key.clone();
+    let key = stored.variants[0].key();
     let mut bytes = Vec::new();
     test.archive.fetch_wal(&stored.variants[0], &mut bytes, MIB).await.unwrap();
     let body = test.archive.sealer().seal_bytes(&bytes).unwrap().bytes;

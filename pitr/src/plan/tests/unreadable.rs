@@ -26,7 +26,7 @@ async fn latest_takes_no_older_timeline_for_one_whose_history_is_damaged() {
     let (mut test, _, last) = three_commits().await;
     test.history(2, &[(1, last.lsn.0)]).await;
     let stored = test.archive.wal_variants(&WalFileName::History(tli(2))).await.unwrap();
-    spoil(&test, &stored.variants[0].key).await;
+    spoil(&test, &stored.variants[0].key()).await;
     let latest = request(Target::Latest);
     assert!(damage_met(&test, &latest).await.contains("00000002.history"));
     let named =

@@ -84,6 +84,7 @@ pub(in crate::restore) fn summary(layout: &Layout) -> BackupSummary {
         damaged_pages: 0,
         subscriptions: None,
         archive_mode: None,
+        server_started: None,
         manifest: ManifestObject {
             key: layout.manifest(&id, manifest.id(), false),
             size: 0,
@@ -277,6 +278,7 @@ pub(in crate::restore) fn plan(backup: BackupSummary) -> RecoveryPlan {
         last_included: None,
         first_excluded: None,
         prepared_open: Vec::new(),
+        measured: None,
         bytes_to_fetch: 0,
         target: Target::Latest,
         exclusive: false,
@@ -289,7 +291,11 @@ pub(in crate::restore) fn plan(backup: BackupSummary) -> RecoveryPlan {
 pub(in crate::restore) fn request(data_directory: PathBuf) -> RestoreRequest {
     RestoreRequest {
         data_directory,
+        delta: false,
+        is_configured: false,
+        discard_wal: false,
         tablespaces: Vec::new(),
+        databases: Vec::new(),
         action: TargetAction::Promote,
         take_over: false,
         standby: None,

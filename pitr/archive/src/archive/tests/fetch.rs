@@ -26,18 +26,18 @@ async fn damage_is_named_and_never_handed_out() {
     let archive = place.archive();
     let _ = archive.put_wal(&put("content, content, content")).await.unwrap();
     let variant = only_variant(&archive).await;
-    let (metadata, stored) = read_small(place.store.as_ref(), &variant.key, 1 << 20).await.unwrap();
+    let (metadata, stored) = read_small(place.store.as_ref(), &variant.key(), 1 << 20).await.unwrap();
     for byte in 0..stored.len() {
         let mut flipped = stored.clone();
         flipped[byte] ^= 0x10;
-        replace(&place, &variant.key, Some(flipped), None).await;
+        replace(&place, &variant.key(), Some(flipped), None).await;
         match fetch(&archive, &variant).await {
             Ok(content) => assert_eq!(content, b"content, content, content"),
-            Err(ArchiveError::Damaged { key, .. }) => assert_eq!(key, variant.key.to_string()),
+            Err(ArchiveError::Damaged { key, .. }) => assert_eq!(key, variant.key().to_string()),
             Err(error) => panic!("{error:?}"),
         }
     }
-    replace(&place, &variant.key, Some(stored), None).await;
+    replace(&place, &variant.key(), Some(stored), None).await;
     assert_eq!(fetch(&archive, &variant).await.unwrap(), b"content, content, content");
     for (name, value) in [
         ("size", "3"),
@@ -48,13 +48,13 @@ async fn damage_is_named_and_never_handed_out() {
     ] {
         let mut changed = metadata.clone();
         changed.insert(name, value).unwrap();
-        replace(&place, &variant.key, None, Some(changed)).await;
+        replace(&place, &variant.key(), None, Some(changed)).await;
         let fetched = fetch(&archive, &variant).await;
         assert!(matches!(fetched, Err(ArchiveError::Damaged { .. })), "{name}: {fetched:?}");
     }
     let mut later = metadata.clone();
     later.insert("format", "2").unwrap();
-    replace(&place, &variant.key, None, Some(later)).await;
+    replace(&place, &variant.key(), None, Some(later)).await;
     assert!(matches!(fetch(&archive, &variant).await, Err(ArchiveError::UnknownFormat { version: 2, .. })));
 }
 
@@ -66,8 +66,8 @@ async fn an_object_that_was_exchanged_is_damaged() {
     let _ = archive.put_wal(&put("content")).await.unwrap();
     let _ = elsewhere.archive().put_wal(&put("CONTENT")).await.unwrap();
     let (variant, other) = (only_variant(&archive).await, only_variant(&elsewhere.archive()).await);
-    let (_, bytes) = read_small(elsewhere.store.as_ref(), &other.key, 1 << 20).await.unwrap();
-    replace(&place, &variant.key, Some(bytes), None).await;
+    let (_, bytes) = read_small(elsewhere.store.as_ref(), &other.key(), 1 << 20).await.unwrap();
+    replace(&place, &variant.key(), Some(bytes), None).await;
     let fetched = fetch(&archive, &variant).await;
     assert!(matches!(fetched, Err(ArchiveError::Damaged { .. })), "{fetched:?}");
 }
@@ -112,7 +112,7 @@ async fn what_is_absent_is_not_found_and_what_cannot_be_had_is_not() {
         let error = fetch(&archive_on(Arc::new(faulty)), &variant).await.unwrap_err();
         assert!(!error.is_not_found());
     }
-    place.store.delete(&variant.key).await.unwrap();
+    place.store.delete(&variant.key()).await.unwrap();
     assert!(fetch(&archive, &variant).await.unwrap_err().is_not_found());
 }
 

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
+use crate::content::StoredHash;
 use crate::object_key::{ObjectKey, Prefix};
 use crate::store::{
     ChecksumCheck, Head, Listed, Metadata, Object, ObjectStore, PutMode, PutOutcome, StoreError, Upload,
@@ -108,6 +109,10 @@ impl ObjectStore for Gated {
 
     async fn try_checksum(&self, key: &ObjectKey) -> Result<ChecksumCheck, StoreError> {
         self.inner.try_checksum(key).await
+    }
+
+    async fn kept_checksum(&self, key: &ObjectKey) -> Result<Option<StoredHash>, StoreError> {
+        self.inner.kept_checksum(key).await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {

@@ -12,6 +12,7 @@ use futures::StreamExt;
 use tokio::time::Instant;
 
 use crate::archive::push::{MARKING, SETTLED};
+use crate::content::StoredHash;
 use crate::object_key::{ObjectKey, Prefix};
 use crate::store::{
     ChecksumCheck, Head, Listed, Metadata, Object, ObjectStore, PutMode, PutOutcome, StoreError,
@@ -194,6 +195,10 @@ impl ObjectStore for ModelStore {
 
     async fn try_checksum(&self, _key: &ObjectKey) -> Result<ChecksumCheck, StoreError> {
         Ok(ChecksumCheck::NotSent)
+    }
+
+    async fn kept_checksum(&self, _key: &ObjectKey) -> Result<Option<StoredHash>, StoreError> {
+        Ok(None)
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {

@@ -100,7 +100,7 @@ async fn the_usual_push_takes_two_listings_one_head_and_one_put() {
     let archive = archive_on(Arc::new(faulty.clone()));
     let seen =
         archive.wal_neighbours(before, segment_of("000000010000000000000003"), &segment()).await.unwrap();
-    let _ = archive.common(&seen.before.variants[0].key).await.unwrap();
+    let _ = archive.common(&seen.before.variants[0].key()).await.unwrap();
     assert_eq!(archive.put_wal_seen(&put("content"), &seen.own).await.unwrap(), PutWalOutcome::Stored);
     let calls = [Verb::List, Verb::Head, Verb::Put, Verb::Get].map(|verb| faulty.calls(verb));
     assert_eq!(calls, [2, 1, 1, 0]);

@@ -190,7 +190,7 @@ async fn over_metadata_that_were_changed_nothing_is_acknowledged() {
     let archive = place.archive();
     let _ = archive.put_wal(&put("content")).await.unwrap();
     let state = archive.wal_variants(&segment()).await.unwrap();
-    let key = &state.variants[0].key;
+    let key = &state.variants[0].key();
     let beside = place.dir.path().join(format!("{key}.meta"));
     let sound = std::fs::read_to_string(&beside).unwrap();
     let writer = archive.common(key).await.unwrap().writer.to_string();

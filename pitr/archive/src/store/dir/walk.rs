@@ -69,9 +69,30 @@ fn subfolders(top: &OwnedFd, path: &str, attempt: &Attempt) -> Result<Vec<(Strin
 
 fn has_object(top: &OwnedFd, path: &str, name: &str, attempt: &Attempt) -> Result<bool, StoreError> {
     let Some(inner) = folder::enter(top, name, attempt)? else { return Ok(false) };
+    if begins_with_object(&inner, path, attempt)? {
+        return Ok(true);
+    }
     let mut walk = Walk { prefix: path, start_after: None, limit: 1, attempt, found: Vec::new() };
     walk.folder(&inner, path)?;
     Ok(!walk.found.is_empty())
+}
+
+/// Whether an object is among the first names in a folder: nearly always, and then a folder of many thousand
+/// need not be read.
+fn begins_with_object(folder: &OwnedFd, path: &str, attempt: &Attempt) -> Result<bool, StoreError> {
+    const FIRST: usize = 8;
+    let failed = |error: Errno| attempt.io("read a folder", &error.into());
+    for entry in Dir::read_from(folder).map_err(failed)?.take(FIRST) {
+        let entry = entry.map_err(failed)?;
+        let Ok(name) = entry.file_name().to_str() else { continue };
+        let is_key =
+            entry.file_type() == FileType::RegularFile && ObjectKey::new(&format!("{path}{name}")).is_ok();
+        let meta = format!("{name}{META_SUFFIX}");
+        if is_key && rustix::fs::statat(folder, meta, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn open_top(root: &Path, prefix: &Prefix, attempt: &Attempt) -> Result<Option<OwnedFd>, StoreError> {
@@ -93,7 +114,7 @@ impl Walk<'_> {
         let names = Names::read(folder, self.attempt)?;
         let mut entries: Vec<(String, &Entry)> =
             names.entries.iter().map(|entry| (entry.key_start(path), entry)).collect();
-        entries.sort_by(|(one, _), (other, _)| one.cmp(other));
+        entries.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         for (key, entry) in entries {
             if self.found.len() >= self.limit {
                 break;
@@ -104,14 +125,14 @@ impl Walk<'_> {
                     self.folder(&inner, &key)?;
                 }
             } else if !entry.is_folder && self.is_wanted(&key) && names.with_meta.contains(&entry.name) {
-                self.object(folder, &key, &entry.name)?;
+                self.object(folder, key, &entry.name)?;
             }
         }
         Ok(())
     }
 
-    fn object(&mut self, folder: &OwnedFd, key: &str, name: &str) -> Result<(), StoreError> {
-        let Ok(key) = ObjectKey::new(key) else { return Ok(()) };
+    fn object(&mut self, folder: &OwnedFd, key: String, name: &str) -> Result<(), StoreError> {
+        let Ok(key) = ObjectKey::of(key) else { return Ok(()) };
         let stat = match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             // Deleted since its name was read.
@@ -150,7 +171,7 @@ impl Entry {
     /// after `-` and `.`.
     fn key_start(&self, path: &str) -> String {
         let end = if self.is_folder { "/" } else { "" };
-        format!("{path}{}{end}", self.name)
+        [path, &self.name, end].concat()
     }
 }
 
@@ -185,7 +206,7 @@ impl Names {
             remove_left_behind(folder, name);
         } else if let Some(object) = name.strip_suffix(META_SUFFIX) {
             self.with_meta.insert(object.to_owned());
-        } else if ObjectKey::new(name).is_ok() {
+        } else if ObjectKey::is_component(name) {
             match known_type(folder, name, file_type, attempt)? {
                 FileType::Directory => self.entries.push(Entry { name: name.to_owned(), is_folder: true }),
                 FileType::RegularFile => self.entries.push(Entry { name: name.to_owned(), is_folder: false }),

@@ -7,12 +7,14 @@ use std::time::Duration;
 use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::operation::get_object::{GetObjectError, GetObjectOutput};
 use aws_sdk_s3::operation::head_object::HeadObjectError;
+use aws_sdk_s3::types::ChecksumMode;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use futures::StreamExt;
 
 use super::answer_date::AnswerDate;
 use super::failure::Attempt;
 use super::{Inner, body, listing};
+use crate::content::StoredHash;
 use crate::object_key::ObjectKey;
 use crate::store::{Head, Metadata, Object, StoreError, StoreErrorKind};
 
@@ -106,6 +108,19 @@ pub(super) async fn head(inner: &Inner, key: &ObjectKey, attempt: Attempt) -> Re
             check_is_object(answer.e_tag(), &attempt)?;
             let size = size_of(answer.content_length(), &attempt)?;
             Ok(Head { metadata: metadata_of(answer.metadata()), size })
+        }
+        Err(error) => Err(explained(inner, key, &attempt, &error).await),
+    }
+}
+
+/// That of an upload in parts is of the parts' checksums and says nothing of the whole.
+pub(super) async fn kept_checksum(inner: &Inner, key: &ObjectKey) -> Result<Option<StoredHash>, StoreError> {
+    let attempt = inner.attempt("head", key);
+    let request = inner.client.head_object().bucket(&inner.bucket).key(inner.name_of(key));
+    match request.checksum_mode(ChecksumMode::Enabled).send().await {
+        Ok(answer) => {
+            check_is_object(answer.e_tag(), &attempt)?;
+            Ok(answer.checksum_sha256().and_then(StoredHash::from_base64))
         }
         Err(error) => Err(explained(inner, key, &attempt, &error).await),
     }

@@ -1,6 +1,7 @@
 //! What is sent.
 
 use super::*;
+use crate::content::StoredHash;
 
 #[tokio::test]
 async fn a_put_is_sent_with_its_sha256_signed_and_without_trailers() {
@@ -202,5 +203,23 @@ async fn an_objects_age_is_told_by_the_stores_own_clock_alone() {
         });
         let found = store(&server).await.age(&key("a/b")).await.unwrap();
         assert_eq!(found, age.map(std::time::Duration::from_secs), "{date:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_checksum_that_a_store_keeps_is_asked_for_and_is_that_of_the_whole_or_none() {
+    let whole = StoredHash::of(b"bytes").base64();
+    let in_parts = format!("{whole}-2");
+    for (kept, expected) in [
+        (Some(whole.as_str()), Some(StoredHash::of(b"bytes"))),
+        (Some(in_parts.as_str()), None),
+        (Some("x"), None),
+        (None, None),
+    ] {
+        let answer = kept.map_or(stored(), |kept| stored().header("x-amz-checksum-sha256", kept));
+        let server = Server::start(move |_| answer.clone());
+        assert_eq!(store(&server).await.kept_checksum(&key("a/b")).await.unwrap(), expected, "{kept:?}");
+        let request = server.only("HEAD", "/a/b");
+        assert_eq!(request.header("x-amz-checksum-mode"), Some("ENABLED"));
     }
 }

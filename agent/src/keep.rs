@@ -1,0 +1,11 @@
+//! What may go, and letting it go. What may go is decided by pure functions over a snapshot of the archive
+//! ([`decide`]); letting it go takes two phases with a time of grace between them ([`expire`]).
+
+pub mod calendar;
+pub mod decide;
+pub mod elapsed;
+pub mod expire;
+pub mod look;
+pub mod policy;
+pub mod snapshot;
+mod spans;

@@ -1,0 +1,212 @@
+//! Makes a cluster that is there into what a backup has: removes what the backup does not have, keeps what is the
+//! same, and leaves the rest to be fetched.
+//!
+//! Nothing here asks whether the directory may be changed; that is decided, and `pg_control` taken away, before.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, Metadata};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use walpoint_archive::ContentHash;
+
+use super::error::RestoreError;
+use super::inventory::Inventory;
+use super::packs::{PackWork, PieceWork};
+use super::site::{NewFile, Site, on_disk};
+use super::stopped;
+use super::tablespaces::{Tablespace, link_of};
+use super::tree::Tree;
+use crate::data_dir::UNFINISHED_MARKER;
+use crate::progress::Progress;
+
+/// Removes all that the backup does not have, and that could not be written into: links, files with a second name
+/// (it may be another cluster's), and what is of another kind. Returns the files that stay, by their number.
+///
+/// Of a tablespace's directory only what the server that was backed up has there is looked at: another version's
+/// server may have its own beside it.
+pub(super) fn clear(
+    site: &Site,
+    inventory: &Inventory,
+    tablespaces: &[Tablespace],
+) -> Result<BTreeSet<usize>, RestoreError> {
+    let mut wanted: BTreeMap<(usize, &Path), Wanted> = BTreeMap::new();
+    for directory in &inventory.directories {
+        wanted.insert((directory.place.tree, &directory.place.path), Wanted::Directory);
+    }
+    for (number, file) in inventory.files.iter().enumerate() {
+        // What is to hold zeros is made anew.
+        if inventory.zeroed.contains(&number) {
+            continue;
+        }
+        wanted.insert((file.place.tree, on_disk(&file.place)), Wanted::File(number));
+    }
+    let mut kept = BTreeSet::new();
+    for tree in 0..=inventory.tablespaces.len() {
+        let Some(root) = site.tree_number(tree) else { continue };
+        let mut clearing = Clearing { root, tree, wanted: &wanted, tablespaces, kept: &mut kept };
+        clearing.directory(Path::new(""))?;
+    }
+    Ok(kept)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Directory,
+    File(usize),
+}
+
+struct Clearing<'a> {
+    root: &'a Tree,
+    tree: usize,
+    wanted: &'a BTreeMap<(usize, &'a Path), Wanted>,
+    tablespaces: &'a [Tablespace],
+    kept: &'a mut BTreeSet<usize>,
+}
+
+impl Clearing<'_> {
+    fn directory(&mut self, below: &Path) -> Result<(), RestoreError> {
+        let path = self.root.path().join(below);
+        let unreadable = |error| RestoreError::io(&path, "read directory", error);
+        for entry in std::fs::read_dir(&path).map_err(unreadable)? {
+            let entry = entry.map_err(unreadable)?;
+            let (path, metadata) = (below.join(entry.file_name()), entry.metadata().map_err(unreadable)?);
+            let wanted = self.wanted.get(&(self.tree, path.as_path())).copied();
+            if wanted.is_none() && self.is_left_alone(&path) {
+                continue;
+            }
+            match wanted {
+                Some(Wanted::Directory) if metadata.is_dir() => self.directory(&path)?,
+                Some(Wanted::File(number)) if can_be_written_into(&metadata) => {
+                    self.kept.insert(number);
+                }
+                _ if metadata.is_dir() => self.remove_directory(&path)?,
+                _ => self.root.remove(&path)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn is_left_alone(&self, path: &Path) -> bool {
+        let is_top = path.parent() == Some(Path::new(""));
+        match self.tree {
+            0 => {
+                path == Path::new(UNFINISHED_MARKER)
+                    || path == Path::new("lost+found")
+                    || self.is_right_link(path)
+            }
+            _ => is_top,
+        }
+    }
+
+    /// A tablespace's link to where the tablespace goes: whoever goes on with this knows by it whose directory that is.
+    fn is_right_link(&self, path: &Path) -> bool {
+        let of_path = self.tablespaces.iter().find(|tablespace| path == tablespace.link());
+        of_path.is_some_and(|it| is_linked_from(self.root.path(), it.oid, &it.directory))
+    }
+
+    fn remove_directory(&mut self, below: &Path) -> Result<(), RestoreError> {
+        let path = self.root.path().join(below);
+        let unreadable = |error| RestoreError::io(&path, "read directory", error);
+        for entry in std::fs::read_dir(&path).map_err(unreadable)? {
+            let entry = entry.map_err(unreadable)?;
+            let path = below.join(entry.file_name());
+            match entry.file_type().map_err(unreadable)?.is_dir() {
+                true => self.remove_directory(&path)?,
+                false => self.root.remove(&path)?,
+            }
+        }
+        self.root.remove_directory(below)
+    }
+}
+
+/// Whether a file can be read, changed and dressed by whoever runs this. Others are removed and made anew: the directory
+/// that they are in is ours.
+fn can_be_written_into(file: &Metadata) -> bool {
+    let user = rustix::process::geteuid();
+    let is_ours = user.is_root() || (file.uid() == user.as_raw() && file.mode() & 0o600 == 0o600);
+    file.is_file() && file.nlink() == 1 && is_ours
+}
+
+/// A piece by its pack and its place in the pack's list.
+type PieceNumber = (usize, usize);
+
+/// Compares the files that are there with what the manifest says of each piece, several at once, and returns the
+/// packs with the pieces that differ. A piece of which only a part of its frame counts has no hash of its own, and
+/// is fetched.
+pub(super) fn differing(
+    site: &Site,
+    files: &[NewFile],
+    packs: Vec<PackWork>,
+    kept: &BTreeSet<usize>,
+    workers: usize,
+    progress: &Progress,
+) -> Result<Vec<PackWork>, RestoreError> {
+    let mut of_file: BTreeMap<usize, Vec<PieceNumber>> = BTreeMap::new();
+    for (pack, work) in packs.iter().enumerate() {
+        for (piece, place) in work.pieces.iter().enumerate().filter(|(_, it)| kept.contains(&it.file)) {
+            of_file.entry(place.file).or_default().push((pack, piece));
+        }
+    }
+    let same: Vec<Vec<AtomicBool>> = packs
+        .iter()
+        .map(|pack| std::iter::repeat_with(AtomicBool::default).take(pack.pieces.len()).collect())
+        .collect();
+    let work: Vec<(usize, Vec<PieceNumber>)> = of_file.into_iter().collect();
+    let next = AtomicUsize::new(0);
+    let compare = || -> Result<(), RestoreError> {
+        let mut buffer = Vec::new();
+        while let Some((file, pieces)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let Some(file) = files.get(*file) else { continue };
+            let open = site.open_to_read(&file.place)?;
+            for (pack, piece) in pieces {
+                let place = packs.get(*pack).and_then(|it| it.pieces.get(*piece));
+                let Some(place) = place else { continue };
+                let flag = same.get(*pack).and_then(|flags| flags.get(*piece));
+                if let (true, Some(flag)) = (is_same(&open, place, &mut buffer), flag) {
+                    flag.store(true, Ordering::Relaxed);
+                }
+                progress.add_bytes(place.place.length.into());
+            }
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..workers.max(1)).map(|_| scope.spawn(compare)).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(stopped())))
+    })?;
+    Ok(without_same(packs, &same))
+}
+
+/// What cannot be read on the disk is fetched.
+fn is_same(file: &File, piece: &PieceWork, buffer: &mut Vec<u8>) -> bool {
+    if piece.place.part.is_some() {
+        return false;
+    }
+    buffer.resize(piece.place.length as usize, 0);
+    file.read_exact_at(buffer, piece.offset).is_ok() && ContentHash::of(buffer) == piece.place.hash
+}
+
+fn without_same(packs: Vec<PackWork>, same: &[Vec<AtomicBool>]) -> Vec<PackWork> {
+    let mut left = Vec::new();
+    for (mut pack, same) in packs.into_iter().zip(same) {
+        let mut flags = same.iter().map(|flag| flag.load(Ordering::Relaxed));
+        pack.pieces.retain(|_| !flags.next().unwrap_or(false));
+        if !pack.pieces.is_empty() {
+            left.push(pack);
+        }
+    }
+    left
+}
+
+/// Bytes of the pieces in packs.
+pub(super) fn bytes_of(packs: &[PackWork]) -> u64 {
+    packs.iter().flat_map(|pack| &pack.pieces).map(|piece| u64::from(piece.place.length)).sum()
+}
+
+/// Whether a tablespace's directory is one of the cluster in this data directory.
+pub(super) fn is_linked_from(data_directory: &Path, oid: u32, directory: &Path) -> bool {
+    let link = data_directory.join(link_of(oid));
+    std::fs::read_link(link).is_ok_and(|target: PathBuf| target == directory)
+}

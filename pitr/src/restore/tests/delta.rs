@@ -1,0 +1,147 @@
+//! What `--delta` must not destroy, and what it has to be able to go on with.
+
+use super::*;
+
+/// A cluster with a tablespace, of which something has to be fetched.
+fn with_tablespace(directory: &Path) -> Contents {
+    let mut contents = Contents::cluster();
+    contents
+        .tablespace(16384, directory)
+        .directory("pg_tblspc/16384/PG_15_202209061")
+        .file("pg_tblspc/16384/PG_15_202209061/a", &noise(300_000))
+        .file("tablespace_map", format!("16384 {}\n", directory.display()).as_bytes());
+    contents
+}
+
+fn refusal(error: RestoreError) -> String {
+    match error {
+        RestoreError::Refused(refusal) => refusal.why,
+        error => panic!("{error}"),
+    }
+}
+
+/// Whatever request the first one and the second one end at, the third goes on.
+#[tokio::test]
+async fn a_restore_of_tablespaces_that_was_broken_off_is_gone_on_with() {
+    let mut broken_off = 0;
+    for index in 0..40 {
+        let stage = Stage::new().await;
+        let space = stage.scratch.path().join("space");
+        let plan = fixture::plan(with_tablespace(&space).store(&stage.archive).await);
+        let faulty = Faulty::new(Arc::clone(&stage.store));
+        faulty.fail(Verb::Get, index, Fault::Before(StoreErrorKind::Transient));
+        let archive = fixture::archive(Arc::new(faulty.clone()));
+        let mut request = fixture::request(stage.target());
+        let first = restore(&archive, &plan, &request, &Progress::new()).await;
+        request.delta = true;
+        if first.is_ok() {
+            break;
+        }
+        faulty.fail(Verb::Get, faulty.calls(Verb::Get) + index, Fault::Before(StoreErrorKind::Transient));
+        let _ = restore(&archive, &plan, &request, &Progress::new()).await;
+        broken_off += usize::from(stage.target().join(UNFINISHED_MARKER).exists());
+        // Its own directory is known by the link that it made first.
+        request.is_configured = true;
+        let last = restore(&stage.archive, &plan, &request, &Progress::new()).await;
+        assert!(last.is_ok(), "{index}: {last:?}");
+        assert_eq!(std::fs::read(space.join("PG_15_202209061/a")).unwrap(), noise(300_000), "{index}");
+        assert_eq!(std::fs::read_link(stage.target().join("pg_tblspc/16384")).unwrap(), space, "{index}");
+    }
+    assert!(broken_off > 1, "{broken_off}");
+}
+
+/// A copy of a data directory has the links of the original, to the original's tablespaces.
+#[tokio::test]
+async fn the_tablespace_of_the_original_is_not_written_into_by_way_of_a_copy() {
+    let stage = Stage::new().await;
+    let space = stage.scratch.path().join("space");
+    let contents = with_tablespace(&space);
+    stage.restore(&contents).await.unwrap();
+    std::fs::write(space.join("PG_15_202209061/a"), "the original's").unwrap();
+    let plan = fixture::plan(contents.store(&stage.archive).await);
+    let mut request = fixture::request(stage.target());
+    request.delta = true;
+    let error = restore(&stage.archive, &plan, &request, &Progress::new()).await.unwrap_err();
+    assert!(refusal(error).contains("may be a copy"));
+    assert_eq!(std::fs::read(space.join("PG_15_202209061/a")).unwrap(), b"the original's");
+    assert!(stage.target().join(CONTROL_FILE).exists());
+    // Who names it knows whose it is; and the directory in the configuration is no copy.
+    let named = TablespaceMapping { from: "16384".to_owned(), to: space.clone() };
+    let by_name = RestoreRequest { tablespaces: vec![named], ..request.clone() };
+    restore(&stage.archive, &plan, &by_name, &Progress::new()).await.unwrap();
+    let configured = RestoreRequest { is_configured: true, ..request };
+    restore(&stage.archive, &plan, &configured, &Progress::new()).await.unwrap();
+    assert_eq!(std::fs::read(space.join("PG_15_202209061/a")).unwrap(), noise(300_000));
+}
+
+#[tokio::test]
+async fn wal_that_is_nowhere_else_is_given_up_only_when_that_is_said() {
+    let stage = Stage::new().await;
+    let contents = Contents::cluster();
+    stage.restore(&contents).await.unwrap();
+    let segment = "000000010000000000000003";
+    let status = stage.target().join("pg_wal/archive_status");
+    std::fs::create_dir_all(&status).unwrap();
+    std::fs::write(stage.target().join("pg_wal").join(segment), "committed").unwrap();
+    std::fs::write(status.join(format!("{segment}.ready")), "").unwrap();
+    let plan = fixture::plan(contents.store(&stage.archive).await);
+    let mut request = fixture::request(stage.target());
+    request.delta = true;
+    let error = restore(&stage.archive, &plan, &request, &Progress::new()).await.unwrap_err();
+    assert!(refusal(error).contains(segment));
+    assert_eq!(stage.read(&format!("pg_wal/{segment}")), b"committed");
+    assert!(stage.target().join(CONTROL_FILE).exists());
+    request.discard_wal = true;
+    restore(&stage.archive, &plan, &request, &Progress::new()).await.unwrap();
+    assert!(!stage.target().join("pg_wal").join(segment).exists());
+}
+
+/// PostgreSQL allows a `server.key` that its owner may only read.
+#[tokio::test]
+async fn a_file_that_may_not_be_written_into_is_made_anew() {
+    let stage = Stage::new().await;
+    let mut contents = Contents::cluster();
+    contents.file("server.key", b"secret");
+    stage.restore(&contents).await.unwrap();
+    let key = stage.target().join("server.key");
+    std::fs::write(&key, "another").unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o400)).unwrap();
+    stage.restore_as(&contents, |request| request.delta = true).await.unwrap();
+    assert_eq!(stage.read("server.key"), b"secret");
+}
+
+/// The natural misreading of the two options together.
+#[tokio::test]
+async fn one_database_is_not_restored_into_a_cluster_that_has_others() {
+    let stage = Stage::new().await;
+    let contents = Contents::cluster();
+    stage.restore(&contents).await.unwrap();
+    let plan = fixture::plan(contents.store(&stage.archive).await);
+    let mut destination = fixture::request(stage.target()).destination();
+    destination.delta = true;
+    assert_eq!(survey(&stage.archive, &plan, &destination).await.unwrap().refusals, []);
+    destination.databases = vec!["5".to_owned()];
+    let refusals = survey(&stage.archive, &plan, &destination).await.unwrap().refusals;
+    assert!(refusals.iter().any(|it| it.why.contains("would be lost")), "{refusals:?}");
+}
+
+/// Zeros of a new file need not be written; where other bytes lie they have to be.
+#[tokio::test]
+async fn zeros_of_the_backup_replace_what_lies_in_their_place() {
+    let stage = Stage::new().await;
+    let mut contents = Contents::cluster();
+    let sparse = [vec![1; 1 << 20], vec![0; 3 << 20], vec![2; 100]].concat();
+    contents.file("base/5/16386", &sparse);
+    stage.restore(&contents).await.unwrap();
+    let file = stage.target().join("base/5/16386");
+    let on_disk = || std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(&file).unwrap()) * 512;
+    assert!(stage.read("base/5/16386") == sparse && on_disk() < 2 << 20, "{}", on_disk());
+    // All of it, a part of one piece, and a file that ends within.
+    for old in
+        [vec![7; 4 << 20], [sparse[..(2 << 20) + 1].to_vec(), vec![7; 8192]].concat(), vec![7; 3 << 19]]
+    {
+        std::fs::write(&file, old).unwrap();
+        stage.restore_as(&contents, |request| request.delta = true).await.unwrap();
+        assert!(stage.read("base/5/16386") == sparse);
+    }
+}
