@@ -49,3 +49,63 @@ impl LookOnce {
         Ok(state)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::Arc;
+
+    use walpoint_archive::compress::CompressionLevel;
+    use walpoint_archive::store::dir::DirStore;
+    use walpoint_archive::store::faulty::{Fault, Faulty, Verb};
+    use walpoint_archive::{KeyRing, Sealer};
+    use walpoint_wal::SystemIdentifier;
+
+    use super::*;
+
+    async fn stage() -> (tempfile::TempDir, Faulty, Archive) {
+        let root = tempfile::tempdir().unwrap();
+        let store = Faulty::new(Arc::new(DirStore::open(root.path()).await.unwrap()));
+        let sealer = Sealer::new(CompressionLevel::default(), Arc::new(KeyRing::default()));
+        let archive = Archive::new(Arc::new(store.clone()), SystemIdentifier(7), sealer);
+        (root, store, archive)
+    }
+
+    fn segment(number: u32) -> SegmentName {
+        format!("0000000100000000000000{number:02X}").parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_is_shipped_together_costs_one_listing_and_what_is_shipped_again_another() {
+        let (_root, store, archive) = stage().await;
+        let once = LookOnce::default();
+        for number in 1..=4 {
+            once.at(&archive, segment(number)).await.unwrap();
+        }
+        assert_eq!(store.calls(Verb::List), 1);
+        once.at(&archive, segment(2)).await.unwrap();
+        assert_eq!(store.calls(Verb::List), 2);
+        // One before them, which a look from there on does not show.
+        once.at(&archive, segment(1)).await.unwrap();
+        assert_eq!(store.calls(Verb::List), 3);
+    }
+
+    /// Else each would wait for the looks of all before it, and then look itself.
+    #[tokio::test]
+    async fn who_waits_for_a_look_that_takes_long_takes_it() {
+        let (_root, store, archive) = stage().await;
+        store.fail_every(Verb::List, Some(Fault::Delay(HOLDS_FOR + Duration::from_millis(100))));
+        let once = LookOnce::default();
+        let looks = (1..=6).map(|number| once.at(&archive, segment(number)));
+        let looks = futures::future::join_all(looks).await;
+        assert!(looks.iter().all(Result::is_ok));
+        // The first one's began before the others came.
+        assert!(store.calls(Verb::List) <= 2, "{} listings", store.calls(Verb::List));
+        // And is not believed for ever.
+        tokio::time::sleep(HOLDS_FOR).await;
+        let before = store.calls(Verb::List);
+        once.at(&archive, segment(7)).await.unwrap();
+        assert_eq!(store.calls(Verb::List), before + 1);
+    }
+}
