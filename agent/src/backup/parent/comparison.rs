@@ -10,14 +10,17 @@
 //!   to the microsecond, as at the parent. This needs no look at what lay in between.
 //! - Or by one run of a server that was in recovery for all of it or a part. What `pg_control` says of hints there is
 //!   its primary's setting, and one run sees many; whether replay raises the LSN of a page whose rows all become
-//!   visible goes by the standby's own. So both must be on, nothing of the primary's settings may have changed in
-//!   between, by its WAL, and the version must raise it at all: see [`replay_raises_lsns`].
+//!   visible goes by the standby's own. So both must be on, and nothing of the primary's settings may have changed in
+//!   between, by its WAL.
 //! - Or: `wal_log_hints` was on at the parent and is now, and the WAL in between has no `XLOG_PARAMETER_CHANGE`. A
 //!   server that starts with another value than `pg_control` has, writes one, before it lets anybody write. Not so a
 //!   standby, nor a server in recovery: they replay with a setting of their own. So the timeline must be the same,
 //!   and both backups a primary's.
 //! - Of data checksums there is no such record up to 18: `pg_checksums` turns them off and on again in a cluster that
 //!   is down, and leaves no trace. After a restart they alone prove nothing.
+//!
+//! In every case the version must raise the LSN in replay, at the parent and now: a primary replays, too, after a crash,
+//! which need not end its run. See [`replay_raises_lsns`].
 //!
 //! Where it is not proven, content decides, which is right whatever happened: a piece of at most 1 MiB is the parent's
 //! when its BLAKE3 is.
@@ -54,7 +57,7 @@ pub struct Now {
 }
 
 /// Whether `heap_xlog_visible` raises the page's LSN where hints are logged. Older minor versions leave it alone.
-fn replay_raises_lsns(version_num: i32) -> bool {
+fn replay_raises_lsns(version_num: i64) -> bool {
     let since = match version_num / 10_000 {
         ..13 => return false,
         13 => 130_010,
@@ -89,7 +92,18 @@ fn doubt(parent: &BackupSummary, now: &Now, told: Told) -> Option<&'static str> 
         return Some("the parent holds pages that were damaged");
     }
     if told.file_copy {
-        return Some("a database or tablespace was made by file copy since, with pages older than it");
+        return Some(match told.parameter_changes {
+            Some(_) => "a database or tablespace was made by file copy since, with pages older than it",
+            None => {
+                "a record of the WAL since then could not be read; it may have made a database by file copy"
+            }
+        });
+    }
+    let versions = [i64::from(parent.server.version_num), i64::from(now.version_num)];
+    if !versions.into_iter().all(replay_raises_lsns) {
+        return Some(
+            "this minor version does not raise a page's LSN when its replay learns that all is visible; update PostgreSQL",
+        );
     }
     let recovered = parent.from_standby || now.from_standby;
     let is_one_run = parent.server_started == Some(now.server_started);
@@ -97,12 +111,7 @@ fn doubt(parent: &BackupSummary, now: &Now, told: Told) -> Option<&'static str> 
         return None;
     }
     if is_one_run {
-        return match replay_raises_lsns(now.version_num) {
-            true => settings_changed(told),
-            false => Some(
-                "this minor version does not raise a page's LSN when a standby learns that all is visible",
-            ),
-        };
+        return settings_changed(told);
     }
     if !hints {
         return Some(
@@ -191,11 +200,6 @@ mod tests {
                         "{checksums} {hints} {changes:?}"
                     );
                 }
-                for version_num in [130_009, 140_006, 150_001] {
-                    assert!(!by_lsn(&parent, &Now { version_num, ..now }, Told::NOTHING), "{version_num}");
-                    assert!(by_lsn(&parent, &Now { version_num: version_num + 1, ..now }, Told::NOTHING));
-                }
-                assert!(by_lsn(&parent, &Now { version_num: 160_000, ..now }, Told::NOTHING));
             }
             // A primary cannot change its own.
             assert!(by_lsn(&parent, &now, told(Some(2))) && by_lsn(&parent, &now, told(None)));
@@ -203,6 +207,27 @@ mod tests {
         // The primary's setting is on, the standby's own is not.
         let (parent, now) = case(false, true);
         assert!(!by_lsn(&parent, &Now { wal_log_hints: false, from_standby: true, ..now }, Told::NOTHING));
+    }
+
+    /// A primary replays after a crash.
+    #[test]
+    fn lsns_of_a_version_whose_replay_leaves_them_alone_are_not_believed() {
+        for (old, new) in [(130_009, 130_010), (140_006, 140_007), (150_001, 150_002), (159_999, 160_000)] {
+            for (started, is_standby) in [(STARTED, false), (STARTED, true), (RESTARTED, false)] {
+                let (mut parent, now) = case(true, true);
+                let now = Now { server_started: started, from_standby: is_standby, ..now };
+                let mut pair = |then: u32, version_num: i32| {
+                    parent.server.version_num = then;
+                    by_lsn(&parent, &Now { version_num, ..now }, Told::NOTHING)
+                };
+                let is_old_release = old != 159_999;
+                let (then, since) = (u32::try_from(old).unwrap(), u32::try_from(new).unwrap());
+                assert!(pair(since, new), "{new}");
+                assert_eq!(pair(since, old), !is_old_release, "{old}");
+                // Updated in between, it was the old one that crashed.
+                assert_eq!(pair(then, new), !is_old_release, "{old} to {new}");
+            }
+        }
     }
 
     #[test]

@@ -94,20 +94,20 @@ fn is_awaited(preparation: &Preparation, name: SegmentName) -> bool {
 /// What is in the open segment from its beginning on. What cannot be read may have been anything.
 fn in_open_segment(preparation: &Preparation, stretch: &Stretch) -> Told {
     let unknown = Told { file_copy: true, parameter_changes: None };
-    let read = || {
-        let size = stretch.catalog.cluster.segment_size;
-        let name = SegmentName::from_number(stretch.path.timeline, stretch.to.segment_number(size), size)?;
-        let path = preparation.directory.path.join("pg_wal").join(name.to_string());
-        let of = SurveyOf {
-            name,
-            partial: true,
-            file_size: size.bytes(),
-            expected: Some(preparation.directory.control.system_identifier),
-            carry: Carry::Unknown,
-        };
-        survey(&path, of).ok().flatten()
+    let size = stretch.catalog.cluster.segment_size;
+    let pg_wal = preparation.directory.path.join("pg_wal");
+    let read = |number: u64, partial: bool, carry: Carry| {
+        let name = SegmentName::from_number(stretch.path.timeline, number, size)?;
+        let expected = Some(preparation.directory.control.system_identifier);
+        let of = SurveyOf { name, partial, file_size: size.bytes(), expected, carry };
+        survey(&pg_wal.join(name.to_string()), of).ok().flatten()
     };
-    match read() {
+    let number = stretch.to.segment_number(size);
+    // A backup of a standby starts wherever the last checkpoint did: a record that spans into the segment begins in
+    // the one before, which is there as long as the server may have to recover from it.
+    let before = number.checked_sub(1).and_then(|before| read(before, false, Carry::Unknown));
+    let carry = before.and_then(|before| before.carry_out).map_or(Carry::Unknown, Carry::Known);
+    match read(number, true, carry) {
         Some(survey) if survey.end >= stretch.to && !matches!(survey.edge, Edge::Unchecked { .. }) => {
             Told { file_copy: survey.file_copy, parameter_changes: Some(survey.parameter_changes) }
         }
