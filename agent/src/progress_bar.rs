@@ -32,7 +32,23 @@ pub async fn shown<T>(name: &str, progress: &Progress, work: impl Future<Output 
 
 enum Display {
     Bar(ProgressBar),
-    Lines { name: String, started: Instant },
+    Lines { name: String, started: Instant, moving: Option<Moving> },
+}
+
+/// When bytes were first seen to move, and how many had by then.
+#[derive(Clone, Copy)]
+struct Moving {
+    since: Instant,
+    from: u64,
+}
+
+impl Moving {
+    /// Bytes in a second since then.
+    fn rate(self, now: &ProgressNow) -> u64 {
+        let millis = self.since.elapsed().as_millis().max(1);
+        let rate = u128::from(now.done_bytes.saturating_sub(self.from)) * 1000 / millis;
+        u64::try_from(rate).unwrap_or(u64::MAX)
+    }
 }
 
 impl Display {
@@ -43,7 +59,7 @@ impl Display {
         if std::io::stderr().is_terminal() && !bar.is_hidden() && !logging::speaks_json() {
             Self::Bar(bar.with_style(style(UNKNOWN_SIZE)))
         } else {
-            Self::Lines { name: name.to_owned(), started: Instant::now() }
+            Self::Lines { name: name.to_owned(), started: Instant::now(), moving: None }
         }
     }
 
@@ -54,12 +70,16 @@ impl Display {
         }
     }
 
-    fn show(&self, now: &ProgressNow) {
+    fn show(&mut self, now: &ProgressNow) {
         match self {
             Self::Bar(bar) => draw(bar, now),
             // As said in the log: cron mails what is written.
-            Self::Lines { name, started } if tracing::enabled!(tracing::Level::INFO) => {
-                logging::tell(&format!("{}\n", line(name, now, started.elapsed())));
+            Self::Lines { name, started, moving } if tracing::enabled!(tracing::Level::INFO) => {
+                if moving.is_none() && now.done_bytes > 0 {
+                    *moving = Some(Moving { since: Instant::now(), from: now.done_bytes });
+                }
+                let rate = moving.map_or(0, |moving| moving.rate(now));
+                logging::tell(&format!("{}\n", line(name, now, started.elapsed(), rate)));
             }
             Self::Lines { .. } => {}
         }
@@ -101,8 +121,9 @@ fn word(phase: Phase) -> &'static str {
     }
 }
 
-/// One line: `restore: copying 12.0 MiB of 48.0 MiB (25 %), 10 of 900 files, 20 s`.
-fn line(name: &str, now: &ProgressNow, elapsed: Duration) -> String {
+/// One line: `restore: copying 12.0 MiB of 48.0 MiB (25 %), 10 of 900 files, 20 s, 614 KiB/s, 60 s left`. The rate is in
+/// bytes a second; 0 is one that is not known.
+fn line(name: &str, now: &ProgressNow, elapsed: Duration, rate: u64) -> String {
     let mut text = format!("{name}: {}", word(now.phase));
     if now.total_bytes > 0 {
         let percent = u128::from(now.done_bytes) * 100 / u128::from(now.total_bytes);
@@ -114,11 +135,18 @@ fn line(name: &str, now: &ProgressNow, elapsed: Duration) -> String {
     if now.total_files > 0 {
         text += &format!(", {} of {} files", now.done_files, now.total_files);
     }
-    format!("{text}, {} s", elapsed.as_secs())
+    text += &format!(", {} s", elapsed.as_secs());
+    let left = now.total_bytes.saturating_sub(now.done_bytes);
+    if let Some(seconds) = left.checked_div(rate).filter(|_| left > 0) {
+        text += &format!(", {}/s, {seconds} s left", sizes::human(rate));
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     #[test]
@@ -130,12 +158,26 @@ mod tests {
             total_files: 900,
             done_files: 10,
         };
-        assert_eq!(
-            line("restore", &now, Duration::from_secs(20)),
-            "restore: copying 12.0 MiB of 48.0 MiB (25 %), 10 of 900 files, 20 s"
-        );
+        let (elapsed, said) =
+            (Duration::from_secs(20), "restore: copying 12.0 MiB of 48.0 MiB (25 %), 10 of 900 files, 20 s");
+        assert_eq!(line("restore", &now, elapsed, 0), said);
+        assert_eq!(line("restore", &now, elapsed, 614 << 10), format!("{said}, 614 KiB/s, 60 s left"));
         (now.total_bytes, now.done_bytes, now.total_files) = (0, 0, 0);
         now.phase = Phase::Preparing;
-        assert_eq!(line("backup", &now, Duration::ZERO), "backup: preparing, 0 s");
+        assert_eq!(line("backup", &now, Duration::ZERO, 0), "backup: preparing, 0 s");
+    }
+
+    #[test]
+    fn the_rate_is_that_of_what_moved_since_it_began_to() {
+        let since = Instant::now().checked_sub(Duration::from_secs(10)).unwrap();
+        let now = ProgressNow {
+            phase: Phase::Copying,
+            total_bytes: 0,
+            done_bytes: 70 << 20,
+            total_files: 0,
+            done_files: 0,
+        };
+        let rate = Moving { since, from: 20 << 20 }.rate(&now);
+        assert!((4 << 20..=5 << 20).contains(&rate), "{rate}");
     }
 }

@@ -8,7 +8,7 @@ pub struct VerifyArgs {
     /// Compare what is listed, and read no data
     #[arg(long)]
     pub quick: bool,
-    /// Read so many stored bytes and no more, of what was verified longest ago
+    /// Read about so many stored bytes, of what was verified longest ago
     #[arg(long, value_name = "SIZE", value_parser = sizes::parse, conflicts_with = "quick")]
     pub budget: Option<u64>,
     /// Read everything again, also what a run that was broken off has read
