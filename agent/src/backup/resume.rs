@@ -1,4 +1,4 @@
-//! What an interrupted full backup stored, brought into the one that goes on with it.
+//! What an interrupted backup stored, brought into the one that goes on with it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use walpoint_archive::summary::StoredObject;
-use walpoint_archive::{Archive, ArchiveError, BackupId, Entry};
+use walpoint_archive::{Archive, ArchiveError, BackupId, BackupSummary, Entry};
 
 use super::marked::Marked;
 use super::prepare::Preparation;
@@ -17,7 +17,7 @@ use crate::exit::Failure;
 /// Packs that are read back side by side; each is a few hundred KiB in memory at most.
 const READ_AT_A_TIME: usize = 4;
 
-/// What a full backup begins with.
+/// What a backup begins with.
 #[derive(Debug)]
 pub struct Beginning {
     /// Where it writes down what it has stored; none where that cannot be kept.
@@ -30,23 +30,31 @@ pub struct Beginning {
 }
 
 impl Beginning {
-    /// Of a backup that nothing is known of, and that leaves nothing.
-    pub fn anew(settings: &Settings, preparation: &Preparation) -> Result<Beginning, Failure> {
+    fn anew(
+        settings: &Settings,
+        preparation: &Preparation,
+        parent: Option<&BackupSummary>,
+    ) -> Result<Beginning, Failure> {
         let owner = Owner {
             system_identifier: preparation.directory.control.system_identifier,
             writer: preparation.writer,
             archive: settings.archive()?.url.to_string(),
             recipients: settings.encryption.recipients.clone(),
+            parent: parent.map(|parent| parent.id.clone()),
         };
         Ok(Beginning { notes: None, left: None, first_pack: 0, owner })
     }
 
-    /// Of one that goes on where the last one was interrupted, if it was.
+    /// Of a backup that goes on where the last one of its kind, with this parent, was interrupted, if it was.
     ///
     /// # Errors
     /// When the archive does not answer.
-    pub async fn of(settings: &Settings, preparation: &Preparation) -> Result<Beginning, Failure> {
-        let anew = Beginning::anew(settings, preparation)?;
+    pub async fn of(
+        settings: &Settings,
+        preparation: &Preparation,
+        parent: Option<&BackupSummary>,
+    ) -> Result<Beginning, Failure> {
+        let anew = Beginning::anew(settings, preparation, parent)?;
         let Some((notes, left)) = open(&preparation.directory.path, &anew.owner) else { return Ok(anew) };
         let notes = Some(Arc::new(notes));
         let archive = &preparation.archive;
@@ -85,7 +93,7 @@ impl Beginning {
 /// Where the notes cannot be kept the backup goes on without.
 fn open(data_directory: &Path, owner: &Owner) -> Option<(Notes, Option<Left>)> {
     let read = || {
-        let Some(notes) = Notes::open(data_directory)? else { return Ok(None) };
+        let Some(notes) = Notes::open(data_directory, owner)? else { return Ok(None) };
         let left = notes.left(owner)?;
         Ok(Some((notes, left)))
     };
