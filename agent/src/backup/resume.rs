@@ -118,7 +118,8 @@ async fn can_be_gone_on_with(archive: &Archive, backup: &BackupId) -> Result<boo
 async fn is_unfinished(archive: &Archive, backup: &BackupId) -> Result<bool, ArchiveError> {
     match archive.summary(backup).await {
         Err(error) if error.is_not_found() => Ok(true),
-        Ok(_) | Err(ArchiveError::Damaged { .. } | ArchiveError::UnknownFormat { .. }) => Ok(false),
+        Ok(_) | Err(ArchiveError::UnknownFormat { .. }) => Ok(false),
+        Err(error) if error.is_damaged() => Ok(false),
         Err(error) => Err(error),
     }
 }
@@ -157,14 +158,13 @@ async fn sound(archive: &Archive, mut left: Left) -> Result<Left, ArchiveError> 
         left.packs.iter().map(|(number, object)| (*number, object.clone())).collect();
     let looks = stream::iter(packs).map(|(number, object)| async move {
         match archive.stored_hash(&object.key).await {
-            Ok(found) if found == object.sha256 => Ok(None),
-            Ok(_) => {
-                tracing::warn!("\"{}\" is damaged: what is in it is stored again", object.key);
-                Ok(Some(number))
-            }
-            Err(error) if error.is_not_found() => Ok(Some(number)),
-            Err(error) => Err(error),
+            Ok(found) if found == object.sha256 => return Ok(None),
+            Err(error) if error.is_not_found() => return Ok(Some(number)),
+            Err(error) if !error.is_damaged() => return Err(error),
+            Ok(_) | Err(_) => {}
         }
+        tracing::warn!("\"{}\" is damaged: what is in it is stored again", object.key);
+        Ok(Some(number))
     });
     let unfit: Vec<Option<u32>> = looks.buffer_unordered(READ_AT_A_TIME).try_collect().await?;
     for number in unfit.into_iter().flatten() {

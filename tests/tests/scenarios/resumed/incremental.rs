@@ -129,12 +129,17 @@ fn an_incremental_backup_that_goes_on_counts_on_sound_packs_only() -> Result<()>
     let full = scene.backup()?;
     change(&scene.cluster)?;
     let (id, stored) = interrupt(&scene)?;
-    let first = stored.first().context("no pack")?;
+    let (first, last) = stored.first().zip(stored.last()).context("no pack")?;
     archive_files::flip_bit(&folder(&scene, &id)?.join(first), 4711)?;
+    // What stands beside it is torn.
+    fs::write(folder(&scene, &id)?.join(format!("{last}.meta")), "{")?;
     let expected = scene.cluster.value(ROWS)?;
     let (outcome, again, parent) = take(&scene)?;
     ensure!(parent == full, "{outcome}");
-    ensure!(outcome.stderr.contains("is damaged: what is in it is stored again"), "{outcome}");
+    for pack in [first, last] {
+        let said = format!("{pack}\" is damaged: what is in it is stored again");
+        ensure!(outcome.stderr.contains(&said), "{outcome}");
+    }
     must_have(&mut scene, &again, &expected)?;
     scene.cluster.stop(Stop::Fast)
 }
