@@ -97,7 +97,7 @@ async fn copy(
     if let Some(NoParent(reason)) = &reason {
         tracing::warn!("taking a full backup instead of an incremental one: {reason}");
     }
-    let beginning = Beginning::of(settings, preparation).await?;
+    let beginning = Beginning::of(settings, preparation, None).await?;
     let begun = Begun::new(preparation, BackupKind::Full, beginning).await?;
     let mut copied = begun.read(settings, preparation, None, progress).await?;
     copied.instead = reason;
@@ -118,7 +118,7 @@ async fn copy_changes(
         Ok(parent) => parent,
         Err(reason) => return Ok(Err(Some(reason))),
     };
-    let beginning = Beginning::anew(settings, preparation)?;
+    let beginning = Beginning::of(settings, preparation, Some(&parent.summary)).await?;
     let begun = Begun::new(preparation, BackupKind::Incremental, beginning).await?;
     match parent.serve(settings, preparation, &begun.control, begun.started).await? {
         Ok(base) => begun.read(settings, preparation, Some(base), progress).await.map(Ok),

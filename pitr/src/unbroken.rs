@@ -80,9 +80,7 @@ pub async fn between(
         found => found,
     };
     match found {
-        Err(ArchiveError::Damaged { key, what }) => {
-            Ok(Between::Broken(format!("\"{key}\" is damaged: {what}")))
-        }
+        Err(error) if error.is_damaged() => Ok(Between::Broken(error.to_string())),
         other => other,
     }
 }

@@ -7,6 +7,7 @@ pub mod file;
 pub mod pace;
 pub mod pages;
 mod source;
+mod stored_frames;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,13 +21,14 @@ use super::files::rules::{Fork, RelationFile};
 use super::files::{EntryKind, Listing};
 use super::packs::{PackError, Packer};
 use super::parent::comparison::Comparison;
-use super::parent::manifest::{ParentFile, ParentFiles};
+use super::parent::manifest::ParentFiles;
 use super::spool::{Spool, SpoolPlace};
 use super::unfinished::{Left, Notes};
 use assembly::{Assembly, Known};
 use file::Content;
 use pace::Pace;
 use pages::{BadPage, PageCheck};
+use stored_frames::StoredFrames;
 
 /// So many pieces of a file are noted at once: about a pack of them.
 const NOTED_AT_ONCE: usize = 16;
@@ -177,14 +179,15 @@ impl Queue {
         self.is_given_up.store(true, Ordering::Relaxed);
     }
 
-    /// Notes the pieces of a file from `noted` on, when there are so many, and says how many are noted then.
+    /// Notes the pieces of a file from `noted` on, when there are so many, and says how many are noted then. Only where
+    /// frames begin that this backup has: nothing else is looked for by one that goes on.
     fn note(&self, file: &Wanted, pieces: &[Piece], noted: usize, at_least: usize) -> usize {
         let (Some(notes), Some(entry)) = (&self.notes, self.listing.entries.get(file.index)) else {
             return noted;
         };
         match pieces.get(noted..) {
             Some(unnoted) if unnoted.len() >= at_least => {
-                notes.read(&entry.path, unnoted);
+                notes.read(&entry.path, unnoted.iter().filter(|piece| stored_frames::is_first(piece)));
                 pieces.len()
             }
             _ => noted,
@@ -200,28 +203,16 @@ impl Queue {
         self.is_given_up.load(Ordering::Relaxed)
     }
 
+    /// What an interrupted backup stored of a file; what cannot be read is stored again.
+    fn stored_of(&self, file: &Wanted) -> StoredFrames {
+        let read = || {
+            let (notes, left) = (self.notes.as_ref()?, self.left.as_ref()?);
+            notes.pieces(left, &self.listing.entries.get(file.index)?.path).ok()
+        };
+        read().map(|pieces| StoredFrames::of(&pieces)).unwrap_or_default()
+    }
+
     fn next(&self) -> Result<Option<(Wanted, Known)>, ReadError> {
-        Ok(self.taken()?.map(|(file, known)| {
-            let known = match known {
-                Known::Nothing => self.left_of(&file),
-                known => known,
-            };
-            (file, known)
-        }))
-    }
-
-    /// What an interrupted backup stored of a file.
-    fn left_of(&self, file: &Wanted) -> Known {
-        let (Some(notes), Some(left)) = (&self.notes, &self.left) else { return Known::Nothing };
-        let Some(entry) = self.listing.entries.get(file.index) else { return Known::Nothing };
-        match notes.pieces(left, &entry.path) {
-            Ok(pieces) if !pieces.is_empty() => Known::Content(ParentFile { size: file.size, pieces }),
-            // What cannot be read is stored again.
-            _ => Known::Nothing,
-        }
-    }
-
-    fn taken(&self) -> Result<Option<(Wanted, Known)>, ReadError> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(file) = waiting.files.pop() else { return Ok(None) };
         let parents = match (&mut waiting.parent, self.listing.entries.get(file.index)) {
@@ -291,7 +282,7 @@ fn read_one(
 ) -> Result<(), ReadError> {
     let path = queue.path(wanted.index);
     let check = wanted.relation.and_then(|relation| queue.pages.check(relation));
-    let mut assembly = Assembly::new(packer, known);
+    let mut assembly = Assembly::new(packer, known, queue.stored_of(wanted));
     let mut noted = 0;
     let read = file::read::<Stopped>(&path, check, buffer, |window, offset, bad| {
         queue.pace.wait(window.len(), || queue.is_given_up());

@@ -1,4 +1,4 @@
-//! What an interrupted full backup stored, brought into the one that goes on with it.
+//! What an interrupted backup stored, brought into the one that goes on with it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use walpoint_archive::summary::StoredObject;
-use walpoint_archive::{Archive, ArchiveError, BackupId, Entry};
+use walpoint_archive::{Archive, ArchiveError, BackupId, BackupSummary, Entry};
 
 use super::marked::Marked;
 use super::prepare::Preparation;
@@ -17,7 +17,7 @@ use crate::exit::Failure;
 /// Packs that are read back side by side; each is a few hundred KiB in memory at most.
 const READ_AT_A_TIME: usize = 4;
 
-/// What a full backup begins with.
+/// What a backup begins with.
 #[derive(Debug)]
 pub struct Beginning {
     /// Where it writes down what it has stored; none where that cannot be kept.
@@ -30,23 +30,31 @@ pub struct Beginning {
 }
 
 impl Beginning {
-    /// Of a backup that nothing is known of, and that leaves nothing.
-    pub fn anew(settings: &Settings, preparation: &Preparation) -> Result<Beginning, Failure> {
+    fn anew(
+        settings: &Settings,
+        preparation: &Preparation,
+        parent: Option<&BackupSummary>,
+    ) -> Result<Beginning, Failure> {
         let owner = Owner {
             system_identifier: preparation.directory.control.system_identifier,
             writer: preparation.writer,
             archive: settings.archive()?.url.to_string(),
             recipients: settings.encryption.recipients.clone(),
+            parent: parent.map(|parent| parent.id.clone()),
         };
         Ok(Beginning { notes: None, left: None, first_pack: 0, owner })
     }
 
-    /// Of one that goes on where the last one was interrupted, if it was.
+    /// Of a backup that goes on where the last one of its kind, with this parent, was interrupted, if it was.
     ///
     /// # Errors
     /// When the archive does not answer.
-    pub async fn of(settings: &Settings, preparation: &Preparation) -> Result<Beginning, Failure> {
-        let anew = Beginning::anew(settings, preparation)?;
+    pub async fn of(
+        settings: &Settings,
+        preparation: &Preparation,
+        parent: Option<&BackupSummary>,
+    ) -> Result<Beginning, Failure> {
+        let anew = Beginning::anew(settings, preparation, parent)?;
         let Some((notes, left)) = open(&preparation.directory.path, &anew.owner) else { return Ok(anew) };
         let notes = Some(Arc::new(notes));
         let archive = &preparation.archive;
@@ -85,7 +93,7 @@ impl Beginning {
 /// Where the notes cannot be kept the backup goes on without.
 fn open(data_directory: &Path, owner: &Owner) -> Option<(Notes, Option<Left>)> {
     let read = || {
-        let Some(notes) = Notes::open(data_directory)? else { return Ok(None) };
+        let Some(notes) = Notes::open(data_directory, owner)? else { return Ok(None) };
         let left = notes.left(owner)?;
         Ok(Some((notes, left)))
     };
@@ -110,7 +118,8 @@ async fn can_be_gone_on_with(archive: &Archive, backup: &BackupId) -> Result<boo
 async fn is_unfinished(archive: &Archive, backup: &BackupId) -> Result<bool, ArchiveError> {
     match archive.summary(backup).await {
         Err(error) if error.is_not_found() => Ok(true),
-        Ok(_) | Err(ArchiveError::Damaged { .. } | ArchiveError::UnknownFormat { .. }) => Ok(false),
+        Ok(_) | Err(ArchiveError::UnknownFormat { .. }) => Ok(false),
+        Err(error) if error.is_damaged() => Ok(false),
         Err(error) => Err(error),
     }
 }
@@ -149,14 +158,13 @@ async fn sound(archive: &Archive, mut left: Left) -> Result<Left, ArchiveError> 
         left.packs.iter().map(|(number, object)| (*number, object.clone())).collect();
     let looks = stream::iter(packs).map(|(number, object)| async move {
         match archive.stored_hash(&object.key).await {
-            Ok(found) if found == object.sha256 => Ok(None),
-            Ok(_) => {
-                tracing::warn!("\"{}\" is damaged: what is in it is stored again", object.key);
-                Ok(Some(number))
-            }
-            Err(error) if error.is_not_found() => Ok(Some(number)),
-            Err(error) => Err(error),
+            Ok(found) if found == object.sha256 => return Ok(None),
+            Err(error) if error.is_not_found() => return Ok(Some(number)),
+            Err(error) if !error.is_damaged() => return Err(error),
+            Ok(_) | Err(_) => {}
         }
+        tracing::warn!("\"{}\" is damaged: what is in it is stored again", object.key);
+        Ok(Some(number))
     });
     let unfit: Vec<Option<u32>> = looks.buffer_unordered(READ_AT_A_TIME).try_collect().await?;
     for number in unfit.into_iter().flatten() {

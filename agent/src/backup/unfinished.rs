@@ -1,7 +1,11 @@
-//! What a full backup has stored so far, written down in the data directory as it goes on, so that one that was
-//! interrupted goes on where it was. The next one has the same id, reads all files again, and stores what is not in a
-//! pack of the first one yet. That is decided by content alone: a piece is there when its BLAKE3 is, in a pack whose
-//! bytes were read back and are those that were stored.
+//! What a backup has stored so far, written down in the data directory as it goes on, so that one that was interrupted
+//! goes on where it was. The next one has the same id, reads all files again, and stores what is not in a pack of the
+//! first one yet. That is decided by content alone: a frame is there when its BLAKE3 is, in a pack whose bytes were read
+//! back and are those that were stored.
+//!
+//! A full backup and an incremental one each have notes of their own, for neither goes on with the other: the id says of
+//! which kind a backup is. An incremental one goes on only with the same parent. With another one it would be right, too,
+//! but it would store other pages, and its folder would keep what nobody names.
 //!
 //! Records, one behind the other, each with a checksum: who is killed leaves half a record at most.
 
@@ -24,8 +28,9 @@ use walpoint_wal::SystemIdentifier;
 
 use super::spool;
 
-/// The file, in the data directory; no backup holds it.
-const FILE: &str = "walpoint.unfinished";
+/// The files, in the data directory; no backup holds them.
+const OF_FULL: &str = "walpoint.unfinished";
+const OF_INCREMENTAL: &str = "walpoint.unfinished-incr";
 /// Of each record: its length and the beginning of its BLAKE3.
 const HEAD: usize = 12;
 /// Longest record: the pieces of a file of 1 GiB are a tenth of that.
@@ -45,6 +50,15 @@ pub struct Owner {
     pub archive: String,
     /// To whom packs are encrypted.
     pub recipients: Vec<String>,
+    /// What an incremental one builds on.
+    #[serde(default)]
+    pub parent: Option<BackupId>,
+}
+
+impl Owner {
+    fn notes(&self) -> &'static str {
+        if self.parent.is_some() { OF_INCREMENTAL } else { OF_FULL }
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -80,9 +94,9 @@ pub struct Left {
 }
 
 impl Notes {
-    /// Opens the notes. `None` when another backup is writing them, which then goes on without.
-    pub fn open(data_directory: &Path) -> io::Result<Option<Notes>> {
-        let path = data_directory.join(FILE);
+    /// Opens the notes. `None` when another backup is writing them: this one then goes on without.
+    pub fn open(data_directory: &Path, owner: &Owner) -> io::Result<Option<Notes>> {
+        let path = data_directory.join(owner.notes());
         let file =
             File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -140,12 +154,16 @@ impl Notes {
     }
 
     /// These pieces of a file were read.
-    pub fn read(&self, path: &Path, pieces: &[Piece]) {
+    pub fn read<'p>(&self, path: &Path, pieces: impl Iterator<Item = &'p Piece>) {
+        let mut pieces = pieces.peekable();
+        if pieces.peek().is_none() {
+            return;
+        }
         let path = path.as_os_str().as_bytes();
-        let mut payload = Vec::with_capacity(path.len() + 2 + pieces.len() * 80);
+        let mut payload = Vec::new();
         payload.extend_from_slice(&u16::try_from(path.len()).unwrap_or(u16::MAX).to_le_bytes());
         payload.extend_from_slice(path);
-        pieces.iter().for_each(|piece| spool::encode(piece, &mut payload));
+        pieces.for_each(|piece| spool::encode(piece, &mut payload));
         self.note(self.write(READ, &payload));
     }
 
@@ -159,18 +177,18 @@ impl Notes {
         }
     }
 
-    /// The pieces of a file that are in packs which are still there, in order; of two for one place the later.
+    /// The pieces of a file that are in packs which are still there, as they were noted.
     pub fn pieces(&self, left: &Left, path: &Path) -> io::Result<Vec<Piece>> {
         let path = path.as_os_str().as_bytes();
-        let mut found = BTreeMap::new();
+        let mut found = Vec::new();
         for at in left.files.get(&hash_of(path)).into_iter().flatten() {
             let Some((READ, payload, _)) = self.record(*at)? else { continue };
             let pieces = split_path(&payload).filter(|(found, _)| *found == path);
             let pieces = pieces.and_then(|(_, pieces)| spool::decode_all(pieces)).unwrap_or_default();
             let is_there = |piece: &Piece| piece.backup.is_none() && left.packs.contains_key(&piece.pack);
-            found.extend(pieces.into_iter().filter(is_there).map(|piece| (piece.file_offset, piece)));
+            found.extend(pieces.into_iter().filter(is_there));
         }
-        Ok(found.into_values().collect())
+        Ok(found)
     }
 
     /// The backup is complete: there is nothing to go on with.
@@ -257,6 +275,7 @@ mod tests {
             writer: "7f3a00000000beef".parse().unwrap(),
             archive: "file:///a".into(),
             recipients: vec!["age1x".into()],
+            parent: None,
         }
     }
 
@@ -276,7 +295,7 @@ mod tests {
     }
 
     fn notes(directory: &Path) -> Notes {
-        Notes::open(directory).unwrap().unwrap()
+        Notes::open(directory, &owner()).unwrap().unwrap()
     }
 
     #[test]
@@ -286,13 +305,13 @@ mod tests {
         first.begin(&id(), &owner());
         first.stored(0, &pack(0));
         // In a pack that is not stored yet: of no use.
-        first.read(Path::new("base/1/1"), &[piece(0, 0), piece(1, 7)]);
-        let whole = std::fs::read(directory.path().join(FILE)).unwrap();
+        first.read(Path::new("base/1/1"), [piece(0, 0), piece(1, 7)].iter());
+        let whole = std::fs::read(directory.path().join(OF_FULL)).unwrap();
         first.stored(1, &pack(1));
         drop(first);
-        let all = std::fs::read(directory.path().join(FILE)).unwrap();
+        let all = std::fs::read(directory.path().join(OF_FULL)).unwrap();
         for cut in 0..=all.len() {
-            std::fs::write(directory.path().join(FILE), &all[..cut]).unwrap();
+            std::fs::write(directory.path().join(OF_FULL), &all[..cut]).unwrap();
             let again = notes(directory.path());
             let Some(left) = again.left(&owner()).unwrap() else {
                 assert!(cut < whole.len());
@@ -317,14 +336,14 @@ mod tests {
         let first = notes(directory.path());
         first.begin(&id(), &owner());
         let begun = *first.end();
-        first.read(Path::new("base/1/1"), &[piece(0, 0)]);
+        first.read(Path::new("base/1/1"), [piece(0, 0)].iter());
         first.stored(0, &pack(0));
         drop(first);
-        let all = std::fs::read(directory.path().join(FILE)).unwrap();
+        let all = std::fs::read(directory.path().join(OF_FULL)).unwrap();
         for at in usize::try_from(begun).unwrap()..all.len() {
             let mut bytes = all.clone();
             bytes[at] ^= 1;
-            std::fs::write(directory.path().join(FILE), &bytes).unwrap();
+            std::fs::write(directory.path().join(OF_FULL), &bytes).unwrap();
             let again = notes(directory.path());
             let left = again.left(&owner()).unwrap().unwrap();
             assert_eq!(again.pieces(&left, Path::new("base/1/1")).unwrap(), [], "byte {at}");
@@ -337,19 +356,20 @@ mod tests {
         let first = notes(directory.path());
         first.begin(&id(), &owner());
         first.stored(0, &pack(0));
-        first.read(Path::new("f"), &[piece(0, 7)]);
-        first.read(Path::new("f"), &[piece(0, 14), piece(0, 0)]);
+        first.read(Path::new("f"), [piece(0, 7)].iter());
+        first.read(Path::new("f"), [piece(0, 14), piece(0, 0)].iter());
         // Once more, into a pack that was not stored.
-        first.read(Path::new("f"), &[piece(1, 14)]);
+        first.read(Path::new("f"), [piece(1, 14)].iter());
         let left = first.left(&owner()).unwrap().unwrap();
         assert_eq!(left.backup, id());
-        let expected = [piece(0, 0), piece(0, 7), piece(0, 14)];
+        let expected = [piece(0, 7), piece(0, 14), piece(0, 0)];
         assert_eq!(first.pieces(&left, Path::new("f")).unwrap(), expected);
         assert_eq!(first.pieces(&left, Path::new("g")).unwrap(), []);
         for other in [
             Owner { recipients: Vec::new(), ..owner() },
             Owner { writer: WriterId::random(), ..owner() },
             Owner { archive: "file:///b".into(), ..owner() },
+            Owner { parent: Some(id()), ..owner() },
         ] {
             assert!(first.left(&other).unwrap().is_none());
         }
@@ -361,8 +381,29 @@ mod tests {
     fn two_backups_do_not_share_their_notes() {
         let directory = tempfile::tempdir().unwrap();
         let first = notes(directory.path());
-        assert!(Notes::open(directory.path()).unwrap().is_none());
+        assert!(Notes::open(directory.path(), &owner()).unwrap().is_none());
         drop(first);
-        assert!(Notes::open(directory.path()).unwrap().is_some());
+        assert!(Notes::open(directory.path(), &owner()).unwrap().is_some());
+    }
+
+    #[test]
+    fn an_incremental_backup_goes_on_with_its_own_parent_only_and_leaves_a_full_ones_notes_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let on = |parent: &str| Owner { parent: Some(parent.parse().unwrap()), ..owner() };
+        let (one, other) = (on("20261120T214500Z-full-3fa9c1"), on("20261121T214500Z-full-3fa9c2"));
+        let incremental: BackupId = "20261122T214500Z-incr-3fa9c3".parse().unwrap();
+        let open = |owner| Notes::open(directory.path(), owner).unwrap().unwrap();
+        let full = notes(directory.path());
+        full.begin(&id(), &owner());
+        // Beside it.
+        let first = open(&one);
+        first.begin(&incremental, &one);
+        first.stored(0, &pack(0));
+        drop(first);
+        assert_eq!(open(&one).left(&one).unwrap().unwrap().backup, incremental);
+        assert!(open(&other).left(&other).unwrap().is_none());
+        open(&other).begin(&incremental, &other);
+        assert!(open(&one).left(&one).unwrap().is_none());
+        assert_eq!(full.left(&owner()).unwrap().unwrap().backup, id());
     }
 }

@@ -47,7 +47,7 @@ async fn take(settings: &Settings, wanted: Wanted) -> Result<Taken, Failure> {
         taken = work => taken,
         name = interruption() => Err(Failure::failed(format!(
             "could not complete the base backup: interrupted by {}", name?
-        )).with_hint("nothing of it is visible; start it again: a full one goes on with what it has stored")),
+        )).with_hint("nothing of it is visible; start it again: it goes on with what it has stored")),
     }
 }
 

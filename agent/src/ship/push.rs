@@ -288,7 +288,9 @@ impl Push<'_> {
         let Usable::One(variant) = state.usable() else { return Ok(None) };
         match self.shipper.archive.wal_facts(variant).await {
             Ok(facts) => Ok(Some(Arc::new(facts))),
-            Err(error @ ArchiveError::Store(_)) if !error.is_not_found() => Err(error.into()),
+            Err(error @ ArchiveError::Store(_)) if !error.is_not_found() && !error.is_damaged() => {
+                Err(error.into())
+            }
             Err(error) => {
                 tracing::warn!("could not tell how \"{before}\" leads to \"{}\": {error}", self.name);
                 Ok(None)

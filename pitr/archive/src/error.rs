@@ -6,7 +6,7 @@ use walpoint_wal::{SystemIdentifier, Timestamp, WalFileName};
 use crate::content::ContentId;
 use crate::envelope::OpenError;
 use crate::facts::{FORMAT, FactsError};
-use crate::store::{MetadataError, StoreError};
+use crate::store::{MetadataError, StoreError, StoreErrorKind};
 use crate::writer_id::WriterId;
 
 /// An error of the archive.
@@ -204,6 +204,15 @@ impl ArchiveError {
     /// True when the archive answered that the object does not exist.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Store(error) if error.is_not_found())
+    }
+
+    /// True when an object is there and is not what was stored.
+    pub fn is_damaged(&self) -> bool {
+        match self {
+            Self::Damaged { .. } => true,
+            Self::Store(error) => error.kind == StoreErrorKind::Damaged,
+            _ => false,
+        }
     }
 
     pub(crate) fn damaged(key: impl ToString, what: impl ToString) -> Self {

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -17,15 +17,34 @@ use walpoint_archive::pack::{open_pack, read_piece};
 use walpoint_archive::store::ObjectStore;
 use walpoint_archive::store::dir::DirStore;
 use walpoint_archive::{
-    Archive, BackupSummary, CatalogScope, EntryKind, KeyRing, ManifestReader, Sealer, StoredHash, Usable,
+    Archive, BackupKind, BackupSummary, CatalogScope, EntryKind, KeyRing, ManifestReader, Sealer, StoredHash,
+    Usable,
 };
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/v1").join(name)
 }
 
+/// What an incremental backup added to that.
+fn golden_incremental(name: &str) -> PathBuf {
+    golden("../v1-incremental").join(name)
+}
+
+/// Both in one archive.
+fn with_the_incremental() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for part in [golden("archive"), golden_incremental("archive")] {
+        assert!(Command::new("cp").arg("-r").arg(part).arg(dir.path()).status().unwrap().success());
+    }
+    dir
+}
+
 async fn archive() -> Archive {
-    let store: Arc<dyn ObjectStore> = Arc::new(DirStore::open(&golden("archive")).await.unwrap());
+    archive_in(&golden("archive")).await
+}
+
+async fn archive_in(directory: &Path) -> Archive {
+    let store: Arc<dyn ObjectStore> = Arc::new(DirStore::open(directory).await.unwrap());
     let clusters = Archive::clusters(store.as_ref()).await.unwrap();
     let [cluster] = clusters.sound.as_slice() else { panic!("{clusters:?}") };
     let config = EncryptionConfig { recipients: Vec::new(), identity_file: Some(golden("identity")) };
@@ -36,7 +55,11 @@ async fn archive() -> Archive {
 
 /// `sha256sum`'s lines: file to digest.
 fn digests(name: &str) -> BTreeMap<String, String> {
-    let text = std::fs::read_to_string(golden(name)).unwrap();
+    digests_in(&golden(name))
+}
+
+fn digests_in(list: &Path) -> BTreeMap<String, String> {
+    let text = std::fs::read_to_string(list).unwrap();
     let line = |line: &str| line.split_once("  ").map(|(digest, file)| (file.to_owned(), digest.to_owned()));
     text.lines().map(|text| line(text).unwrap()).collect()
 }
@@ -106,6 +129,34 @@ async fn every_file_of_the_backup_comes_back() {
     assert!(files.is_empty(), "{:?}", files.keys());
 }
 
+/// What has changed is its own or of the backup before it, which has expired; all the rest is the full backup's.
+#[tokio::test]
+async fn every_file_of_the_incremental_backup_comes_back() {
+    let both = with_the_incremental();
+    let archive = archive_in(&both.path().join("archive")).await;
+    let catalog = archive.catalog(CatalogScope::All).await.unwrap();
+    assert_eq!((&catalog.damaged[..], &catalog.unknown[..]), (&[][..], &[][..]));
+    assert_eq!(catalog.unfinished, [], "packs that a backup names are not those of one that was given up");
+    let [full, summary] = catalog.backups.as_slice() else { panic!("{:?}", catalog.backups) };
+    let id = std::fs::read_to_string(golden_incremental("backup_id")).unwrap();
+    assert_eq!((summary.id.as_str(), summary.kind), (id.trim(), BackupKind::Incremental));
+    let named: BTreeSet<_> =
+        summary.packs_by_number(archive.layout()).into_keys().map(|(backup, _)| backup).collect();
+    let parent = summary.parent.clone().unwrap();
+    assert_eq!(named, [full.id.clone(), parent, summary.id.clone()].into());
+
+    let mut files = files(&archive, summary).await;
+    assert_eq!(files.len() as u64, summary.files);
+    let mut expected = digests("data.sha256");
+    expected.extend(digests_in(&golden_incremental("data.sha256")));
+    let tablespace = digests("tablespace.sha256").into_iter();
+    expected.extend(tablespace.map(|(file, digest)| (format!("pg_tblspc/16384/{file}"), digest)));
+    files.remove("tablespace_map").unwrap();
+    for (file, content) in files {
+        assert_eq!(Some(digest(&content)), expected.remove(&file), "{file}");
+    }
+}
+
 #[tokio::test]
 async fn every_segment_and_what_is_known_of_it_comes_back() {
     let archive = archive().await;
@@ -148,9 +199,13 @@ fn stock_tools() -> bool {
 }
 
 fn rescue(archive: &Path, dir: &Path) -> Output {
+    rescue_one(archive, &golden("backup_id"), dir)
+}
+
+fn rescue_one(archive: &Path, id: &Path, dir: &Path) -> Output {
     Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/rescue"))
         .arg(archive)
-        .arg(std::fs::read_to_string(golden("backup_id")).unwrap().trim())
+        .arg(std::fs::read_to_string(id).unwrap().trim())
         .arg(dir.join("data"))
         .arg("--identity")
         .arg(golden("identity"))
@@ -175,6 +230,23 @@ fn the_stock_tools_rebuild_the_same() {
             let path = dir.path().join(folder).join(&file);
             assert_eq!(digest(&std::fs::read(path).unwrap()), expected, "{file}");
         }
+    }
+}
+
+#[test]
+fn the_stock_tools_rebuild_the_incremental_backup() {
+    if !stock_tools() {
+        return;
+    }
+    let both = with_the_incremental();
+    let id = golden_incremental("backup_id");
+    let output = rescue_one(&both.path().join("archive"), &id, both.path());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut expected = digests("data.sha256");
+    expected.extend(digests_in(&golden_incremental("data.sha256")));
+    for (file, expected) in expected {
+        let content = std::fs::read(both.path().join("data").join(&file)).unwrap();
+        assert_eq!(digest(&content), expected, "{file}");
     }
 }
 

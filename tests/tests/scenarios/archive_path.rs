@@ -6,10 +6,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use walpoint_tests::cluster::{Cluster, ClusterOptions, SUPERUSER, Stop};
 use walpoint_tests::garage::Garage;
-use walpoint_tests::programs;
 use walpoint_tests::proxy::{Fault, Proxy, Rule};
 use walpoint_tests::scene::{ARCHIVING_LIMIT, RECOVERY_LIMIT, Scene};
 use walpoint_tests::wait;
+use walpoint_tests::{archive_files, programs};
 
 fn options() -> ClusterOptions {
     ClusterOptions { configuration: "wal_keep_size = '1GB'".into(), ..ClusterOptions::default() }
@@ -42,6 +42,21 @@ fn what_is_offered_again_after_a_crash_is_acknowledged_again() -> Result<()> {
         wait::until_true(&format!("{segment} to be archived again"), ARCHIVING_LIMIT, || Ok(done.exists()))?;
     }
     assert_eq!(scene.cluster.value("select failed_count::text from pg_stat_archiver")?, "0");
+    Ok(())
+}
+
+/// A disk tore them: the next segment begins a new run, and waits for nobody to mend them.
+#[test]
+fn torn_metadata_of_a_segment_do_not_hold_back_the_next() -> Result<()> {
+    let Some(scene) = scene()? else { return Ok(()) };
+    scene.cluster.execute("insert into t values ('primary', 1)")?;
+    let torn = scene.archive_everything()?;
+    let beside = archive_files::named(scene.archive_directory()?, &torn);
+    let metadata = beside.iter().find(|file| file.extension().is_some_and(|it| it == "meta"));
+    std::fs::write(metadata.context("no metadata")?, "{")?;
+    scene.cluster.execute("insert into t values ('primary', 2)")?;
+    let next = scene.archive_everything()?;
+    anyhow::ensure!(next > torn, "{next} is not behind {torn}");
     Ok(())
 }
 

@@ -1,7 +1,9 @@
 //! Incremental backups hold what has changed, exactly, and come back as a full one would: index-only scans count what
 //! sequential ones count, every page's word on visibility is true, and every index finds every row.
 
+mod boundary;
 mod changes;
+mod crash;
 mod indexes;
 mod parents;
 mod size;

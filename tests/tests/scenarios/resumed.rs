@@ -1,4 +1,6 @@
-//! A full backup that was interrupted goes on where it was, by content and not by time stamps.
+//! A backup that was interrupted goes on where it was, by content and not by time stamps.
+
+mod incremental;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -15,7 +17,7 @@ fn scene() -> Result<Option<Scene>> {
     let scene = Scene::on_directory(&postgres, ClusterOptions::default())?;
     scene.cluster.execute(
         "create table t as select n, string_agg(md5(random()::text), '') as filler
-         from generate_series(1, 20000) n, generate_series(1, 60) group by n",
+         from generate_series(1, 30000) n, generate_series(1, 60) group by n",
     )?;
     // Else the first who reads the rows sets hints on every page.
     scene.cluster.execute("vacuum (freeze) t")?;
@@ -48,17 +50,33 @@ fn bytes(scene: &Scene, backup: &str, packs: &BTreeSet<String>) -> Result<u64> {
     packs.iter().map(|pack| Ok(fs::metadata(folder.join(pack))?.len())).sum()
 }
 
-/// Starts a slow backup and kills it when a few packs are stored.
+/// Starts a slow full backup and kills it when a few packs are stored and noted: its id and these.
 fn interrupt(scene: &Scene) -> Result<(String, BTreeSet<String>)> {
+    interrupt_one(scene, "--full", "walpoint.unfinished")
+}
+
+/// The same of the kind that this flag asks for, which keeps these notes.
+fn interrupt_one(scene: &Scene, flag: &str, notes: &str) -> Result<(String, BTreeSet<String>)> {
     let output: PathBuf = scene.cluster.scratch().path().join("interrupted.log");
-    let args = ["backup", "--max-rate", "12MiB", "--workers", "1"];
+    let args = ["backup", flag, "--max-rate", "12MiB", "--workers", "1"];
     let mut child = scene.walpoint.spawn(std::path::Path::new("/"), &args, &File::create(output)?)?;
-    wait::until_true("two packs to be stored", Duration::from_secs(120), || {
-        Ok(packs(scene)?.iter().any(|(_, packs)| packs.len() >= 2))
+    let notes = scene.cluster.data().join(notes);
+    let mut stored = None;
+    wait::until_true("two packs to be stored and noted", Duration::from_secs(120), || {
+        let noted = String::from_utf8_lossy(&fs::read(&notes).unwrap_or_default()).into_owned();
+        let is_noted = |(_, packs): &(String, BTreeSet<String>)| {
+            packs.iter().filter(|pack| noted.contains(pack.as_str())).count() >= 2
+        };
+        stored = packs(scene)?.into_iter().find(is_noted);
+        Ok(stored.is_some())
     })?;
     child.kill()?;
     child.wait()?;
-    packs(scene)?.pop().context("no folder")
+    let (backup, _) = stored.context("no folder")?;
+    let stored = packs(scene)?.into_iter().find(|(folder, _)| *folder == backup);
+    let (backup, stored) = stored.context("no folder")?;
+    let noted = String::from_utf8_lossy(&fs::read(&notes)?).into_owned();
+    Ok((backup, stored.into_iter().filter(|pack| noted.contains(pack.as_str())).collect()))
 }
 
 #[test]
@@ -79,9 +97,7 @@ fn a_killed_backup_goes_on_with_the_packs_that_it_has_stored() -> Result<()> {
     ensure!(outcome.stderr.contains("going on with a backup"), "{outcome}");
     let (_, all) = packs(&scene)?.pop().context("no folder")?;
     ensure!(all.is_superset(&stored), "what was stored is gone");
-    // It was killed when the last one appeared, perhaps before that was noted.
-    let noted: BTreeSet<String> = stored.iter().take(stored.len() - 1).cloned().collect();
-    let before = bytes(&scene, &id, &noted)?;
+    let before = bytes(&scene, &id, &stored)?;
     let added = bytes(&scene, &id, &all.difference(&stored).cloned().collect())?;
     let whole = scene.backup()?;
     let (last, anew) = packs(&scene)?.pop().context("no folder")?;
@@ -109,7 +125,7 @@ fn packs_that_are_gone_or_damaged_are_not_counted_on() -> Result<()> {
     File::options().write(true).open(&cut)?.set_len(fs::metadata(&cut)?.len() / 2)?;
     scene.backup()?;
     let mut restored = scene.recover(&["--target-immediate"])?;
-    ensure!(restored.value("select count(*) from t")? == "20000");
+    ensure!(restored.value("select count(*) from t")? == "30000");
     restored.stop(Stop::Immediate)?;
     scene.cluster.stop(Stop::Fast)
 }
@@ -130,7 +146,7 @@ fn a_pack_that_rotted_is_stored_again() -> Result<()> {
     ensure!(outcome.last_line()? == id, "another backup: {outcome}");
     ensure!(outcome.stderr.contains("is damaged: what is in it is stored again"), "{outcome}");
     let mut restored = scene.recover(&["--target-immediate"])?;
-    ensure!(restored.value("select count(*) from t")? == "20000");
+    ensure!(restored.value("select count(*) from t")? == "30000");
     restored.stop(Stop::Immediate)?;
     scene.cluster.stop(Stop::Fast)
 }
@@ -157,7 +173,7 @@ fn a_backup_that_was_marked_as_given_up_is_not_gone_on_with() -> Result<()> {
     scene.walpoint.ok(&expire)?;
     ensure!(packs(&scene)?.iter().all(|(folder, packs)| *folder != id || packs.is_empty()), "its packs stay");
     let mut restored = scene.recover(&["--target-immediate"])?;
-    ensure!(restored.value("select count(*) from t")? == "20000");
+    ensure!(restored.value("select count(*) from t")? == "30000");
     restored.stop(Stop::Immediate)?;
     scene.cluster.stop(Stop::Fast)
 }

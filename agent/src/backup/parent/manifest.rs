@@ -68,8 +68,9 @@ async fn of_archive(
     let mut out = zstd::Encoder::new(file, LEVEL).map_err(unkept)?;
     match archive.fetch_manifest(summary, &mut out).await {
         Ok(()) => out.finish().map(|file| Ok(LocalManifest(file))).map_err(unkept),
-        Err(ArchiveError::Damaged { key, what }) => {
-            Ok(Err(NoParent(format!("\"{key}\" is damaged: {what}"))))
+        // With a full backup there is a good one again.
+        Err(error) if error.is_damaged() => {
+            Ok(Err(NoParent(format!("the manifest of {} is damaged: {error}", summary.id))))
         }
         Err(ArchiveError::NoKey { key } | ArchiveError::WrongKey { key }) => {
             Ok(Err(NoParent(format!("no key that is here opens \"{key}\""))))

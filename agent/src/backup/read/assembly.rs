@@ -7,8 +7,9 @@ use walpoint_archive::pack::{MAX_PIECE_BYTES, PartOfFrame};
 use walpoint_wal::lsn::Lsn;
 
 use super::super::changed::{is_changed, is_silent};
-use super::super::packs::{PackError, Packer};
+use super::super::packs::{PackError, Packer, PlacedPiece};
 use super::super::parent::manifest::ParentFile;
+use super::stored_frames::StoredFrames;
 
 /// Most pieces of one window. Where more would be needed, pages that have not changed are stored again with those that
 /// have, so that the manifest stays below a thousandth of the data, to the end of a long chain.
@@ -31,6 +32,8 @@ pub enum Known {
 pub struct Assembly<'p> {
     packer: &'p mut Packer,
     known: Known,
+    /// Of this file, by the backup that this one goes on with.
+    stored: StoredFrames,
     pieces: Vec<Piece>,
     gathered: Gathered,
 }
@@ -52,8 +55,8 @@ struct Run {
 }
 
 impl<'p> Assembly<'p> {
-    pub fn new(packer: &'p mut Packer, known: Known) -> Assembly<'p> {
-        Assembly { packer, known, pieces: Vec::new(), gathered: Gathered::default() }
+    pub fn new(packer: &'p mut Packer, known: Known, stored: StoredFrames) -> Assembly<'p> {
+        Assembly { packer, known, stored, pieces: Vec::new(), gathered: Gathered::default() }
     }
 
     /// The next window, of at most [`MAX_PIECE_BYTES`]. A page whose checksum is wrong is never the parent's.
@@ -91,9 +94,10 @@ impl<'p> Assembly<'p> {
         }
     }
 
-    /// The pieces so far that have their place.
+    /// The pieces so far, up to the first that has no place yet.
     pub fn placed(&self) -> &[Piece] {
-        if self.gathered.waiting.is_empty() { &self.pieces } else { &[] }
+        let placed = self.gathered.waiting.first().map_or(self.pieces.len(), |(index, _)| *index);
+        self.pieces.get(..placed).unwrap_or_default()
     }
 
     /// The file ends here.
@@ -134,7 +138,7 @@ impl<'p> Assembly<'p> {
     /// A frame of its own for these bytes.
     fn store(&mut self, bytes: &[u8], offset: u64) -> Result<(), PackError> {
         self.flush()?;
-        let placed = self.packer.append(bytes)?;
+        let placed = framed(&self.stored, self.packer, bytes)?;
         self.pieces.push(Piece::new(offset, placed.pack, placed.place));
         Ok(())
     }
@@ -147,10 +151,16 @@ impl<'p> Assembly<'p> {
         }
     }
 
-    /// Changed pages of a file share frames: one page alone would compress worse, and need a hash of its own.
+    /// Changed pages of a file share frames: one page alone would compress worse, and need a hash of its own. Where a
+    /// stored frame begins, one begins again: else one page that has changed since would make all behind it others.
     fn gather(&mut self, mut bytes: &[u8], mut offset: u64) -> Result<(), PackError> {
         while !bytes.is_empty() {
+            if self.stored.begins_at(offset) {
+                self.flush()?;
+            }
             let room = MAX_PIECE_BYTES - self.gathered.bytes.len();
+            let until = self.stored.next_begin(offset).map_or(u64::MAX, |next| next - offset);
+            let room = room.min(usize::try_from(until).unwrap_or(usize::MAX));
             let (now, later) = bytes.split_at(room.min(bytes.len()));
             if now.is_empty() {
                 self.flush()?;
@@ -167,7 +177,7 @@ impl<'p> Assembly<'p> {
         if bytes.is_empty() {
             return Ok(());
         }
-        let placed = self.packer.append(bytes)?;
+        let placed = framed(&self.stored, self.packer, bytes)?;
         for (index, skip) in waiting.drain(..) {
             let Some(piece) = self.pieces.get_mut(index) else { continue };
             let length = piece.length;
@@ -194,6 +204,11 @@ impl Gathered {
             part: None,
         });
     }
+}
+
+/// Where a frame of these bytes is: stored already, or on its way.
+fn framed(stored: &StoredFrames, packer: &mut Packer, bytes: &[u8]) -> Result<PlacedPiece, PackError> {
+    stored.find(bytes).map_or_else(|| packer.append(bytes), Ok)
 }
 
 /// Lengths here are those of a window at most.

@@ -123,7 +123,9 @@ impl Ground {
         };
         match self.archive.wal_facts(variant).await {
             Ok(facts) => Ok(Some(Some(facts))),
-            Err(error @ ArchiveError::Store(_)) if !error.is_not_found() => Err(error.into()),
+            Err(error @ ArchiveError::Store(_)) if !error.is_not_found() && !error.is_damaged() => {
+                Err(error.into())
+            }
             Err(error) => {
                 tracing::warn!("could not tell how \"{before}\" ends: {error}");
                 Ok(Some(None))

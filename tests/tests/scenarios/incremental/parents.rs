@@ -67,6 +67,38 @@ fn a_parent_with_a_gap_or_a_conflict_behind_it_or_a_pack_missing_is_none() -> Re
     Ok(())
 }
 
+/// Nothing of what such a parent stored can be named, and with a full backup all is well again.
+#[test]
+fn a_parent_whose_manifest_or_wal_is_damaged_or_torn_or_gone_is_none() -> Result<()> {
+    let Some(scene) = scene()? else { return Ok(()) };
+    let mut last = scene.backup()?;
+    let manifest = |backup: &str| -> Result<std::path::PathBuf> {
+        let files = archive_files::named(&folder(&scene, &format!("backup/{backup}"))?, "manifest-");
+        files.into_iter().find(|file| file.extension().is_some_and(|it| it == "zst")).context("no manifest")
+    };
+    let tear = |file: &std::path::Path| -> Result<()> {
+        let length = fs::metadata(file)?.len();
+        Ok(fs::File::options().write(true).open(file)?.set_len(length / 2)?)
+    };
+    archive_files::flip_bit(&manifest(&last)?, 900)?;
+    last = full_instead(&scene.walpoint, &format!("the manifest of {last} is damaged"))?;
+    tear(&manifest(&last)?)?;
+    last = full_instead(&scene.walpoint, &format!("the manifest of {last} is damaged"))?;
+    fs::remove_file(manifest(&last)?)?;
+    full_instead(&scene.walpoint, &format!("the manifest of {last} is not in the archive"))?;
+    // Neither what is known of WAL since.
+    let segment = scene.archive_everything()?;
+    let beside = archive_files::named(scene.archive_directory()?, &segment);
+    let beside = beside.iter().find(|file| file.extension().is_some_and(|it| it == "meta"));
+    let beside = beside.context("no metadata")?;
+    let sound = fs::read(beside)?;
+    tear(beside)?;
+    last = full_instead(&scene.walpoint, &segment)?;
+    fs::write(beside, sound)?;
+    incremental(&scene.walpoint, &last)?;
+    Ok(())
+}
+
 /// What it found damaged an incremental backup would name again.
 #[test]
 fn a_parent_that_verify_found_damaged_is_none_and_an_older_good_one_is() -> Result<()> {

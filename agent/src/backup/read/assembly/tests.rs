@@ -9,6 +9,7 @@ use walpoint_archive::encrypt::KeyRing;
 use walpoint_archive::envelope::Sealer;
 use walpoint_archive::pack::{open_frame, open_pack, read_piece};
 
+use super::super::stored_frames::is_first;
 use super::*;
 use walpoint_archive::manifest::{EntryKind, ManifestEntry, ManifestHeader, ManifestWriter};
 use walpoint_archive::{BackupId, RelativePath};
@@ -41,8 +42,20 @@ fn page(lsn: u64, seed: u32) -> Vec<u8> {
 
 /// Backs up a file that is there in memory: its pieces, and how many plain bytes were stored.
 fn back_up(number: u32, file: &[u8], known: Known, packs: &mut Packs) -> (Vec<Piece>, usize) {
+    go_on(number, file, known, StoredFrames::default(), packs)
+}
+
+/// The same, where some of it was stored before.
+fn go_on(
+    number: u32,
+    file: &[u8],
+    known: Known,
+    stored: StoredFrames,
+    packs: &mut Packs,
+) -> (Vec<Piece>, usize) {
     let sealer = Sealer::new(CompressionLevel::default(), Arc::new(KeyRing::default()));
-    let (mut packer, mut receiver) = Packer::new(sealer, 0);
+    let first_pack = packs.keys().filter(|(backup, _)| *backup == id(number)).count();
+    let (mut packer, mut receiver) = Packer::new(sealer, first_pack as u32);
     let collect = std::thread::spawn(move || {
         let mut packs = Vec::new();
         while let Some(pack) = receiver.blocking_recv() {
@@ -51,7 +64,7 @@ fn back_up(number: u32, file: &[u8], known: Known, packs: &mut Packs) -> (Vec<Pi
         }
         packs
     });
-    let mut assembly = Assembly::new(&mut packer, known);
+    let mut assembly = Assembly::new(&mut packer, known, stored);
     for (window, offset) in file.chunks(MAX_PIECE_BYTES).zip((0..).step_by(MAX_PIECE_BYTES)) {
         assembly.take(window, offset, |_| false).unwrap();
     }
@@ -84,6 +97,14 @@ fn restore(pieces: &[Piece], packs: &Packs) -> Vec<u8> {
 fn parent_file(pieces: Vec<Piece>) -> ParentFile {
     let size = pieces.iter().map(|piece| u64::from(piece.length)).sum();
     ParentFile { size, pieces }
+}
+
+/// Of these pieces what an interrupted backup noted, less the frames that are gone.
+fn noted(number: u32, pieces: &[Piece], is_gone: impl Fn(usize) -> bool) -> StoredFrames {
+    let own = pieces.iter().filter(|piece| piece.backup == Some(id(number)));
+    let own: Vec<Piece> = own.map(|piece| Piece { backup: None, ..piece.clone() }).collect();
+    let first = own.into_iter().filter(is_first).enumerate();
+    StoredFrames::of(&first.filter(|(at, _)| !is_gone(*at)).map(|(_, piece)| piece).collect::<Vec<_>>())
 }
 
 /// What happens to a file between two backups.
@@ -163,6 +184,76 @@ proptest! {
             prop_assert!(restore(&pieces, &packs) == file, "generation {}", number);
         }
     }
+
+    /// A backup is interrupted, the file changes, some of what was stored is gone, and it goes on; full ones too.
+    #[test]
+    fn a_backup_that_goes_on_gives_the_file_as_it_is_now(
+        size in 0usize..400,
+        before in proptest::collection::vec(change(), 0..4),
+        meanwhile in proptest::collection::vec(change(), 0..3),
+        ways in [0u8..3, 0u8..3],
+        gone in any::<u8>(),
+    ) {
+        let mut lsn = 100;
+        let mut pages: Vec<Vec<u8>> = Vec::new();
+        apply(&Change::Extend { count: size, is_new: false }, &mut pages, &mut lsn);
+        let mut packs = Packs::new();
+        let since = Lsn(lsn + 1);
+        lsn += 1;
+        let (parent, _) = back_up(0, &pages.concat(), Known::Nothing, &mut packs);
+        let known = |way: u8| match way {
+            0 => Known::Lsn { file: parent_file(parent.clone()), since, page_size: PAGE },
+            1 => Known::Content(parent_file(parent.clone())),
+            _ => Known::Nothing,
+        };
+        before.iter().for_each(|change| apply(change, &mut pages, &mut lsn));
+        let (first, first_stored) = back_up(1, &pages.concat(), known(ways[0]), &mut packs);
+        let stored = noted(1, &first, |at| gone >> (at % 8) & 1 == 1);
+        meanwhile.iter().for_each(|change| apply(change, &mut pages, &mut lsn));
+        let file = pages.concat();
+        let (pieces, again) = go_on(1, &file, known(ways[1]), stored, &mut packs);
+        prop_assert!(restore(&pieces, &packs) == file);
+        if gone == 0 && meanwhile.is_empty() && ways[0] == ways[1] {
+            prop_assert!(again == 0, "{} bytes of {} again", again, first_stored);
+        }
+    }
+}
+
+#[test]
+fn one_page_more_makes_one_frame_another_and_leaves_those_behind_it() {
+    let (mut packs, count) = (Packs::new(), 24 * WINDOW as u32);
+    let mut pages: Vec<Vec<u8>> = (0..count).map(|at| page(50, at)).collect();
+    let (parent, _) = back_up(0, &pages.concat(), Known::Nothing, &mut packs);
+    let known = || Known::Lsn { file: parent_file(parent.clone()), since: Lsn(100), page_size: PAGE };
+    (0..pages.len()).step_by(8).for_each(|at| pages[at] = page(200, at as u32));
+    let (pieces, stored) = back_up(1, &pages.concat(), known(), &mut packs);
+    assert_eq!(stored, 3 * MAX_PIECE_BYTES);
+    let stored = noted(1, &pieces, |_| false);
+    pages[WINDOW + 1] = page(300, 1);
+    let (pieces, again) = go_on(1, &pages.concat(), known(), stored, &mut packs);
+    assert!(restore(&pieces, &packs) == pages.concat());
+    assert_eq!(again, MAX_PIECE_BYTES + PAGE);
+}
+
+/// Frames are noted as soon as they are full, not when the file ends.
+#[test]
+fn pieces_have_their_place_up_to_the_frame_that_is_open() {
+    let mut packs = Packs::new();
+    let mut pages: Vec<Vec<u8>> = (0..20 * WINDOW as u32).map(|at| page(50, at)).collect();
+    let (parent, _) = back_up(0, &pages.concat(), Known::Nothing, &mut packs);
+    (0..pages.len()).step_by(8).for_each(|at| pages[at] = page(200, at as u32));
+    let sealer = Sealer::new(CompressionLevel::default(), Arc::new(KeyRing::default()));
+    let (mut packer, _receiver) = Packer::new(sealer, 0);
+    let known = Known::Lsn { file: parent_file(parent), since: Lsn(100), page_size: PAGE };
+    let mut assembly = Assembly::new(&mut packer, known, StoredFrames::default());
+    let mut placed = 0;
+    for (window, offset) in pages.concat().chunks(MAX_PIECE_BYTES).zip((0..).step_by(MAX_PIECE_BYTES)) {
+        assembly.take(window, offset, |_| false).unwrap();
+        let own = assembly.placed().iter().filter(|piece| piece.backup.is_none());
+        assert!(own.clone().all(|piece| piece.stored_length > 0));
+        placed = own.count();
+    }
+    assert_eq!(placed, 2 * WINDOW);
 }
 
 #[test]
@@ -238,7 +329,7 @@ fn a_page_with_a_wrong_checksum_is_not_the_parents() {
     let sealer = Sealer::new(CompressionLevel::default(), Arc::new(KeyRing::default()));
     let (mut packer, _receiver) = Packer::new(sealer, 0);
     let known = Known::Lsn { file: parent_file(pieces), since: Lsn(100), page_size: PAGE };
-    let mut assembly = Assembly::new(&mut packer, known);
+    let mut assembly = Assembly::new(&mut packer, known, StoredFrames::default());
     assembly.take(&file, 0, |at| at == 2 * PAGE as u64).unwrap();
     let own = |piece: &Piece| piece.backup.is_none();
     assert_eq!(assembly.finish().unwrap().iter().map(own).collect::<Vec<_>>(), [false, true, false]);
