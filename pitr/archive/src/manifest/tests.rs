@@ -17,7 +17,8 @@ fn path(text: impl AsRef<[u8]>) -> RelativePath {
 }
 
 fn entry(path_text: &str, kind: EntryKind) -> ManifestEntry {
-    ManifestEntry { path: path(path_text), kind, mode: 0o600, size: 0, pieces: Vec::new() }
+    let (pieces, windows) = Default::default();
+    ManifestEntry { path: path(path_text), kind, mode: 0o600, size: 0, pieces, windows }
 }
 
 fn dir(path: &str) -> ManifestEntry {
@@ -148,7 +149,9 @@ fn the_longest_line_that_is_written_can_be_read() {
     };
     let pieces: Vec<_> = (0..PIECES_PER_LINE as u64).map(piece).collect();
     let size = PIECES_PER_LINE as u64 * u64::from(length);
-    let longest = ManifestEntry { path: path(&name), kind: EntryKind::File, mode: 0o600, size, pieces };
+    let windows = Windows::new(vec![Some(ContentHash::of(b"")); WINDOWS_PER_LINE]);
+    let longest =
+        ManifestEntry { path: path(&name), kind: EntryKind::File, mode: 0o600, size, pieces, windows };
     let stored = write(std::slice::from_ref(&longest)).unwrap();
     assert_eq!(read(&stored).unwrap(), [longest]);
 }
