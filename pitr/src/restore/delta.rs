@@ -1,13 +1,13 @@
 //! Makes a cluster that is there into what a backup has: removes what the backup does not have, keeps what is the
 //! same, and leaves the rest to be fetched.
 //!
-//! What is the same is told by hashes: that of a piece, or that of a window ([`Windows`]), which is of the bytes as the
-//! backup read them from the running server. The pieces that give a window may be other copies of its pages, one older
-//! than the other in hint bits; but every page was read between a start and a stop since which nothing has changed that
-//! the WAL knows of, or which recovery replays, and so was every page of the window. A directory that has the window
-//! byte for byte has what a full backup in this one's place would have brought: recovery from the backup's start makes it
-//! consistent, as it does the pieces, and a window of the one beside a window of the other, for WAL is replayed page by
-//! page. A wrong hash of a window fits nothing that is there, and then its pieces are fetched.
+//! What is the same is told by hashes: of a piece, or of a window ([`Windows`]), which is of the bytes as they were read
+//! from the running server. The pieces that give a window may hold other copies of its pages, taken by older backups,
+//! that differ in hint bits. Either is right: a window that is there as it was read is what a full backup in this one's
+//! place would have stored, and recovery from the backup's start makes each page consistent by itself, from whichever of
+//! the two it begins, whatever the page beside it begins from. A hash that was handed on from the parent is of what the
+//! parent read, of pages which by their LSNs nothing but hints has changed since; this backup names the parent's pieces
+//! for the same reason. A hash that fits nothing has the window fetched, and damages nothing.
 //!
 //! Nothing here asks whether the directory may be changed; that is decided, and `pg_control` taken away, before.
 
