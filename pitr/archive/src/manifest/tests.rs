@@ -159,7 +159,7 @@ fn the_longest_line_that_is_written_can_be_read() {
 #[test]
 fn hashes_of_windows_go_on_in_further_lines_beside_pieces_and_without_them() {
     const MIB: u64 = MAX_PIECE_BYTES as u64;
-    let hash = |number: u64| (number % 3 > 0).then(|| ContentHash::of(&number.to_le_bytes()));
+    let hash = |number: u64| (!number.is_multiple_of(3)).then(|| ContentHash::of(&number.to_le_bytes()));
     for count in [1, 2, WINDOWS_PER_LINE as u64 + 1, PIECES_PER_LINE as u64 * 2 + 3] {
         let pieces = pieces(count, MAX_PIECE_BYTES as u32);
         let windows = Windows::new((0..count).map(hash).collect());
