@@ -196,12 +196,21 @@ async fn of_a_window_with_one_changed_page_all_is_fetched_and_of_the_others_noth
     let (stage, table) = (Stage::new().await, versions().pop().unwrap());
     let contents = with_chain(windows_of(&table));
     stage.restore(&contents).await.unwrap();
-    for (at, most) in [(0, MIB + PAGE), (2 * MIB + 5, MIB), (table.len() - 1, MIB / 2)] {
+    // Either side of the edge of two windows, too, over which a piece lies.
+    let cases = [
+        (0, MIB),
+        (MIB - 1, MIB),
+        (MIB, MIB),
+        (2 * MIB - 1, MIB),
+        (2 * MIB + 5, MIB),
+        (table.len() - 1, MIB / 2),
+    ];
+    for (at, most) in cases {
         let mut changed = table.clone();
         changed[at] ^= 1;
         std::fs::write(stage.target().join(TABLE), &changed).unwrap();
         let again = delta(&stage, &contents).await;
-        let range = (MIB / 2) as u64..most as u64 + LITTLE;
+        let range = (MIB / 2) as u64..(most + PAGE) as u64 + LITTLE;
         assert!(range.contains(&again.fetched_bytes), "{at}: {}", again.fetched_bytes);
         assert!(stage.read(TABLE) == table, "{at}");
     }

@@ -261,7 +261,7 @@ impl Packs<'_> {
     async fn add_chain(&mut self, versions: &[Vec<u8>]) -> Vec<Piece> {
         let first = self.add_all(&versions[0]).await;
         // Of each page the frame that it is in, and where in it.
-        let place = |at: usize| (first[at * PAGE >> 20].clone(), (at * PAGE % (1 << 20)) as u32);
+        let place = |at: usize| (first[at * PAGE / (1 << 20)].clone(), (at * PAGE % (1 << 20)) as u32);
         let mut pages: Vec<(Piece, u32)> = (0..versions[0].len() / PAGE).map(place).collect();
         for pair in versions.windows(2) {
             let page = |version: usize, at: usize| &pair[version][at * PAGE..(at + 1) * PAGE];
