@@ -296,14 +296,14 @@ fn read_one(
         Ok(())
     });
     let content = read.map_err(|stopped| stopped.at(&path))?;
-    let pieces = assembly.finish()?;
+    let assembled = assembly.finish()?;
     progress.add_files(1);
     // What was announced and is not there any more would keep the bar below 100 %.
     let read = content.as_ref().map_or(0, |content| content.size);
     progress.add_bytes(wanted.size.saturating_sub(read));
     let Some(Content { bad_pages, .. }) = content else { return Ok(()) };
-    queue.note(wanted, &pieces, noted, 1);
-    let place = queue.spool.put(&pieces).map_err(ReadError::Spool)?;
+    queue.note(wanted, &assembled.pieces, noted, 1);
+    let place = queue.spool.put(&assembled).map_err(ReadError::Spool)?;
     queue.files.lock().unwrap_or_else(PoisonError::into_inner).take(wanted.index, place, bad_pages);
     Ok(())
 }
