@@ -11,6 +11,7 @@ use serde_json::Value;
 use walpoint_tests::archive_files::{flip_bit, named};
 use walpoint_tests::cluster::{ClusterOptions, Stop};
 use walpoint_tests::garage::Garage;
+use walpoint_tests::process::Outcome;
 use walpoint_tests::scene::{ARCHIVING_LIMIT, RECOVERY_LIMIT, Scene};
 use walpoint_tests::{programs, wait};
 
@@ -208,28 +209,86 @@ fn an_expiry_that_is_killed_again_and_again_costs_nothing_that_is_promised() -> 
     Ok(())
 }
 
+/// The incremental one builds on what stays until it is there, and goes after that.
 #[test]
 fn a_backup_beside_an_expiry_comes_back_whole() -> Result<()> {
-    let Some(mut scene) = on_directory()? else { return Ok(()) };
-    scene.backup()?;
-    row(&scene, 1)?;
-    scene.backup()?;
-    row(&scene, 2)?;
-    let args = ["expire", "--keep-last", "1", "--grace", "20s", "--apply"];
-    scene.walpoint.ok(&args)?;
-    thread::sleep(Duration::from_secs(21));
-    let taken = thread::scope(|scope| -> Result<String> {
-        let backup = scope.spawn(|| scene.backup());
-        while !backup.is_finished() {
+    for kind in [&["--json", "backup"][..], &["--json", "backup", "--incremental"]] {
+        let Some(mut scene) = on_directory()? else { return Ok(()) };
+        scene.backup()?;
+        row(&scene, 1)?;
+        scene.backup()?;
+        row(&scene, 2)?;
+        let args = ["expire", "--keep-last", "1", "--grace", "6s", "--apply"];
+        scene.walpoint.ok(&args)?;
+        thread::sleep(Duration::from_secs(7));
+        let told = thread::scope(|scope| -> Result<Value> {
+            let backup = scope.spawn(|| scene.walpoint.ok(kind)?.json());
+            while !backup.is_finished() {
+                scene.walpoint.ok(&args)?;
+            }
+            backup.join().map_err(|_| anyhow::anyhow!("the backup panicked"))?
+        })?;
+        assert_eq!(told["kind"], if kind.len() > 2 { "incr" } else { "full" }, "{told:#}");
+        let taken = told["id"].as_str().unwrap_or_default().to_owned();
+        row(&scene, 3)?;
+        assert!(backups(&scene)?.contains(&taken));
+        // What it came from goes, and it stays whole.
+        thread::sleep(Duration::from_secs(7));
+        for _ in 0..2 {
             scene.walpoint.ok(&args)?;
+            thread::sleep(Duration::from_secs(7));
         }
-        backup.join().map_err(|_| anyhow::anyhow!("the backup panicked"))?
-    })?;
-    row(&scene, 3)?;
-    assert!(backups(&scene)?.contains(&taken));
-    scene.cluster.stop(Stop::Fast)?;
-    assert_eq!(scene.recover(&["--latest", "--backup", &taken])?.value(ROWS)?, "1,2,3");
+        scene.walpoint.ok(&args)?;
+        assert_eq!(backups(&scene)?, std::slice::from_ref(&taken));
+        scene.cluster.stop(Stop::Fast)?;
+        assert_eq!(scene.recover(&["--latest", "--backup", &taken])?.value(ROWS)?, "1,2,3");
+    }
     Ok(())
+}
+
+/// What it reads may go under it when it takes longer than the grace. It never calls that a restore.
+#[test]
+fn a_restore_of_what_is_being_deleted_is_whole_or_fails() -> Result<()> {
+    let Some(mut scene) = on_directory()? else { return Ok(()) };
+    let mut whole = 0;
+    for round in 0..4u64 {
+        let leaving = scene.backup()?;
+        row(&scene, 1 + u32::try_from(round)?)?;
+        scene.backup()?;
+        let args = ["expire", "--keep-last", "1", "--grace", "1s", "--apply"];
+        scene.walpoint.ok(&args)?;
+        thread::sleep(Duration::from_secs(2));
+        let directory = scene.fresh_directory();
+        let restored = thread::scope(|scope| -> Result<Outcome> {
+            let target = ["--target-immediate", "--backup", leaving.as_str()];
+            let restore = scope.spawn(|| scene.restore_into(&directory, &target));
+            // What this meets differs from round to round.
+            thread::sleep(Duration::from_millis(40 * round));
+            scene.walpoint.ok(&args)?;
+            restore.join().map_err(|_| anyhow::anyhow!("the restore panicked"))?
+        })?;
+        assert!(!backups(&scene)?.contains(&leaving), "{leaving} has stayed");
+        if restored.code() != 0 {
+            println!("restore ended with {}: {}", restored.code(), restored.stderr.trim_end());
+            assert!(!directory.join("recovery.signal").exists(), "{restored}");
+            continue;
+        }
+        whole += 1;
+        // Its WAL may be gone; its files are those of the backup.
+        let files = walk(&directory)?;
+        assert!(files > 900 && directory.join("global/pg_control").exists(), "{files} files: {restored}");
+    }
+    println!("{whole} of 4 restores were faster than the deletion");
+    scene.cluster.stop(Stop::Fast)
+}
+
+fn walk(directory: &Path) -> Result<usize> {
+    let mut files = 0;
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        files += if path.is_dir() { walk(&path)? } else { 1 };
+    }
+    Ok(files)
 }
 
 #[test]
