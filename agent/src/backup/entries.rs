@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use walpoint_archive::RelativePath;
-use walpoint_archive::manifest::{EntryKind, ManifestEntry, TABLESPACE_FOLDER};
+use walpoint_archive::manifest::{EntryKind, ManifestEntry, TABLESPACE_FOLDER, Windows};
 use walpoint_archive::relative_path::RelativePathError;
 
 use super::files::{self, Entry, Listing};
 use super::read::ReadFiles;
+use super::read::assembly::Assembled;
 use super::spool::{Spool, SpoolPlace};
 
 /// What a backup holds.
@@ -76,7 +77,14 @@ impl Contents {
     }
 
     fn entry(&self, path: RelativePath, source: Source<'_>) -> io::Result<ManifestEntry> {
-        let bare = |kind, mode| ManifestEntry { path: path.clone(), kind, mode, size: 0, pieces: Vec::new() };
+        let bare = |kind, mode| ManifestEntry {
+            path: path.clone(),
+            kind,
+            mode,
+            size: 0,
+            pieces: Vec::new(),
+            windows: Windows::default(),
+        };
         Ok(match source {
             Source::Directory(entry) => bare(EntryKind::Dir, entry.mode & 0o777),
             Source::Tablespace(oid) => {
@@ -84,9 +92,9 @@ impl Contents {
                 bare(EntryKind::Tablespace { oid, target }, 0)
             }
             Source::File(entry, place) => {
-                let pieces = self.spool.get(place)?;
+                let Assembled { pieces, windows } = self.spool.get(place)?;
                 let size = pieces.last().map_or(0, |last| last.file_offset + u64::from(last.length));
-                ManifestEntry { size, pieces, ..bare(EntryKind::File, entry.mode & 0o777) }
+                ManifestEntry { size, pieces, windows, ..bare(EntryKind::File, entry.mode & 0o777) }
             }
             Source::Late(entry) => entry.clone(),
         })
@@ -147,7 +155,8 @@ mod tests {
         let mut read = |(index, entry): (usize, &Entry)| {
             let count: u64 = if entry.path.ends_with("two") { 2 } else { 1 };
             let pieces: Vec<_> = (0..count).map(|number| Piece::new(7 * number, 1, place)).collect();
-            files.take(index, spool.put(&pieces).unwrap(), Vec::new());
+            let assembled = Assembled { pieces, windows: Windows::default() };
+            files.take(index, spool.put(&assembled).unwrap(), Vec::new());
         };
         let is_there = |entry: &Entry| !gone.iter().any(|path| entry.path == Path::new(path));
         listing.entries.iter().enumerate().filter(|(_, entry)| is_there(entry)).for_each(&mut read);

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use walpoint_archive::RelativePath;
-use walpoint_archive::manifest::{CONFIG_FOLDER, EntryKind, ManifestEntry, Piece};
+use walpoint_archive::manifest::{CONFIG_FOLDER, EntryKind, ManifestEntry, Piece, Windows};
 use walpoint_archive::pack::MAX_PIECE_BYTES;
 use walpoint_archive::relative_path::RelativePathError;
 
@@ -76,7 +76,8 @@ impl LateFile {
             pieces.push(Piece::new(size, placed.pack, placed.place));
             size += plain.len() as u64;
         }
-        Ok(ManifestEntry { path: self.path, kind: self.kind, mode: self.mode, size, pieces })
+        let LateFile { path, kind, mode, .. } = self;
+        Ok(ManifestEntry { path, kind, mode, size, pieces, windows: Windows::default() })
     }
 }
 

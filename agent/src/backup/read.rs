@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use walpoint_archive::manifest::{ManifestError, Piece};
+use walpoint_archive::manifest::{ManifestError, Piece, Windows};
 use walpoint_pitr::progress::Progress;
 use walpoint_wal::control_file::ControlFile;
 
@@ -215,7 +215,9 @@ impl Queue {
         let (Some(notes), Some(left)) = (&self.notes, &self.left) else { return Known::Nothing };
         let Some(entry) = self.listing.entries.get(file.index) else { return Known::Nothing };
         match notes.pieces(left, &entry.path) {
-            Ok(pieces) if !pieces.is_empty() => Known::Content(ParentFile { size: file.size, pieces }),
+            Ok(pieces) if !pieces.is_empty() => {
+                Known::Content(ParentFile { size: file.size, pieces, windows: Windows::default() })
+            }
             // What cannot be read is stored again.
             _ => Known::Nothing,
         }
@@ -305,14 +307,14 @@ fn read_one(
         Ok(())
     });
     let content = read.map_err(|stopped| stopped.at(&path))?;
-    let pieces = assembly.finish()?;
+    let assembled = assembly.finish()?;
     progress.add_files(1);
     // What was announced and is not there any more would keep the bar below 100 %.
     let read = content.as_ref().map_or(0, |content| content.size);
     progress.add_bytes(wanted.size.saturating_sub(read));
     let Some(Content { bad_pages, .. }) = content else { return Ok(()) };
-    queue.note(wanted, &pieces, noted, 1);
-    let place = queue.spool.put(&pieces).map_err(ReadError::Spool)?;
+    queue.note(wanted, &assembled.pieces, noted, 1);
+    let place = queue.spool.put(&assembled).map_err(ReadError::Spool)?;
     queue.files.lock().unwrap_or_else(PoisonError::into_inner).take(wanted.index, place, bad_pages);
     Ok(())
 }

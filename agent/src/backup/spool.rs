@@ -1,21 +1,23 @@
-//! Where the pieces of files that were read wait until the manifest is written. A large cluster has more of them than
-//! should stand in memory: they lie in a file without a name, and in memory while they are few.
+//! Where what files consist of waits until the manifest is written: their pieces, and the hashes of their windows. A
+//! large cluster has more of them than should stand in memory: they lie in a file without a name, and in memory while
+//! they are few.
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tempfile::{SpooledTempFile, spooled_tempfile_in};
-use walpoint_archive::manifest::Piece;
+use walpoint_archive::manifest::{Piece, Windows};
 use walpoint_archive::pack::PartOfFrame;
 use walpoint_archive::{BackupId, ContentHash};
 
 use super::parent::manifest::IN_MEMORY;
+use super::read::assembly::Assembled;
 
 /// Records shorter than this are not worth compressing.
 const WORTH_COMPRESSING: usize = 4096;
 const LEVEL: i32 = 1;
-/// Bytes of a record before its pieces: the length it has when it is opened, and that it has here.
+/// Bytes of a record before its content: the length it has when it is opened, and that it has here.
 const HEAD: usize = 8;
 
 /// Records, one behind the other.
@@ -32,9 +34,11 @@ impl Spool {
         Spool(Mutex::new(spooled_tempfile_in(IN_MEMORY, directory)))
     }
 
-    /// Keeps the pieces of a file.
-    pub fn put(&self, pieces: &[Piece]) -> io::Result<SpoolPlace> {
-        let mut plain = Vec::with_capacity(pieces.len() * 80);
+    /// Keeps what a file consists of.
+    pub fn put(&self, assembled: &Assembled) -> io::Result<SpoolPlace> {
+        let Assembled { pieces, windows } = assembled;
+        let mut plain = Vec::with_capacity(4 + windows.as_slice().len() * 33 + pieces.len() * 80);
+        encode_windows(windows, &mut plain)?;
         pieces.iter().for_each(|piece| encode(piece, &mut plain));
         let kept = match plain.len() {
             ..WORTH_COMPRESSING => None,
@@ -52,14 +56,14 @@ impl Spool {
         Ok(place)
     }
 
-    /// The pieces that were kept there.
-    pub fn get(&self, place: SpoolPlace) -> io::Result<Vec<Piece>> {
+    /// What was kept there.
+    pub fn get(&self, place: SpoolPlace) -> io::Result<Assembled> {
         let (plain_length, kept) = self.read(place)?;
         let plain = match kept.len() == plain_length {
             true => kept,
             false => zstd::bulk::decompress(&kept, plain_length)?,
         };
-        decode_all(&plain).ok_or_else(torn)
+        decode_assembled(&plain).ok_or_else(torn)
     }
 
     fn read(&self, place: SpoolPlace) -> io::Result<(usize, Vec<u8>)> {
@@ -112,6 +116,27 @@ pub fn decode_all(mut bytes: &[u8]) -> Option<Vec<Piece>> {
     Some(pieces)
 }
 
+/// Their number, and each with a byte before it that says whether it has a hash.
+fn encode_windows(windows: &Windows, out: &mut Vec<u8>) -> io::Result<()> {
+    let windows = windows.as_slice();
+    out.extend_from_slice(&length(windows.len())?.to_le_bytes());
+    for window in windows {
+        out.push(u8::from(window.is_some()));
+        out.extend_from_slice(window.as_ref().map_or(&[], |hash| hash.as_bytes().as_slice()));
+    }
+    Ok(())
+}
+
+fn decode_assembled(mut bytes: &[u8]) -> Option<Assembled> {
+    let from = &mut bytes;
+    let window = |from: &mut &[u8]| match take(from, 1)? {
+        [0] => Some(None),
+        _ => hash(from).map(Some),
+    };
+    let windows = (0..short(from)?).map(|_| window(from)).collect::<Option<_>>()?;
+    Some(Assembled { windows: Windows::new(windows), pieces: decode_all(from)? })
+}
+
 fn decode(from: &mut &[u8]) -> Option<Piece> {
     let name_length = usize::from(*take(from, 1)?.first()?);
     let backup = match std::str::from_utf8(take(from, name_length)?).ok()? {
@@ -121,7 +146,7 @@ fn decode(from: &mut &[u8]) -> Option<Piece> {
     let (file_offset, pack_offset) = (long(from)?, long(from)?);
     let (length, pack, stored_length) = (short(from)?, short(from)?, short(from)?);
     let (skip, frame_length) = (short(from)?, short(from)?);
-    let blake3 = ContentHash::from_bytes(*take(from, 32)?.first_chunk()?);
+    let blake3 = hash(from)?;
     let part = (frame_length > 0).then_some(PartOfFrame { skip, frame_length });
     Some(Piece { file_offset, length, backup, pack, pack_offset, stored_length, blake3, part })
 }
@@ -130,6 +155,10 @@ fn take<'b>(from: &mut &'b [u8], bytes: usize) -> Option<&'b [u8]> {
     let (taken, rest) = from.split_at_checked(bytes)?;
     *from = rest;
     Some(taken)
+}
+
+fn hash(from: &mut &[u8]) -> Option<ContentHash> {
+    take(from, 32)?.first_chunk().map(|bytes| ContentHash::from_bytes(*bytes))
 }
 
 fn long(from: &mut &[u8]) -> Option<u64> {
@@ -165,17 +194,24 @@ mod tests {
         })
     }
 
+    fn assembled() -> impl Strategy<Value = Assembled> {
+        let window = proptest::option::of(any::<[u8; 32]>().prop_map(ContentHash::from_bytes));
+        let windows = proptest::collection::vec(window, 0..60).prop_map(Windows::new);
+        let pieces = proptest::collection::vec(piece(), 0..150);
+        (pieces, windows).prop_map(|(pieces, windows)| Assembled { pieces, windows })
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn what_was_kept_comes_back_in_any_order(
-            files in proptest::collection::vec(proptest::collection::vec(piece(), 0..150), 1..8),
+            files in proptest::collection::vec(assembled(), 1..8),
         ) {
             let directory = tempfile::tempdir().unwrap();
             let spool = Spool::new(directory.path());
-            let places: Vec<_> = files.iter().map(|pieces| spool.put(pieces).unwrap()).collect();
-            for (pieces, place) in files.iter().zip(&places).rev() {
-                prop_assert_eq!(&spool.get(*place).unwrap(), pieces);
+            let places: Vec<_> = files.iter().map(|file| spool.put(file).unwrap()).collect();
+            for (file, place) in files.iter().zip(&places).rev() {
+                prop_assert_eq!(&spool.get(*place).unwrap(), file);
             }
         }
     }

@@ -53,7 +53,9 @@ pub use expiry::{ExpiryMark, MarkedWal};
 pub use facts::Common;
 pub use idle::IdleProof;
 pub use layout::{Entry, Layout};
-pub use manifest::{EntryKind, ManifestEntry, ManifestHeader, ManifestReader, ManifestWriter, Piece};
+pub use manifest::{
+    EntryKind, ManifestEntry, ManifestHeader, ManifestReader, ManifestWriter, Piece, Windows,
+};
 pub use object_key::{ObjectKey, Prefix};
 pub use pack::{PackWriter, PiecePlace};
 pub use rare::Rare;

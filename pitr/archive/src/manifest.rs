@@ -25,16 +25,21 @@ mod order;
 mod read;
 #[cfg(test)]
 mod tests;
+mod windows;
 mod write;
 
 pub use read::ManifestReader;
+pub use windows::Windows;
 pub use write::ManifestWriter;
 
 /// Most pieces on one line.
 pub const PIECES_PER_LINE: usize = 4096;
 
+/// Most windows on one line.
+pub const WINDOWS_PER_LINE: usize = 2048;
+
 /// Longest line in bytes, its end included: [`PIECES_PER_LINE`] pieces with
-/// every number at its longest, and a path.
+/// every number at its longest, [`WINDOWS_PER_LINE`] windows, and a path.
 pub const MAX_LINE_BYTES: usize = 1024 * 1024;
 
 /// Where configuration files from outside the data directory are put.
@@ -66,6 +71,8 @@ pub struct ManifestEntry {
     pub size: u64,
     /// What it consists of, from its first byte to its last.
     pub pieces: Vec<Piece>,
+    /// By what else it is told that a copy of it is the same.
+    pub windows: Windows,
 }
 
 /// What an entry is.

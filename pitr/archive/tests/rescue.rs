@@ -20,7 +20,8 @@ use walpoint_archive::store::dir::DirStore;
 use walpoint_archive::summary::{BackupBytes, Position, ServerFacts, Settings, StoredObject};
 use walpoint_archive::{
     Archive, BackupId, BackupKind, BackupSummary, Cluster, Common, ContentHash, EntryKind, KeyRing,
-    ManifestEntry, ManifestHeader, ManifestWriter, PackWriter, Piece, RelativePath, Sealer, WriterId,
+    ManifestEntry, ManifestHeader, ManifestWriter, PackWriter, Piece, RelativePath, Sealer, Windows,
+    WriterId,
 };
 use walpoint_wal::{Lsn, SegmentSize, SystemIdentifier, TimelineId, Timestamp, WalFileName};
 
@@ -135,6 +136,7 @@ fn entries(tablespace: &Path) -> Vec<ManifestEntry> {
         mode,
         size: 0,
         pieces: Vec::new(),
+        windows: Windows::default(),
     };
     let mut entries: Vec<_> = [
         "base",
@@ -194,6 +196,8 @@ fn take_from_older_frame(entries: &mut [ManifestEntry]) {
     let piece = Piece { length: 2 * 8192, part, ..older.pieces[0].clone() };
     let file = entries.iter_mut().find(|entry| entry.path.as_bytes() == OF_OLDER_FRAME).unwrap();
     file.pieces = vec![piece];
+    // By which a copy could be told; who restores by hand has no use for it.
+    file.windows.set(0, ContentHash::of(b"as it was read"));
 }
 
 /// A whole backup of these files, from the third segment on.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use walpoint_archive::compress::CompressionLevel;
 use walpoint_archive::config::EncryptionConfig;
-use walpoint_archive::manifest::{EntryKind, ManifestEntry, ManifestHeader, ManifestWriter, Piece};
+use walpoint_archive::manifest::{EntryKind, ManifestEntry, ManifestHeader, ManifestWriter, Piece, Windows};
 use walpoint_archive::store::StoreErrorKind;
 use walpoint_archive::store::faulty::{Fault, Faulty, Verb};
 use walpoint_archive::{
@@ -142,7 +142,8 @@ async fn stored(archive: &Archive, mut summary: BackupSummary, parents: &[&Backu
     }
     for (path, (kind, pieces, size)) in entries {
         let path = RelativePath::new(&path).unwrap();
-        manifest.entry(&ManifestEntry { path, kind, mode: 0o600, size, pieces }).unwrap();
+        let windows = Windows::default();
+        manifest.entry(&ManifestEntry { path, kind, mode: 0o600, size, pieces, windows }).unwrap();
     }
     let (text, totals) = manifest.finish().unwrap();
     summary.files = totals.files;

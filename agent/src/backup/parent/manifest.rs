@@ -10,8 +10,8 @@ use std::path::Path;
 use tempfile::{SpooledTempFile, spooled_tempfile_in};
 use walpoint_archive::content::ContentHasher;
 use walpoint_archive::durable::{self, Placement, TempFile};
-use walpoint_archive::manifest::{EntryKind, ManifestEntry, ManifestError, ManifestReader, Piece};
-use walpoint_archive::{Archive, ArchiveError, BackupId, BackupSummary};
+use walpoint_archive::manifest::{EntryKind, ManifestEntry, ManifestError, ManifestReader, Piece, Windows};
+use walpoint_archive::{Archive, ArchiveError, BackupId, BackupSummary, ContentHash};
 
 use super::NoParent;
 use crate::exit::Failure;
@@ -157,6 +157,16 @@ pub struct ParentFile {
     pub size: u64,
     /// End to end, each with the backup whose pack holds it.
     pub pieces: Vec<Piece>,
+    pub windows: Windows,
+}
+
+impl ParentFile {
+    /// The hash of the window that begins there, when it has this length in the parent, too.
+    pub fn window_hash(&self, offset: u64, length: usize) -> Option<ContentHash> {
+        let number = Windows::number_at(offset);
+        let is_alike = Windows::range(number, self.size) == (offset..offset + length as u64);
+        is_alike.then(|| self.windows.hash(number)).flatten()
+    }
 }
 
 /// The parent's files, asked for in path order.
@@ -205,6 +215,6 @@ impl ParentFiles {
         for piece in &mut pieces {
             piece.backup.get_or_insert_with(|| self.parent.clone());
         }
-        ParentFile { size: entry.size, pieces }
+        ParentFile { size: entry.size, pieces, windows: entry.windows }
     }
 }

@@ -1,8 +1,12 @@
 //! What a file consists of: what is new of it goes into packs, and of the rest it is named where the parent, or a
 //! backup before it, has it. The list is complete either way.
+//!
+//! Of a window with parts of frames, which have no hash of their own, it takes the hash, as the window was read: by it
+//! a restore can tell that it is there already ([`Windows`]). Where all pages are the parent's the hash is, too, if the
+//! parent has one: what stays as it is costs nothing.
 
 use walpoint_archive::ContentHash;
-use walpoint_archive::manifest::Piece;
+use walpoint_archive::manifest::{Piece, Windows};
 use walpoint_archive::pack::{MAX_PIECE_BYTES, PartOfFrame};
 use walpoint_wal::lsn::Lsn;
 
@@ -31,8 +35,17 @@ pub enum Known {
 pub struct Assembly<'p> {
     packer: &'p mut Packer,
     known: Known,
-    pieces: Vec<Piece>,
+    assembled: Assembled,
     gathered: Gathered,
+}
+
+/// What a file consists of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Assembled {
+    /// End to end.
+    pub pieces: Vec<Piece>,
+    /// Of windows in which pieces are parts of frames.
+    pub windows: Windows,
 }
 
 /// Changed pages of the file that will be one frame, and the pieces that wait for their place in it.
@@ -53,7 +66,7 @@ struct Run {
 
 impl<'p> Assembly<'p> {
     pub fn new(packer: &'p mut Packer, known: Known) -> Assembly<'p> {
-        Assembly { packer, known, pieces: Vec::new(), gathered: Gathered::default() }
+        Assembly { packer, known, assembled: Assembled::default(), gathered: Gathered::default() }
     }
 
     /// The next window, of at most [`MAX_PIECE_BYTES`]. A page whose checksum is wrong is never the parent's.
@@ -84,7 +97,7 @@ impl<'p> Assembly<'p> {
     fn take_by_content(&mut self, window: &[u8], offset: u64) -> Result<(), PackError> {
         match same_content(self.parents_pieces(), window, offset) {
             Some(piece) => {
-                self.pieces.push(piece);
+                self.assembled.pieces.push(piece);
                 Ok(())
             }
             None => self.store(window, offset),
@@ -93,13 +106,13 @@ impl<'p> Assembly<'p> {
 
     /// The pieces so far that have their place.
     pub fn placed(&self) -> &[Piece] {
-        if self.gathered.waiting.is_empty() { &self.pieces } else { &[] }
+        if self.gathered.waiting.is_empty() { &self.assembled.pieces } else { &[] }
     }
 
     /// The file ends here.
-    pub fn finish(mut self) -> Result<Vec<Piece>, PackError> {
+    pub fn finish(mut self) -> Result<Assembled, PackError> {
         self.flush()?;
-        Ok(self.pieces)
+        Ok(self.assembled)
     }
 
     fn take_runs(&mut self, window: &[u8], offset: u64, runs: &[Run]) -> Result<(), PackError> {
@@ -113,6 +126,10 @@ impl<'p> Assembly<'p> {
         if pieces.is_empty() || count > MOST_PIECES {
             return self.store(window, offset);
         }
+        if changed > 0 || pieces.iter().flatten().any(|piece| piece.part.is_some()) {
+            let hash = self.hash_of(window, offset, changed > 0);
+            self.assembled.windows.set(offset, hash);
+        }
         let mut named = pieces.into_iter();
         for run in runs {
             if run.is_changed {
@@ -122,6 +139,15 @@ impl<'p> Assembly<'p> {
             }
         }
         Ok(())
+    }
+
+    /// The hash of a window: the parent's, when all pages are the parent's.
+    fn hash_of(&self, window: &[u8], offset: u64, is_changed: bool) -> ContentHash {
+        let parents = match &self.known {
+            Known::Lsn { file, .. } if !is_changed => file.window_hash(offset, window.len()),
+            _ => None,
+        };
+        parents.unwrap_or_else(|| ContentHash::of(window))
     }
 
     fn parents_pieces(&self) -> &[Piece] {
@@ -135,15 +161,16 @@ impl<'p> Assembly<'p> {
     fn store(&mut self, bytes: &[u8], offset: u64) -> Result<(), PackError> {
         self.flush()?;
         let placed = self.packer.append(bytes)?;
-        self.pieces.push(Piece::new(offset, placed.pack, placed.place));
+        self.assembled.pieces.push(Piece::new(offset, placed.pack, placed.place));
         Ok(())
     }
 
     /// A piece that an older backup stored; as one with the piece before it, when they are one in the frame too.
     fn name(&mut self, piece: Piece) {
-        match self.pieces.last_mut().and_then(|last| joined(last, &piece).map(|joined| (last, joined))) {
+        let pieces = &mut self.assembled.pieces;
+        match pieces.last_mut().and_then(|last| joined(last, &piece).map(|joined| (last, joined))) {
             Some((last, joined)) => *last = joined,
-            None => self.pieces.push(piece),
+            None => pieces.push(piece),
         }
     }
 
@@ -156,7 +183,7 @@ impl<'p> Assembly<'p> {
                 self.flush()?;
                 continue;
             }
-            self.gathered.add(now, offset, &mut self.pieces);
+            self.gathered.add(now, offset, &mut self.assembled.pieces);
             (bytes, offset) = (later, offset + now.len() as u64);
         }
         Ok(())
@@ -169,7 +196,7 @@ impl<'p> Assembly<'p> {
         }
         let placed = self.packer.append(bytes)?;
         for (index, skip) in waiting.drain(..) {
-            let Some(piece) = self.pieces.get_mut(index) else { continue };
+            let Some(piece) = self.assembled.pieces.get_mut(index) else { continue };
             let length = piece.length;
             let frame = Piece::new(piece.file_offset, placed.pack, placed.place);
             *piece = part_of(&frame, piece.file_offset, skip, length);

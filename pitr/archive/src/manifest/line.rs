@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use walpoint_wal::SystemIdentifier;
 
 use super::columns::{Columns, OwnedColumns};
-use super::{CONFIG_FOLDER, EntryKind, ManifestEntry, Piece, TABLESPACE_FOLDER, check_pieces};
+use super::windows::check_windows;
+use super::{CONFIG_FOLDER, EntryKind, ManifestEntry, Piece, TABLESPACE_FOLDER, Windows, check_pieces};
 use crate::backup_id::BackupId;
-use crate::content::StoredHash;
+use crate::content::{ContentHash, StoredHash};
 use crate::hex;
 use crate::relative_path::{MAX_PATH_BYTES, RelativePath};
 
@@ -29,6 +30,8 @@ pub(super) struct HeaderLine<'a> {
 #[derive(Serialize)]
 pub(super) struct MoreLine<'a> {
     pub more: Vec<Columns<'a>>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub windows: &'a [Option<ContentHash>],
 }
 
 #[derive(Serialize)]
@@ -62,11 +65,17 @@ pub(super) struct EntryLine<'a> {
     size: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pieces: Option<Vec<Columns<'a>>>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    windows: &'a [Option<ContentHash>],
 }
 
 impl<'a> EntryLine<'a> {
-    /// The entry's line, with its first pieces.
-    pub(super) fn new(entry: &'a ManifestEntry, pieces: &'a [Piece]) -> Self {
+    /// The entry's line, with its first pieces and windows.
+    pub(super) fn new(
+        entry: &'a ManifestEntry,
+        pieces: &'a [Piece],
+        windows: &'a [Option<ContentHash>],
+    ) -> Self {
         let (path, path_hex) = text_or_hex(entry.path.as_bytes());
         let mut line = Self { path, path_hex, ..Self::default() };
         match &entry.kind {
@@ -88,6 +97,7 @@ impl<'a> EntryLine<'a> {
         if entry.kind.is_file() {
             line.size = Some(entry.size);
             line.pieces = Some(pieces.iter().map(Columns::of).collect());
+            line.windows = windows;
         }
         line
     }
@@ -122,6 +132,8 @@ pub(super) struct AnyLine {
     size: Option<u64>,
     pieces: Option<Vec<OwnedColumns>>,
     pub more: Option<Vec<OwnedColumns>>,
+    #[serde(default)]
+    pub windows: Vec<Option<ContentHash>>,
     pub entries: Option<u64>,
     pub files: Option<u64>,
     pub bytes: Option<u64>,
@@ -129,7 +141,7 @@ pub(super) struct AnyLine {
 }
 
 impl AnyLine {
-    /// The entry that this line is, or begins.
+    /// The entry that this line is, or begins; its windows may go on in further lines, and are not in it yet.
     pub(super) fn into_entry(self) -> Result<ManifestEntry, String> {
         let path = bytes_of(self.path, self.path_hex, "path")?;
         let path = RelativePath::new(path).map_err(|error| error.to_string())?;
@@ -156,7 +168,7 @@ impl AnyLine {
             (0, Vec::new())
         };
         let pieces = pieces.into_iter().map(|OwnedColumns(piece)| piece).collect();
-        Ok(ManifestEntry { path, kind, mode, size, pieces })
+        Ok(ManifestEntry { path, kind, mode, size, pieces, windows: Windows::default() })
     }
 }
 
@@ -214,8 +226,11 @@ pub(super) fn check_entry(entry: &ManifestEntry) -> Result<(), String> {
         EntryKind::File | EntryKind::Dir => {}
     }
     match entry.kind.is_file() {
-        true => check_pieces(entry.size, &entry.pieces),
-        false if entry.size == 0 && entry.pieces.is_empty() => Ok(()),
+        true => {
+            check_pieces(entry.size, &entry.pieces)?;
+            check_windows(entry.size, &entry.windows)
+        }
+        false if entry.size == 0 && entry.pieces.is_empty() && entry.windows.is_empty() => Ok(()),
         false => Err("it is no file and has content".to_owned()),
     }
 }

@@ -6,8 +6,8 @@ use std::io::{BufRead, Read as _};
 use super::columns::OwnedColumns;
 use super::line::{AnyLine, MARK, check_entry};
 use super::order::Order;
-use super::{MAX_LINE_BYTES, ManifestEntry, ManifestError, ManifestHeader, ManifestTotals};
-use crate::content::StoredHasher;
+use super::{MAX_LINE_BYTES, ManifestEntry, ManifestError, ManifestHeader, ManifestTotals, Windows};
+use crate::content::{ContentHash, StoredHasher};
 use crate::facts::FORMAT;
 
 /// Reads a manifest entry by entry. Memory is that of a line, of the
@@ -25,8 +25,8 @@ pub struct ManifestReader<R> {
 
 #[derive(Debug)]
 enum Line {
-    Entry(Box<ManifestEntry>),
-    More(Vec<OwnedColumns>),
+    Entry(Box<ManifestEntry>, Vec<Option<ContentHash>>),
+    More(Vec<OwnedColumns>, Vec<Option<ContentHash>>),
     End(ManifestTotals),
 }
 
@@ -55,9 +55,9 @@ impl<R: BufRead> ManifestReader<R> {
     /// The next entry with all its pieces; `None` when the manifest has proved
     /// to be whole.
     pub fn next_entry(&mut self) -> Result<Option<ManifestEntry>, ManifestError> {
-        let mut entry = match self.next_line()? {
-            Line::Entry(entry) => *entry,
-            Line::More(_) => return Err(self.damaged("pieces follow no file")),
+        let (mut entry, mut windows) = match self.next_line()? {
+            Line::Entry(entry, windows) => (*entry, windows),
+            Line::More(..) => return Err(self.damaged("pieces follow no file")),
             Line::End(said) if said == self.totals => {
                 self.ahead = Some(Line::End(said));
                 return Ok(None);
@@ -66,14 +66,18 @@ impl<R: BufRead> ManifestReader<R> {
         };
         loop {
             match self.next_line()? {
-                Line::More(more) if entry.kind.is_file() => {
+                Line::More(more, more_windows) if entry.kind.is_file() => {
                     entry.pieces.extend(more.into_iter().map(|OwnedColumns(piece)| piece));
+                    windows.extend(more_windows);
                 }
                 other => {
                     self.ahead = Some(other);
                     break;
                 }
             }
+        }
+        if entry.kind.is_file() {
+            entry.windows = Windows::new(windows);
         }
         check_entry(&entry).map_err(|what| self.damaged(&format!("\"{}\": {what}", entry.path)))?;
         self.order.take(&entry).map_err(|what| self.damaged(&what))?;
@@ -88,17 +92,18 @@ impl<R: BufRead> ManifestReader<R> {
         self.line += 1;
         let mut bytes = Vec::new();
         read_line(&mut self.stored, &mut bytes).map_err(|error| at(self.line, error))?;
-        let line: AnyLine =
+        let mut line: AnyLine =
             serde_json::from_slice(&bytes).map_err(|error| self.damaged(&error.to_string()))?;
         if line.sha256.is_some() {
             return self.trailer(&line);
         }
         self.hasher.update(&bytes);
+        let windows = std::mem::take(&mut line.windows);
         match line.more {
-            Some(more) => Ok(Line::More(more)),
+            Some(more) => Ok(Line::More(more, windows)),
             None => line
                 .into_entry()
-                .map(|entry| Line::Entry(Box::new(entry)))
+                .map(|entry| Line::Entry(Box::new(entry), windows))
                 .map_err(|what| self.damaged(&what)),
         }
     }

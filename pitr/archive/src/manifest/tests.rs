@@ -17,7 +17,8 @@ fn path(text: impl AsRef<[u8]>) -> RelativePath {
 }
 
 fn entry(path_text: &str, kind: EntryKind) -> ManifestEntry {
-    ManifestEntry { path: path(path_text), kind, mode: 0o600, size: 0, pieces: Vec::new() }
+    let (pieces, windows) = Default::default();
+    ManifestEntry { path: path(path_text), kind, mode: 0o600, size: 0, pieces, windows }
 }
 
 fn dir(path: &str) -> ManifestEntry {
@@ -148,9 +149,69 @@ fn the_longest_line_that_is_written_can_be_read() {
     };
     let pieces: Vec<_> = (0..PIECES_PER_LINE as u64).map(piece).collect();
     let size = PIECES_PER_LINE as u64 * u64::from(length);
-    let longest = ManifestEntry { path: path(&name), kind: EntryKind::File, mode: 0o600, size, pieces };
+    let windows = Windows::new(vec![Some(ContentHash::of(b"")); WINDOWS_PER_LINE]);
+    let longest =
+        ManifestEntry { path: path(&name), kind: EntryKind::File, mode: 0o600, size, pieces, windows };
     let stored = write(std::slice::from_ref(&longest)).unwrap();
     assert_eq!(read(&stored).unwrap(), [longest]);
+}
+
+#[test]
+fn hashes_of_windows_go_on_in_further_lines_beside_pieces_and_without_them() {
+    const MIB: u64 = MAX_PIECE_BYTES as u64;
+    let hash = |number: u64| (!number.is_multiple_of(3)).then(|| ContentHash::of(&number.to_le_bytes()));
+    for count in [1, 2, WINDOWS_PER_LINE as u64 + 1, PIECES_PER_LINE as u64 * 2 + 3] {
+        let pieces = pieces(count, MAX_PIECE_BYTES as u32);
+        let windows = Windows::new((0..count).map(hash).collect());
+        let large = ManifestEntry { size: count * MIB, pieces, windows, ..entry("large", EntryKind::File) };
+        let stored = write(&[large.clone(), file("small", 1)]).unwrap();
+        assert!(stored.split(|byte| *byte == b'\n').all(|line| line.len() < MAX_LINE_BYTES));
+        assert_eq!(read(&stored).unwrap(), [large, file("small", 1)]);
+    }
+}
+
+#[test]
+fn a_file_has_no_more_windows_than_its_size_makes_and_others_have_none() {
+    let windows = |count| Windows::new(vec![Some(ContentHash::of(b"")); count]);
+    let table =
+        [(file("a", 1), 1), (file("a", 128), 1), (file("a", 129), 2), (file("a", 0), 0), (dir("a"), 0)];
+    for (entry, most) in table {
+        for count in 0..4 {
+            let with = ManifestEntry { windows: windows(count), ..entry.clone() };
+            let written = write(std::slice::from_ref(&with));
+            assert_eq!(written.is_ok(), count <= most, "{count} of {}", entry.size);
+            assert!(written.is_err() || read(&written.unwrap()).unwrap() == [with]);
+        }
+    }
+    let stored = String::from_utf8(write(&[file("a", 1)]).unwrap()).unwrap();
+    let line = stored.lines().nth(1).unwrap().strip_suffix('}').unwrap().to_owned();
+    let hash = ContentHash::of(b"");
+    let of =
+        |windows: &str| closed(&format!("{}{line},\"windows\":{windows}}}\n", header_text()), 1, 1, 8192);
+    for (text, found) in [("[]".to_owned(), 0), ("[null]".to_owned(), 0), (format!("[\"{hash}\",null]"), 1)] {
+        let entries = read(&of(&text)).unwrap();
+        assert_eq!(entries[0].windows.as_slice().len(), found, "{text}");
+        // It is one that would be written.
+        assert_eq!(read(&write(&entries).unwrap()).unwrap(), entries);
+    }
+    for text in [format!("[null,\"{hash}\"]"), "[1]".to_owned(), "[\"x\"]".to_owned(), "{}".to_owned()] {
+        assert!(read(&of(&text)).is_err(), "{text}");
+    }
+}
+
+/// As a version of before there were windows reads it.
+#[test]
+fn a_line_of_windows_alone_is_one_of_pieces_to_who_does_not_know_them() {
+    let count = WINDOWS_PER_LINE as u64 + 1;
+    let windows = Windows::new(vec![Some(ContentHash::of(b"")); count as usize]);
+    let pieces = pieces(count, MAX_PIECE_BYTES as u32);
+    let large = ManifestEntry { size: count << 20, pieces, windows, ..entry("large", EntryKind::File) };
+    let stored = String::from_utf8(write(std::slice::from_ref(&large)).unwrap()).unwrap();
+    assert!(stored.lines().nth(2).unwrap().starts_with("{\"more\":[],\"windows\":[\""), "{stored}");
+    let renamed = stored.replace("\"windows\":", "\"unknown\":");
+    let end = renamed.trim_end().rfind('\n').unwrap() + 1;
+    let read = read(&closed(&renamed[..end], 1, 1, large.size)).unwrap();
+    assert_eq!(read, [ManifestEntry { windows: Windows::default(), ..large }]);
 }
 
 /// An incremental's file: the third of four pages changed since an older backup stored all
@@ -328,6 +389,28 @@ proptest! {
             .map(|(path, count)| ManifestEntry { path, ..file("x", count) })
             .collect();
         prop_assert_eq!(read(&write(&entries).unwrap()).unwrap(), entries);
+    }
+
+    #[test]
+    fn any_windows_come_back(
+        seeds in proptest::collection::vec(proptest::option::weighted(0.6, any::<u64>()), 0..40),
+        counts in proptest::collection::vec(0usize..40, 1..4),
+    ) {
+        let hash = |seed: u64| ContentHash::of(&seed.to_le_bytes());
+        let entries: Vec<_> = (0..).zip(counts).map(|(name, count)| {
+            let windows = seeds.iter().take(count).map(|seed| seed.map(hash)).collect();
+            let (pieces, windows) = (pieces(count as u64, MAX_PIECE_BYTES as u32), Windows::new(windows));
+            let size = (count as u64) << 20;
+            ManifestEntry { size, pieces, windows, ..entry(&format!("f{name}"), EntryKind::File) }
+        }).collect();
+        let found = read(&write(&entries).unwrap()).unwrap();
+        for (entry, count) in found.iter().zip(entries.iter().map(|entry| entry.pieces.len())) {
+            for number in 0..count + 1 {
+                let expected = seeds.get(number).copied().flatten().filter(|_| number < count).map(hash);
+                prop_assert_eq!(entry.windows.hash(number), expected);
+            }
+        }
+        prop_assert_eq!(found, entries);
     }
 
     #[test]

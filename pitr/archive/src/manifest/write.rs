@@ -7,7 +7,9 @@ use serde::Serialize;
 use super::columns::{COLUMNS, Columns};
 use super::line::{EntryLine, HeaderLine, MARK, MoreLine, TrailerLine, check_entry};
 use super::order::Order;
-use super::{ManifestEntry, ManifestError, ManifestHeader, ManifestTotals, PIECES_PER_LINE};
+use super::{
+    ManifestEntry, ManifestError, ManifestHeader, ManifestTotals, PIECES_PER_LINE, WINDOWS_PER_LINE,
+};
 use crate::content::StoredHasher;
 use crate::facts::FORMAT;
 
@@ -42,12 +44,19 @@ impl<W: Write> ManifestWriter<W> {
         check_entry(entry).map_err(|what| damaged(format!("\"{}\": {what}", entry.path)))?;
         self.order.take(entry).map_err(damaged)?;
         self.totals.count(entry);
-        let (first, more) = entry.pieces.split_at(entry.pieces.len().min(PIECES_PER_LINE));
-        self.write(&EntryLine::new(entry, first))?;
-        for pieces in more.chunks(PIECES_PER_LINE) {
-            self.write(&MoreLine { more: pieces.iter().map(Columns::of).collect() })?;
+        let mut pieces = entry.pieces.chunks(PIECES_PER_LINE);
+        let mut windows = entry.windows.as_slice().chunks(WINDOWS_PER_LINE);
+        let first = pieces.next().unwrap_or_default();
+        self.write(&EntryLine::new(entry, first, windows.next().unwrap_or_default()))?;
+        loop {
+            match (pieces.next(), windows.next()) {
+                (None, None) => return Ok(()),
+                (more, windows) => {
+                    let more = more.unwrap_or_default().iter().map(Columns::of).collect();
+                    self.write(&MoreLine { more, windows: windows.unwrap_or_default() })?;
+                }
+            }
         }
-        Ok(())
     }
 
     /// Ends with the trailer; gives back what was written to.

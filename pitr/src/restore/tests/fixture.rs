@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use walpoint_archive::compress::CompressionLevel;
 use walpoint_archive::config::EncryptionConfig;
-use walpoint_archive::manifest::{EntryKind, ManifestEntry, ManifestHeader, ManifestWriter, Piece};
+use walpoint_archive::manifest::{EntryKind, ManifestEntry, ManifestHeader, ManifestWriter, Piece, Windows};
 use walpoint_archive::pack::PackWriter;
 use walpoint_archive::store::{Metadata, ObjectStore, PutMode};
 use walpoint_archive::summary::{
@@ -167,7 +167,8 @@ impl Contents {
                 pieces.push(packs.add((index as u64) << 20, piece).await);
             }
             let size = content.len() as u64;
-            let entry = ManifestEntry { path: path.clone(), kind: kind.clone(), mode: *mode, size, pieces };
+            let (path, kind, windows) = (path.clone(), kind.clone(), Windows::default());
+            let entry = ManifestEntry { path, kind, mode: *mode, size, pieces, windows };
             manifest.entry(&entry).unwrap();
         }
         packs.close().await;

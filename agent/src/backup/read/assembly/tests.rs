@@ -39,8 +39,8 @@ fn page(lsn: u64, seed: u32) -> Vec<u8> {
     page
 }
 
-/// Backs up a file that is there in memory: its pieces, and how many plain bytes were stored.
-fn back_up(number: u32, file: &[u8], known: Known, packs: &mut Packs) -> (Vec<Piece>, usize) {
+/// Backs up a file that is there in memory: what it consists of, and how many plain bytes were stored.
+fn back_up(number: u32, file: &[u8], known: Known, packs: &mut Packs) -> (Assembled, usize) {
     let sealer = Sealer::new(CompressionLevel::default(), Arc::new(KeyRing::default()));
     let (mut packer, mut receiver) = Packer::new(sealer, 0);
     let collect = std::thread::spawn(move || {
@@ -55,7 +55,7 @@ fn back_up(number: u32, file: &[u8], known: Known, packs: &mut Packs) -> (Vec<Pi
     for (window, offset) in file.chunks(MAX_PIECE_BYTES).zip((0..).step_by(MAX_PIECE_BYTES)) {
         assembly.take(window, offset, |_| false).unwrap();
     }
-    let mut pieces = assembly.finish().unwrap();
+    let mut assembled = assembly.finish().unwrap();
     packer.finish().unwrap();
     drop(packer);
     let mut stored = 0;
@@ -63,16 +63,16 @@ fn back_up(number: u32, file: &[u8], known: Known, packs: &mut Packs) -> (Vec<Pi
         packs.insert((id(number), pack), frames);
         stored += plain;
     }
-    for piece in &mut pieces {
+    for piece in &mut assembled.pieces {
         piece.backup.get_or_insert_with(|| id(number));
     }
-    (pieces, stored)
+    (assembled, stored)
 }
 
 /// The file that its pieces give, which lie end to end.
-fn restore(pieces: &[Piece], packs: &Packs) -> Vec<u8> {
+fn restore(assembled: &Assembled, packs: &Packs) -> Vec<u8> {
     let mut file = Vec::new();
-    for piece in pieces {
+    for piece in &assembled.pieces {
         assert_eq!(piece.file_offset, file.len() as u64);
         assert!(piece.part.is_none_or(|part| piece.length < part.frame_length));
         let frames = &packs[&piece.pack_of(&id(0))];
@@ -81,9 +81,25 @@ fn restore(pieces: &[Piece], packs: &Packs) -> Vec<u8> {
     file
 }
 
-fn parent_file(pieces: Vec<Piece>) -> ParentFile {
+fn parent_file(assembled: Assembled) -> ParentFile {
+    let Assembled { pieces, windows } = assembled;
     let size = pieces.iter().map(|piece| u64::from(piece.length)).sum();
-    ParentFile { size, pieces }
+    ParentFile { size, pieces, windows }
+}
+
+/// Of every window of which a piece is a part of a frame there is the hash, and each hash is that of the window.
+fn check_windows(assembled: &Assembled, file: &[u8]) {
+    let mut parts: Vec<usize> = Vec::new();
+    for piece in assembled.pieces.iter().filter(|piece| piece.part.is_some()) {
+        let last = piece.file_offset + u64::from(piece.length) - 1;
+        parts.extend(Windows::number_at(piece.file_offset)..=Windows::number_at(last));
+    }
+    for (number, window) in file.chunks(MAX_PIECE_BYTES).enumerate() {
+        let hash = assembled.windows.hash(number);
+        assert!(hash.is_some() || !parts.contains(&number), "window {number} has no hash");
+        assert!(hash.is_none_or(|hash| hash == ContentHash::of(window)), "window {number}");
+    }
+    assert!(assembled.windows.as_slice().len() <= file.len().div_ceil(MAX_PIECE_BYTES));
 }
 
 /// What happens to a file between two backups.
@@ -149,18 +165,20 @@ proptest! {
         // Where the last backup began.
         let mut since = Lsn(lsn + 1);
         lsn += 1;
-        let (mut pieces, _) = back_up(0, &pages.concat(), Known::Nothing, &mut packs);
+        let (mut backed_up, _) = back_up(0, &pages.concat(), Known::Nothing, &mut packs);
+        prop_assert!(backed_up.windows.is_empty());
         for (number, (changes, by_lsn)) in (1..).zip(generations) {
             changes.iter().for_each(|change| apply(change, &mut pages, &mut lsn));
             let file = pages.concat();
             let known = match by_lsn {
-                true => Known::Lsn { file: parent_file(pieces), since, page_size: PAGE },
-                false => Known::Content(parent_file(pieces)),
+                true => Known::Lsn { file: parent_file(backed_up), since, page_size: PAGE },
+                false => Known::Content(parent_file(backed_up)),
             };
             since = Lsn(lsn + 1);
             lsn += 1;
-            (pieces, _) = back_up(number, &file, known, &mut packs);
-            prop_assert!(restore(&pieces, &packs) == file, "generation {}", number);
+            (backed_up, _) = back_up(number, &file, known, &mut packs);
+            prop_assert!(restore(&backed_up, &packs) == file, "generation {}", number);
+            check_windows(&backed_up, &file);
         }
     }
 }
@@ -169,14 +187,14 @@ proptest! {
 fn of_one_page_in_a_hundred_no_more_than_these_pages_is_stored() {
     let (mut packs, count) = (Packs::new(), 3000);
     let mut pages: Vec<Vec<u8>> = (0..count).map(|at| page(50, at)).collect();
-    let (pieces, _) = back_up(0, &pages.concat(), Known::Nothing, &mut packs);
+    let (file, _) = back_up(0, &pages.concat(), Known::Nothing, &mut packs);
     let changed: Vec<usize> = (0..30).map(|number| (number * 7919 + 13) % count as usize).collect();
     changed.iter().for_each(|&at| pages[at] = page(200, at as u32));
-    let known = Known::Lsn { file: parent_file(pieces), since: Lsn(100), page_size: PAGE };
-    let (pieces, stored) = back_up(1, &pages.concat(), known, &mut packs);
+    let known = Known::Lsn { file: parent_file(file), since: Lsn(100), page_size: PAGE };
+    let (file, stored) = back_up(1, &pages.concat(), known, &mut packs);
     assert_eq!(stored, changed.len() * PAGE);
     // All in one frame, which is opened once.
-    let own: Vec<&Piece> = pieces.iter().filter(|piece| piece.backup == Some(id(1))).collect();
+    let own: Vec<&Piece> = file.pieces.iter().filter(|piece| piece.backup == Some(id(1))).collect();
     assert_eq!(own.len(), changed.len());
     assert!(own.iter().all(|piece| piece.place().frame() == own[0].place().frame()));
     let frame = open_frame(&packs[&(id(1), 0)], &own[0].place()).unwrap();
@@ -184,11 +202,11 @@ fn of_one_page_in_a_hundred_no_more_than_these_pages_is_stored() {
 }
 
 /// Bytes of a manifest that has this one file, compressed.
-fn manifest_of(number: u32, pieces: &[Piece]) -> usize {
+fn manifest_of(number: u32, assembled: &Assembled) -> usize {
     let header = ManifestHeader { backup: id(number), system_identifier: SystemIdentifier(7) };
-    let size = pieces.iter().map(|piece| u64::from(piece.length)).sum();
+    let ParentFile { size, pieces, windows } = parent_file(assembled.clone());
     let path = RelativePath::new("f").unwrap();
-    let entry = ManifestEntry { path, kind: EntryKind::File, mode: 0o600, size, pieces: pieces.to_vec() };
+    let entry = ManifestEntry { path, kind: EntryKind::File, mode: 0o600, size, pieces, windows };
     let mut writer = ManifestWriter::new(Vec::new(), &header).unwrap();
     writer.entry(&entry).unwrap();
     zstd::encode_all(writer.finish().unwrap().0.as_slice(), 3).unwrap().len()
@@ -198,7 +216,7 @@ fn manifest_of(number: u32, pieces: &[Piece]) -> usize {
 fn a_manifest_stays_below_a_thousandth_of_the_data_to_the_end_of_a_long_chain() {
     let (mut packs, count) = (Packs::new(), 8 * WINDOW);
     let mut pages: Vec<Vec<u8>> = (0..count as u32).map(|at| page(50, at)).collect();
-    let (mut pieces, _) = back_up(0, &pages.concat(), Known::Nothing, &mut packs);
+    let (mut file, _) = back_up(0, &pages.concat(), Known::Nothing, &mut packs);
     let mut largest = 0;
     for number in 1..=30 {
         let lsn = 100 * u64::from(number);
@@ -207,11 +225,11 @@ fn a_manifest_stays_below_a_thousandth_of_the_data_to_the_end_of_a_long_chain() 
             let at = (step + number as usize * 1000).wrapping_mul(2_654_435_761) / 7 % count;
             pages[at] = page(lsn + 50, number * 1000 + step as u32);
         }
-        let known = Known::Lsn { file: parent_file(pieces), since: Lsn(lsn), page_size: PAGE };
-        (pieces, _) = back_up(number, &pages.concat(), known, &mut packs);
-        largest = largest.max(manifest_of(number, &pieces));
+        let known = Known::Lsn { file: parent_file(file), since: Lsn(lsn), page_size: PAGE };
+        (file, _) = back_up(number, &pages.concat(), known, &mut packs);
+        largest = largest.max(manifest_of(number, &file));
     }
-    assert!(restore(&pieces, &packs) == pages.concat());
+    assert!(restore(&file, &packs) == pages.concat());
     println!("{largest} bytes at most for {} of data", count * PAGE);
     assert!(largest * 1000 <= count * PAGE, "{largest} bytes for {} of data", count * PAGE);
 }
@@ -220,28 +238,31 @@ fn a_manifest_stays_below_a_thousandth_of_the_data_to_the_end_of_a_long_chain() 
 fn a_window_that_fell_into_too_many_pieces_is_stored_again() {
     let mut packs = Packs::new();
     let mut pages: Vec<Vec<u8>> = (0..2 * WINDOW as u32).map(|at| page(50, at)).collect();
-    let (pieces, _) = back_up(0, &pages.concat(), Known::Nothing, &mut packs);
+    let (file, _) = back_up(0, &pages.concat(), Known::Nothing, &mut packs);
     (0..WINDOW).step_by(4).for_each(|at| pages[at] = page(200, at as u32));
     pages[WINDOW + 1] = page(200, 1);
-    let known = Known::Lsn { file: parent_file(pieces), since: Lsn(100), page_size: PAGE };
-    let (pieces, stored) = back_up(1, &pages.concat(), known, &mut packs);
+    let known = Known::Lsn { file: parent_file(file), since: Lsn(100), page_size: PAGE };
+    let (file, stored) = back_up(1, &pages.concat(), known, &mut packs);
     assert_eq!(stored, MAX_PIECE_BYTES + PAGE);
-    assert_eq!(pieces.len(), 4);
-    assert!(restore(&pieces, &packs) == pages.concat());
+    assert_eq!(file.pieces.len(), 4);
+    assert!(restore(&file, &packs) == pages.concat());
 }
 
 #[test]
 fn a_page_with_a_wrong_checksum_is_not_the_parents() {
     let mut packs = Packs::new();
-    let file: Vec<u8> = (0..4).flat_map(|at| page(50, at)).collect();
-    let (pieces, _) = back_up(0, &file, Known::Nothing, &mut packs);
+    let bytes: Vec<u8> = (0..4).flat_map(|at| page(50, at)).collect();
+    let (file, _) = back_up(0, &bytes, Known::Nothing, &mut packs);
     let sealer = Sealer::new(CompressionLevel::default(), Arc::new(KeyRing::default()));
     let (mut packer, _receiver) = Packer::new(sealer, 0);
-    let known = Known::Lsn { file: parent_file(pieces), since: Lsn(100), page_size: PAGE };
+    let known = Known::Lsn { file: parent_file(file), since: Lsn(100), page_size: PAGE };
     let mut assembly = Assembly::new(&mut packer, known);
-    assembly.take(&file, 0, |at| at == 2 * PAGE as u64).unwrap();
+    assembly.take(&bytes, 0, |at| at == 2 * PAGE as u64).unwrap();
+    let assembled = assembly.finish().unwrap();
     let own = |piece: &Piece| piece.backup.is_none();
-    assert_eq!(assembly.finish().unwrap().iter().map(own).collect::<Vec<_>>(), [false, true, false]);
+    assert_eq!(assembled.pieces.iter().map(own).collect::<Vec<_>>(), [false, true, false]);
+    // As it was read: it is stored as it is, and a copy that has it so is the same.
+    check_windows(&assembled, &bytes);
 }
 
 /// As the sorted build of a GiST index leaves its pages up to PostgreSQL 16: the LSN 1, whatever was there before.
@@ -251,16 +272,16 @@ fn pages_whose_lsn_says_nothing_are_compared_by_content() {
         let mut packs = Packs::new();
         let mut pages: Vec<Vec<u8>> = (0..2 * WINDOW as u32).map(|at| page(1, at)).collect();
         let root = std::mem::replace(&mut pages[0], before);
-        let (pieces, _) = back_up(0, &pages.concat(), Known::Nothing, &mut packs);
+        let (file, _) = back_up(0, &pages.concat(), Known::Nothing, &mut packs);
         pages[0] = root;
-        let known = |pieces| Known::Lsn { file: parent_file(pieces), since: Lsn(100), page_size: PAGE };
-        let (pieces, stored) = back_up(1, &pages.concat(), known(pieces), &mut packs);
-        assert!(restore(&pieces, &packs) == pages.concat());
+        let known = |file| Known::Lsn { file: parent_file(file), since: Lsn(100), page_size: PAGE };
+        let (file, stored) = back_up(1, &pages.concat(), known(file), &mut packs);
+        assert!(restore(&file, &packs) == pages.concat());
         assert_eq!(stored, MAX_PIECE_BYTES, "only the window that is another");
         // What stays as it is, is not stored again and again.
-        let (pieces, stored) = back_up(2, &pages.concat(), known(pieces), &mut packs);
+        let (file, stored) = back_up(2, &pages.concat(), known(file), &mut packs);
         assert_eq!(stored, 0);
-        assert!(restore(&pieces, &packs) == pages.concat());
+        assert!(restore(&file, &packs) == pages.concat());
     }
 }
 
@@ -268,10 +289,40 @@ fn pages_whose_lsn_says_nothing_are_compared_by_content() {
 fn by_content_only_a_window_that_is_alike_is_the_parents() {
     let mut packs = Packs::new();
     let mut pages: Vec<Vec<u8>> = (0..3 * WINDOW as u32).map(|at| page(50, at)).collect();
-    let (pieces, _) = back_up(0, &pages.concat(), Known::Nothing, &mut packs);
+    let (file, _) = back_up(0, &pages.concat(), Known::Nothing, &mut packs);
     // A hint: other bytes, the same LSN.
     pages[WINDOW][8000] ^= 1;
-    let (pieces, stored) = back_up(1, &pages.concat(), Known::Content(parent_file(pieces)), &mut packs);
+    let (file, stored) = back_up(1, &pages.concat(), Known::Content(parent_file(file)), &mut packs);
     assert_eq!(stored, MAX_PIECE_BYTES);
-    assert!(restore(&pieces, &packs) == pages.concat());
+    assert!(restore(&file, &packs) == pages.concat());
+}
+
+/// What has no change of its own is not hashed; and a window that is longer or shorter than the parent's is another.
+#[test]
+fn a_window_of_the_parents_pages_has_the_parents_hash_when_it_is_as_long() {
+    let (mut packs, count) = (Packs::new(), WINDOW as u32 + WINDOW as u32 / 2);
+    let mut pages: Vec<Vec<u8>> = (0..count).map(|at| page(50, at)).collect();
+    let (file, _) = back_up(0, &pages.concat(), Known::Nothing, &mut packs);
+    (pages[3], pages[WINDOW + 3]) = (page(200, 3), page(200, 4));
+    let by_lsn = |file, since| Known::Lsn { file: parent_file(file), since: Lsn(since), page_size: PAGE };
+    let (file, _) = back_up(1, &pages.concat(), by_lsn(file, 100), &mut packs);
+    check_windows(&file, &pages.concat());
+    // A mark in the place of each hash shows where it goes.
+    let marked = |file: &Assembled| {
+        let marks = [b"first", b"other"].map(|mark| Some(ContentHash::of(mark)));
+        Assembled { windows: Windows::new(marks.to_vec()), ..file.clone() }
+    };
+    let (same, _) = back_up(2, &pages.concat(), by_lsn(marked(&file), 300), &mut packs);
+    assert_eq!(same.windows, marked(&file).windows);
+    for size in [count - 1, count + 1] {
+        let mut other = pages.clone();
+        other.resize_with(size as usize, || page(400, 1));
+        let (file, _) = back_up(3, &other.concat(), by_lsn(marked(&file), 300), &mut packs);
+        assert_eq!(file.windows.hash(0), Some(ContentHash::of(b"first")));
+        assert_eq!(file.windows.hash(1), Some(ContentHash::of(&other[WINDOW..].concat())));
+    }
+    // A manifest of before there were hashes has none to hand on.
+    let without = Assembled { windows: Windows::default(), ..file };
+    let (again, _) = back_up(4, &pages.concat(), by_lsn(without, 300), &mut packs);
+    check_windows(&again, &pages.concat());
 }
