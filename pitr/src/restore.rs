@@ -45,9 +45,10 @@ mod tests;
 mod to_disk;
 mod tree;
 
+use delta::There;
 use inventory::Inventory;
 use packs::{PackWork, Targets};
-use site::{Claim, NewFile, Site};
+use site::{Claim, Site};
 use tablespaces::Tablespace;
 
 /// How often it is told how far the comparing is.
@@ -154,9 +155,13 @@ pub async fn carry_out(
     let kept = Arc::new(kept);
     let packs = std::mem::take(&mut inventory.packs);
     let files = Arc::new(std::mem::take(&mut inventory.files));
+    let windows = std::mem::take(&mut inventory.windows);
     let packs = match kept.is_empty() {
         true => packs,
-        false => compare(&site, &files, packs, &kept, request, progress).await?,
+        false => {
+            let there = There { files: Arc::clone(&files), kept: Arc::clone(&kept), windows };
+            compare(&site, there, packs, request, progress).await?
+        }
     };
     let (fetched_bytes, transferred_bytes) = (delta::bytes_of(&packs), packs::stored_bytes_of(&packs));
     progress.begin(fetched_bytes, files.len() as u64);
@@ -217,20 +222,19 @@ async fn build(
 /// Leaves of the packs the pieces that differ from what is there.
 async fn compare(
     site: &Arc<Site>,
-    files: &Arc<Vec<NewFile>>,
+    there: There,
     packs: Vec<PackWork>,
-    kept: &Arc<BTreeSet<usize>>,
     request: &RestoreRequest,
     progress: &Progress,
 ) -> Result<Vec<PackWork>, RestoreError> {
     progress.enter(Phase::Comparing);
     // The threads that compare count by themselves; who draws sees it at the end of each of their steps.
-    let (site, files, kept) = (Arc::clone(site), Arc::clone(files), Arc::clone(kept));
+    let site = Arc::clone(site);
     let workers = request.workers.get();
     let counted = Arc::new(Progress::new());
     let counting = Arc::clone(&counted);
     let mut comparing =
-        tokio::spawn(blocking(move || delta::differing(&site, &files, packs, &kept, workers, &counting)));
+        tokio::spawn(blocking(move || delta::differing(&site, &there, packs, workers, &counting)));
     let mut told = 0;
     loop {
         let pause = tokio::time::sleep(TOLD_EVERY);

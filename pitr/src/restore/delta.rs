@@ -1,15 +1,25 @@
 //! Makes a cluster that is there into what a backup has: removes what the backup does not have, keeps what is the
 //! same, and leaves the rest to be fetched.
 //!
+//! What is the same is told by hashes: of a piece, or of a window ([`Windows`]), which is of the bytes as they were read
+//! from the running server. The pieces that give a window may hold other copies of its pages, taken by older backups,
+//! that differ in hint bits. Either is right: a window that is there as it was read is what a full backup in this one's
+//! place would have stored, and recovery from the backup's start makes each page consistent by itself, from whichever of
+//! the two it begins, whatever the page beside it begins from. A hash that was handed on from the parent is of what the
+//! parent read, of pages which by their LSNs nothing but hints has changed since; this backup names the parent's pieces
+//! for the same reason. A hash that fits nothing has the window fetched, and damages nothing.
+//!
 //! Nothing here asks whether the directory may be changed; that is decided, and `pg_control` taken away, before.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, Metadata};
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use walpoint_archive::ContentHash;
+use walpoint_archive::{ContentHash, Windows};
 
 use super::error::RestoreError;
 use super::inventory::Inventory;
@@ -132,39 +142,41 @@ fn can_be_written_into(file: &Metadata) -> bool {
 /// A piece by its pack and its place in the pack's list.
 type PieceNumber = (usize, usize);
 
-/// Compares the files that are there with what the manifest says of each piece, several at once, and returns the
-/// packs with the pieces that differ. A piece of which only a part of its frame counts has no hash of its own, and
-/// is fetched.
+/// The files to restore, and what of them is there.
+#[derive(Debug)]
+pub(super) struct There {
+    pub(super) files: Arc<Vec<NewFile>>,
+    /// Those that are there, by their number.
+    pub(super) kept: Arc<BTreeSet<usize>>,
+    /// Hashes of windows, of files that have some.
+    pub(super) windows: BTreeMap<usize, Windows>,
+}
+
+/// Compares the files that are there with what the manifest says of each piece and window, several at once, and returns
+/// the packs with the pieces that differ.
 pub(super) fn differing(
     site: &Site,
-    files: &[NewFile],
+    there: &There,
     packs: Vec<PackWork>,
-    kept: &BTreeSet<usize>,
     workers: usize,
     progress: &Progress,
 ) -> Result<Vec<PackWork>, RestoreError> {
-    let mut of_file: BTreeMap<usize, Vec<PieceNumber>> = BTreeMap::new();
-    for (pack, work) in packs.iter().enumerate() {
-        for (piece, place) in work.pieces.iter().enumerate().filter(|(_, it)| kept.contains(&it.file)) {
-            of_file.entry(place.file).or_default().push((pack, piece));
-        }
-    }
+    let work = pieces_by_file(&packs, &there.kept);
     let same: Vec<Vec<AtomicBool>> = packs
         .iter()
         .map(|pack| std::iter::repeat_with(AtomicBool::default).take(pack.pieces.len()).collect())
         .collect();
-    let work: Vec<(usize, Vec<PieceNumber>)> = of_file.into_iter().collect();
     let next = AtomicUsize::new(0);
     let compare = || -> Result<(), RestoreError> {
         let mut buffer = Vec::new();
-        while let Some((file, pieces)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let Some(file) = files.get(*file) else { continue };
-            let open = site.open_to_read(&file.place)?;
+        while let Some((number, pieces)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let Some(file) = there.files.get(*number) else { continue };
+            let (open, windows) = (site.open_to_read(&file.place)?, there.windows.get(number));
+            let mut old = OldFile { open, size: file.size, windows, last: None, buffer: &mut buffer };
             for (pack, piece) in pieces {
-                let place = packs.get(*pack).and_then(|it| it.pieces.get(*piece));
-                let Some(place) = place else { continue };
+                let Some(place) = piece_at(&packs, (*pack, *piece)) else { continue };
                 let flag = same.get(*pack).and_then(|flags| flags.get(*piece));
-                if let (true, Some(flag)) = (is_same(&open, place, &mut buffer), flag) {
+                if let (true, Some(flag)) = (old.has(place), flag) {
                     flag.store(true, Ordering::Relaxed);
                 }
                 progress.add_bytes(place.place.length.into());
@@ -179,13 +191,67 @@ pub(super) fn differing(
     Ok(without_same(packs, &same))
 }
 
-/// What cannot be read on the disk is fetched.
-fn is_same(file: &File, piece: &PieceWork, buffer: &mut Vec<u8>) -> bool {
-    if piece.place.part.is_some() {
-        return false;
+/// The pieces of each file that is there, in the file's order.
+fn pieces_by_file(packs: &[PackWork], kept: &BTreeSet<usize>) -> Vec<(usize, Vec<PieceNumber>)> {
+    let mut of_file: BTreeMap<usize, Vec<PieceNumber>> = BTreeMap::new();
+    for (pack, work) in packs.iter().enumerate() {
+        for (piece, place) in work.pieces.iter().enumerate().filter(|(_, it)| kept.contains(&it.file)) {
+            of_file.entry(place.file).or_default().push((pack, piece));
+        }
     }
-    buffer.resize(piece.place.length as usize, 0);
-    file.read_exact_at(buffer, piece.offset).is_ok() && ContentHash::of(buffer) == piece.place.hash
+    for pieces in of_file.values_mut() {
+        pieces.sort_unstable_by_key(|number| piece_at(packs, *number).map(|piece| piece.offset));
+    }
+    of_file.into_iter().collect()
+}
+
+fn piece_at(packs: &[PackWork], (pack, piece): PieceNumber) -> Option<&PieceWork> {
+    packs.get(pack)?.pieces.get(piece)
+}
+
+/// A file that is there. What cannot be read of it is fetched.
+struct OldFile<'a> {
+    open: File,
+    /// What it has in the backup, and by now here.
+    size: u64,
+    windows: Option<&'a Windows>,
+    /// The window that was compared last: pieces come in order, so each is read once.
+    last: Option<(usize, bool)>,
+    buffer: &'a mut Vec<u8>,
+}
+
+impl OldFile<'_> {
+    /// Whether it has what this piece brings.
+    fn has(&mut self, piece: &PieceWork) -> bool {
+        let length = u64::from(piece.place.length);
+        let last = piece.offset.saturating_add(length.saturating_sub(1));
+        let mut windows = Windows::number_at(piece.offset)..=Windows::number_at(last);
+        windows.all(|number| self.has_window(number)) || self.has_whole(piece)
+    }
+
+    fn has_window(&mut self, number: usize) -> bool {
+        let Some(hash) = self.windows.and_then(|windows| windows.hash(number)) else { return false };
+        match self.last {
+            Some((last, is_same)) if last == number => is_same,
+            _ => {
+                let window = Windows::range(number, self.size);
+                let is_same = self.has_bytes(window, hash);
+                self.last = Some((number, is_same));
+                is_same
+            }
+        }
+    }
+
+    /// A piece that is a part of its frame has no hash of its own.
+    fn has_whole(&mut self, piece: &PieceWork) -> bool {
+        let end = piece.offset.saturating_add(piece.place.length.into());
+        piece.place.part.is_none() && self.has_bytes(piece.offset..end, piece.place.hash)
+    }
+
+    fn has_bytes(&mut self, bytes: Range<u64>, hash: ContentHash) -> bool {
+        self.buffer.resize(usize::try_from(bytes.end - bytes.start).unwrap_or_default(), 0);
+        self.open.read_exact_at(self.buffer, bytes.start).is_ok() && ContentHash::of(self.buffer) == hash
+    }
 }
 
 fn without_same(packs: Vec<PackWork>, same: &[Vec<AtomicBool>]) -> Vec<PackWork> {

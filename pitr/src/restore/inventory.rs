@@ -3,15 +3,15 @@
 //!
 //! The manifest's own rules (plain relative paths in order, none twice, each below a
 //! directory of the manifest, pieces without gaps) are the reader's; here come the
-//! rules of a data directory. Memory: some 100 bytes for each file and 64 for each
-//! piece of at most 1 MiB.
+//! rules of a data directory. Memory: some 100 bytes for each file, 64 for each
+//! piece of at most 1 MiB, and 33 for each hash of a window.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use walpoint_archive::manifest::{EntryKind, ManifestEntry, ManifestError, ManifestReader};
+use walpoint_archive::manifest::{EntryKind, ManifestEntry, ManifestError, ManifestReader, Windows};
 use walpoint_archive::pack::MAX_PACK_BYTES;
 use walpoint_archive::summary::{BackupSummary, StoredObject};
 use walpoint_archive::{ArchiveError, BackupId, Entry, Layout, RelativePath};
@@ -62,6 +62,8 @@ pub(super) struct Inventory {
     pub(super) directories: Vec<NewDirectory>,
     pub(super) files: Vec<NewFile>,
     pub(super) packs: Vec<PackWork>,
+    /// Hashes of windows, of files that have some, by their number.
+    pub(super) windows: BTreeMap<usize, Windows>,
     /// Object identifier and old path of each tablespace; the n-th is tree n + 1.
     pub(super) tablespaces: Vec<(u32, PathBuf)>,
     /// Configuration from outside: where it goes, and where it was.
@@ -184,6 +186,7 @@ impl<'a> Reading<'a> {
             directories: Vec::new(),
             files: Vec::new(),
             packs: Vec::new(),
+            windows: BTreeMap::new(),
             tablespaces: Vec::new(),
             configuration: Vec::new(),
             left_out: Vec::new(),
@@ -235,6 +238,9 @@ impl<'a> Reading<'a> {
                 return Err(format!("a piece lies outside of \"{}\"", pack.object.key));
             }
             pack.pieces.push(PieceWork { file, offset: piece.file_offset, place: piece.place() });
+        }
+        if !entry.windows.is_empty() {
+            self.inventory.windows.insert(file, entry.windows.clone());
         }
         self.inventory.files.push(NewFile { place, mode: entry.mode, size: entry.size });
         Ok(())

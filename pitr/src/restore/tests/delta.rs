@@ -1,6 +1,8 @@
 //! What `--delta` must not destroy, and what it has to be able to go on with.
 
 use super::*;
+use fixture::windows_of;
+use walpoint_archive::{ContentHash, Windows};
 
 /// A cluster with a tablespace, of which something has to be fetched.
 fn with_tablespace(directory: &Path) -> Contents {
@@ -144,4 +146,140 @@ async fn zeros_of_the_backup_replace_what_lies_in_their_place() {
         stage.restore_as(&contents, |request| request.delta = true).await.unwrap();
         assert!(stage.read("base/5/16386") == sparse);
     }
+}
+
+const PAGE: usize = 8192;
+const MIB: usize = 1 << 20;
+const TABLE: &str = "base/5/16390";
+/// More than the files that every restore changes.
+const LITTLE: u64 = 100_000;
+
+/// A table of three windows and a half by a full backup and three incrementals, each with every ninth page changed.
+fn versions() -> Vec<Vec<u8>> {
+    let mut versions = vec![noise(3 * MIB + MIB / 2)];
+    for number in 1..4 {
+        let mut next = versions.last().unwrap().clone();
+        for page in next.chunks_mut(PAGE).skip(number * 2).step_by(9) {
+            page.iter_mut().for_each(|byte| *byte = byte.wrapping_add(1));
+        }
+        // A run over the edge of two windows, which is one piece.
+        next[MIB - PAGE..MIB + PAGE].iter_mut().for_each(|byte| *byte = byte.wrapping_mul(3));
+        versions.push(next);
+    }
+    versions
+}
+
+/// A cluster with that table, and these hashes of its windows.
+fn with_chain(windows: Windows) -> Contents {
+    let mut contents = Contents::cluster();
+    contents.chain(TABLE, &versions(), windows);
+    contents
+}
+
+async fn delta(stage: &Stage, contents: &Contents) -> Restored {
+    stage.restore_as(contents, |request| request.delta = true).await.unwrap()
+}
+
+#[tokio::test]
+async fn over_a_chain_of_parts_nothing_is_fetched_of_what_is_there() {
+    let (stage, table) = (Stage::new().await, versions().pop().unwrap());
+    let contents = with_chain(windows_of(&table));
+    let whole = stage.restore(&contents).await.unwrap();
+    assert!(stage.read(TABLE) == table && whole.fetched_bytes > table.len() as u64);
+    let again = delta(&stage, &contents).await;
+    assert!(again.fetched_bytes < LITTLE, "{}", again.fetched_bytes);
+    assert!(stage.read(TABLE) == table);
+}
+
+#[tokio::test]
+async fn of_a_window_with_one_changed_page_all_is_fetched_and_of_the_others_nothing() {
+    let (stage, table) = (Stage::new().await, versions().pop().unwrap());
+    let contents = with_chain(windows_of(&table));
+    stage.restore(&contents).await.unwrap();
+    // Either side of the edge of two windows, too, over which a piece lies.
+    let cases = [
+        (0, MIB),
+        (MIB - 1, MIB),
+        (MIB, MIB),
+        (2 * MIB - 1, MIB),
+        (2 * MIB + 5, MIB),
+        (table.len() - 1, MIB / 2),
+    ];
+    for (at, most) in cases {
+        let mut changed = table.clone();
+        changed[at] ^= 1;
+        std::fs::write(stage.target().join(TABLE), &changed).unwrap();
+        let again = delta(&stage, &contents).await;
+        let range = (MIB / 2) as u64..(most + PAGE) as u64 + LITTLE;
+        assert!(range.contains(&again.fetched_bytes), "{at}: {}", again.fetched_bytes);
+        assert!(stage.read(TABLE) == table, "{at}");
+    }
+}
+
+/// Torn files of all lengths, zeros in places, pages of older versions: the result is the backup's.
+#[tokio::test]
+async fn whatever_lies_there_it_becomes_what_the_backup_has() {
+    let (stage, versions) = (Stage::new().await, versions());
+    let table = versions.last().unwrap();
+    let mut seed = 7usize;
+    let mut random = move |below: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % below
+    };
+    let contents = with_chain(windows_of(table));
+    stage.restore(&contents).await.unwrap();
+    for round in 0..12 {
+        let mut old = table.clone();
+        for _ in 0..random(6) {
+            let (at, length) = (random(old.len()), random(3 * MIB));
+            let end = old.len().min(at + length);
+            match random(3) {
+                0 => old[at..end].fill(0),
+                1 => old[at..end].copy_from_slice(&versions[random(4)][at..end]),
+                _ => old[at] ^= 1,
+            }
+        }
+        let same = |number: usize| {
+            old[number * MIB..].chunks(MIB).next() == table[number * MIB..].chunks(MIB).next()
+        };
+        // What an edge of two windows shares is fetched with either.
+        let most = (0..4).filter(|number| !same(*number)).count() as u64 * (MIB + 2 * PAGE) as u64;
+        if random(2) == 0 {
+            old.resize(random(5 * MIB), 9);
+        }
+        let is_cut = old.len() < table.len();
+        std::fs::write(stage.target().join(TABLE), &old).unwrap();
+        let again = delta(&stage, &contents).await;
+        assert!(stage.read(TABLE) == *table, "round {round}");
+        assert!(is_cut || again.fetched_bytes < most + LITTLE, "round {round}: {}", again.fetched_bytes);
+    }
+}
+
+/// Of a manifest of before there were windows, parts are fetched as ever; of one that lies, all of it is.
+#[tokio::test]
+async fn without_hashes_of_windows_or_with_wrong_ones_it_is_fetched_and_right() {
+    let table = versions().pop().unwrap();
+    let wrong = Windows::new(vec![Some(ContentHash::of(b"hostile")); 4]);
+    for windows in [Windows::default(), wrong] {
+        let stage = Stage::new().await;
+        let contents = with_chain(windows);
+        stage.restore(&contents).await.unwrap();
+        let again = delta(&stage, &contents).await;
+        assert!(stage.read(TABLE) == table);
+        assert!(again.fetched_bytes > 3 * MIB as u64, "{}", again.fetched_bytes);
+    }
+}
+
+/// Hints: what was read is other than what the pieces give, and as good.
+#[tokio::test]
+async fn a_window_as_the_backup_read_it_is_left_as_it_is() {
+    let (stage, table) = (Stage::new().await, versions().pop().unwrap());
+    let mut read = table.clone();
+    read[MIB + 100] ^= 4;
+    let contents = with_chain(windows_of(&read));
+    stage.restore(&contents).await.unwrap();
+    assert!(stage.read(TABLE) == table, "a whole restore goes by the pieces");
+    std::fs::write(stage.target().join(TABLE), &read).unwrap();
+    let again = delta(&stage, &contents).await;
+    assert!(stage.read(TABLE) == read && again.fetched_bytes < LITTLE, "{}", again.fetched_bytes);
 }

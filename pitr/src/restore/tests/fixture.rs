@@ -9,7 +9,7 @@ use bytes::Bytes;
 use walpoint_archive::compress::CompressionLevel;
 use walpoint_archive::config::EncryptionConfig;
 use walpoint_archive::manifest::{EntryKind, ManifestEntry, ManifestHeader, ManifestWriter, Piece, Windows};
-use walpoint_archive::pack::PackWriter;
+use walpoint_archive::pack::{PackWriter, PartOfFrame};
 use walpoint_archive::store::{Metadata, ObjectStore, PutMode};
 use walpoint_archive::summary::{
     BackupBytes, BackupSummary, ManifestObject, Position, ServerFacts, Settings, StoredObject,
@@ -105,12 +105,23 @@ pub(in crate::restore) fn summary(layout: &Layout) -> BackupSummary {
 #[derive(Debug, Clone)]
 pub(in crate::restore) struct Contents {
     entries: BTreeMap<RelativePath, (EntryKind, u32, Vec<u8>)>,
+    chains: BTreeMap<RelativePath, Chain>,
 }
+
+/// A file as a chain of incremental backups leaves it: the first version in windows, of each later one the pages that
+/// it changed in one frame.
+#[derive(Debug, Clone)]
+struct Chain {
+    versions: Vec<Vec<u8>>,
+    windows: Windows,
+}
+
+const PAGE: usize = 8192;
 
 impl Contents {
     /// The least that a cluster has.
     pub(in crate::restore) fn cluster() -> Contents {
-        let mut contents = Contents { entries: BTreeMap::new() };
+        let mut contents = Contents { entries: BTreeMap::new(), chains: BTreeMap::new() };
         for directory in ["base", "base/5", "global", "pg_notify", "pg_tblspc", "pg_wal"] {
             contents.directory(directory);
         }
@@ -149,6 +160,18 @@ impl Contents {
         self
     }
 
+    /// Versions of one size, whole pages.
+    pub(in crate::restore) fn chain(
+        &mut self,
+        path: &str,
+        versions: &[Vec<u8>],
+        windows: Windows,
+    ) -> &mut Contents {
+        let chain = Chain { versions: versions.to_vec(), windows };
+        self.chains.insert(RelativePath::new(path).unwrap(), chain);
+        self.file(path, versions.last().unwrap())
+    }
+
     fn add(&mut self, path: &str, kind: EntryKind, mode: u32, content: &[u8]) -> &mut Contents {
         self.entries.insert(RelativePath::new(path).unwrap(), (kind, mode, content.to_vec()));
         self
@@ -162,12 +185,14 @@ impl Contents {
         let mut manifest = ManifestWriter::new(Vec::new(), &header).unwrap();
         packs.summary.packs.clear();
         for (path, (kind, mode, content)) in &self.entries {
-            let mut pieces = Vec::new();
-            for (index, piece) in content.chunks(1 << 20).enumerate() {
-                pieces.push(packs.add((index as u64) << 20, piece).await);
-            }
+            let chain = self.chains.get(path);
+            let pieces = match chain {
+                Some(chain) => packs.add_chain(&chain.versions).await,
+                None => packs.add_all(content).await,
+            };
             let size = content.len() as u64;
-            let (path, kind, windows) = (path.clone(), kind.clone(), Windows::default());
+            let windows = chain.map(|chain| chain.windows.clone()).unwrap_or_default();
+            let (path, kind) = (path.clone(), kind.clone());
             let entry = ManifestEntry { path, kind, mode: *mode, size, pieces, windows };
             manifest.entry(&entry).unwrap();
         }
@@ -225,6 +250,42 @@ impl Packs<'_> {
         Piece::new(offset, self.count, self.open.append(plain).unwrap())
     }
 
+    async fn add_all(&mut self, content: &[u8]) -> Vec<Piece> {
+        let mut pieces = Vec::new();
+        for (index, piece) in content.chunks(1 << 20).enumerate() {
+            pieces.push(self.add((index as u64) << 20, piece).await);
+        }
+        pieces
+    }
+
+    async fn add_chain(&mut self, versions: &[Vec<u8>]) -> Vec<Piece> {
+        let first = self.add_all(&versions[0]).await;
+        // Of each page the frame that it is in, and where in it.
+        let place = |at: usize| (first[at * PAGE / (1 << 20)].clone(), (at * PAGE % (1 << 20)) as u32);
+        let mut pages: Vec<(Piece, u32)> = (0..versions[0].len() / PAGE).map(place).collect();
+        for pair in versions.windows(2) {
+            let page = |version: usize, at: usize| &pair[version][at * PAGE..(at + 1) * PAGE];
+            let changed: Vec<usize> = (0..pages.len()).filter(|&at| page(0, at) != page(1, at)).collect();
+            let plain: Vec<u8> = changed.iter().flat_map(|&at| page(1, at)).copied().collect();
+            let frame = self.add(0, &plain).await;
+            for (order, at) in changed.into_iter().enumerate() {
+                pages[at] = (frame.clone(), (order * PAGE) as u32);
+            }
+        }
+        let follows = |one: &(Piece, u32), next: &(Piece, u32)| {
+            one.0.place() == next.0.place() && one.0.pack == next.0.pack && one.1 + PAGE as u32 == next.1
+        };
+        let (mut pieces, mut offset) = (Vec::new(), 0);
+        for run in pages.chunk_by(follows) {
+            let (frame, skip) = run[0].clone();
+            let (frame_length, length) = (frame.length, (run.len() * PAGE) as u32);
+            let part = (length < frame_length).then_some(PartOfFrame { skip, frame_length });
+            pieces.push(Piece { file_offset: offset, length, part, ..frame });
+            offset += u64::from(length);
+        }
+        pieces
+    }
+
     async fn close(&mut self) {
         let full = std::mem::replace(&mut self.open, new_pack());
         let sealed = full.finish(self.archive.sealer()).unwrap();
@@ -244,6 +305,11 @@ pub(in crate::restore) fn control_file(cluster: SystemIdentifier) -> Vec<u8> {
     bytes[..8].copy_from_slice(&cluster.0.to_le_bytes());
     bytes[8..12].copy_from_slice(&9999u32.to_le_bytes());
     bytes
+}
+
+/// The hashes of all windows of this content.
+pub(in crate::restore) fn windows_of(content: &[u8]) -> Windows {
+    Windows::new(content.chunks(1 << 20).map(|window| Some(ContentHash::of(window))).collect())
 }
 
 /// Bytes that do not compress, the same each time.
