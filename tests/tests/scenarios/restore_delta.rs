@@ -1,6 +1,8 @@
 //! `restore --delta` into the cluster that is there: what is the same is not fetched, what the backup does not have
 //! goes, and a directory in which something is half done starts no server.
 
+mod chain;
+
 use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -100,7 +102,7 @@ fn only_what_differs_is_fetched_and_the_result_is_that_of_a_whole_restore() -> R
     cluster.stop(Stop::Fast)
 }
 
-/// Of an incremental backup pieces are parts of frames, which have no hash of their own.
+/// Of an incremental backup pieces are parts of frames, which are told by the hash of their window.
 #[test]
 fn an_incremental_backup_is_restored_over_what_is_there() -> Result<()> {
     let Some(mut scene) = scene()? else { return Ok(()) };
