@@ -2,8 +2,8 @@
 //! backup before it, has it. The list is complete either way.
 //!
 //! Of a window with parts of frames, which have no hash of their own, it takes the hash, as the window was read: by it
-//! a restore can tell that it is there already ([`Windows`]). Where all pages are the parent's the window is the
-//! parent's, too, and has its hash: what stays as it is costs nothing.
+//! a restore can tell that it is there already ([`Windows`]). Where all pages are the parent's the hash is, too, if the
+//! parent has one: what stays as it is costs nothing.
 
 use walpoint_archive::ContentHash;
 use walpoint_archive::manifest::{Piece, Windows};
