@@ -259,8 +259,8 @@ fn a_restore_of_what_is_being_deleted_is_whole_or_fails() -> Result<()> {
         scene.walpoint.ok(&args)?;
         thread::sleep(Duration::from_secs(2));
         let directory = scene.fresh_directory();
+        let target = ["--target-immediate", "--backup", leaving.as_str()];
         let restored = thread::scope(|scope| -> Result<Outcome> {
-            let target = ["--target-immediate", "--backup", leaving.as_str()];
             let restore = scope.spawn(|| scene.restore_into(&directory, &target));
             // What this meets differs from round to round.
             thread::sleep(Duration::from_millis(40 * round));
