@@ -93,7 +93,7 @@ async fn every_file_of_the_backup_comes_back() {
     let id = std::fs::read_to_string(golden("backup_id")).unwrap();
     assert_eq!(summary.id.as_str(), id.trim());
 
-    let mut files = files(&archive, summary).await;
+    let mut files = files(&archive, &archive.whole(summary).await.unwrap()).await;
     assert_eq!(files.len() as u64, summary.files);
     files.remove("tablespace_map").unwrap();
     let tablespace = "pg_tblspc/16384/";
