@@ -147,7 +147,7 @@ impl Archive {
         let (again, packs) = self.with_summary(&head.id, |summary| summary.split(&self.layout)).await?;
         if again != *head {
             let what = "it is not what it was a moment ago, and a summary is never changed";
-            return Err(ArchiveError::damaged(&self.layout.summary(&head.id), what));
+            return Err(ArchiveError::damaged(self.layout.summary(&head.id), what));
         }
         Ok(again.with_packs(packs).0)
     }
