@@ -118,7 +118,7 @@ async fn copy_changes(
         Ok(parent) => parent,
         Err(reason) => return Ok(Err(Some(reason))),
     };
-    let beginning = Beginning::of(settings, preparation, Some(&parent.summary)).await?;
+    let beginning = Beginning::of(settings, preparation, Some(parent.summary())).await?;
     let begun = Begun::new(preparation, BackupKind::Incremental, beginning).await?;
     match parent.serve(settings, preparation, &begun.control, begun.started).await? {
         Ok(base) => begun.read(settings, preparation, Some(base), progress).await.map(Ok),

@@ -91,8 +91,8 @@ async fn choices(
 
 /// A cluster, and by its last backup which of several that is.
 async fn choice(cluster: &Cluster, archive: &Archive) -> String {
-    let last = match archive.backups().await {
-        Ok(listing) => match listing.sound.iter().max_by_key(|backup| backup.stop.time) {
+    let last = match archive.catalog_of_newest(|catalog| !catalog.backups.is_empty()).await {
+        Ok(catalog) => match catalog.backups.iter().max_by_key(|backup| backup.stop.time) {
             Some(backup) => format!("last backup {}", backup.stop.time),
             None => "no backup".to_owned(),
         },

@@ -10,9 +10,9 @@ use walpoint_archive::{Archive, ArchiveError, BackupSummary};
 /// # Errors
 /// The archive could not give the manifest. What `read` itself refuses is the inner error; so is one that it gave
 /// before the fetching ended.
-pub(crate) async fn read_piped<T, E>(
+pub(crate) async fn read_piped<P, T, E>(
     archive: &Archive,
-    summary: &BackupSummary,
+    summary: &BackupSummary<P>,
     read: impl FnOnce(BufReader<PipeReader>) -> Result<T, E> + Send + 'static,
     stopped: impl FnOnce() -> E,
 ) -> Result<Result<T, E>, ArchiveError>

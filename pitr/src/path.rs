@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use walpoint_archive::{BackupSummary, Catalog, SegmentState};
+use walpoint_archive::{BackupHead, BackupSummary, Catalog, SegmentState};
 use walpoint_wal::{Lsn, PathStep, TimelineHistory, TimelineId};
 
 use crate::target::TargetTimeline;
@@ -65,7 +65,7 @@ impl TimelinePath {
 
     /// Whether a recovery along this path can begin with the backup: all that it must
     /// replay to be consistent comes before its timeline is left.
-    pub fn holds(&self, backup: &BackupSummary) -> bool {
+    pub fn holds<P>(&self, backup: &BackupSummary<P>) -> bool {
         let step = self.step_of(backup.timeline);
         step.is_some_and(|step| step.end.is_none_or(|end| backup.stop.lsn <= end))
     }
@@ -115,11 +115,7 @@ pub fn known(catalog: &Catalog) -> BTreeSet<TimelineId> {
 }
 
 /// Finds the timeline that is meant, given the backups that may be used.
-pub fn choose(
-    catalog: &Catalog,
-    wanted: TargetTimeline,
-    backups: &[&BackupSummary],
-) -> Result<Chosen, NoPath> {
+pub fn choose(catalog: &Catalog, wanted: TargetTimeline, backups: &[&BackupHead]) -> Result<Chosen, NoPath> {
     let newest = backups.iter().max_by_key(|backup| (backup.stop.lsn, &backup.id));
     let newest = newest.ok_or(NoPath::NoBackup(None))?;
     let timeline = match wanted {
@@ -134,7 +130,7 @@ pub fn choose(
     Ok(Chosen { path, without_history: Vec::new() })
 }
 
-fn newest_descendant(catalog: &Catalog, backups: &[&BackupSummary]) -> Result<Chosen, NoPath> {
+fn newest_descendant(catalog: &Catalog, backups: &[&BackupHead]) -> Result<Chosen, NoPath> {
     let mut without_history = Vec::new();
     for timeline in known(catalog).into_iter().rev() {
         match TimelinePath::to(catalog, timeline) {

@@ -16,7 +16,7 @@ mod to_segment;
 mod unreadable;
 pub(crate) mod words;
 
-use walpoint_archive::{Archive, ArchiveError, BackupSummary, Catalog};
+use walpoint_archive::{Archive, ArchiveError, BackupHead, Catalog};
 use walpoint_wal::Lsn;
 
 use crate::coverage::{Coverage, Illegible};
@@ -64,7 +64,7 @@ struct Way<'c> {
     unreadable: Unreadable<'c>,
     chosen: Chosen,
     /// Those that may serve.
-    backups: Vec<&'c BackupSummary>,
+    backups: Vec<&'c BackupHead>,
 }
 
 /// Chooses the timeline, and what may serve on the way to it.
@@ -96,7 +96,7 @@ async fn plan_with(
     request: &TargetRequest,
     chosen: &Chosen,
     wal: &PathWal<'_>,
-    backups: &[&BackupSummary],
+    backups: &[&BackupHead],
 ) -> Result<PlanOutcome, ArchiveError> {
     let chains = chains(wal, Content::Read).await?;
     let finder = Finder { wal, chains: &chains, backups, idle: &catalog.idle };
@@ -113,7 +113,7 @@ async fn plan_with(
 fn allowed_backups<'c>(
     catalog: &'c Catalog,
     request: &TargetRequest,
-) -> Result<Vec<&'c BackupSummary>, PlanError> {
+) -> Result<Vec<&'c BackupHead>, PlanError> {
     let Some(wanted) = &request.backup else { return Ok(catalog.backups.iter().collect()) };
     let found: Vec<_> = catalog.backups.iter().filter(|backup| backup.id == *wanted).collect();
     if found.is_empty() {
@@ -129,9 +129,9 @@ fn allowed_backups<'c>(
 
 /// Those that lie on a path, in the order of their ends.
 pub(crate) fn on_path<'c>(
-    backups: &[&'c BackupSummary],
+    backups: &[&'c BackupHead],
     path: &crate::path::TimelinePath,
-) -> Vec<&'c BackupSummary> {
+) -> Vec<&'c BackupHead> {
     let mut backups: Vec<_> = backups.iter().copied().filter(|backup| path.holds(backup)).collect();
     backups.sort_by_key(|backup| (backup.stop.lsn, backup.id.clone()));
     backups

@@ -4,7 +4,8 @@
 //! was stored, and which moments that costs. When the store does not answer nothing is concluded about any object: the
 //! run ends there, says what it found by then, and what it has read stays known ([`ledger`]). One object that cannot
 //! be read while the store answers is named ([`unread`]), and the others are read. Memory is bounded by the number of objects in
-//! the listing, and by one pack or one piece of a segment for each worker.
+//! the listing, by that of packs and of the backups that name each, and by one pack or one piece of a segment for each
+//! worker.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
@@ -223,14 +224,21 @@ impl Seen {
     /// What the listings and the small objects show.
     async fn look(archive: &Archive) -> Result<Seen, ArchiveError> {
         let looked = Instant::now();
-        let catalog = Arc::new(archive.catalog(CatalogScope::All).await?);
-        let mut inventory = inventory::take(archive, &catalog).await?;
+        let mut catalog = archive.catalog(CatalogScope::All).await?;
+        let mut inventory = inventory::take(archive, &mut catalog).await?;
         let mut faults = std::mem::take(&mut inventory.faults);
         faults.extend(unreadable(archive, &catalog));
         let records = archive.verification_records().await?;
         let mut known = Verification::new();
         records.iter().for_each(|stored| known.merge(&stored.record));
-        Ok(Seen { looked, catalog, inventory: Arc::new(inventory), faults, records, known })
+        Ok(Seen {
+            looked,
+            catalog: Arc::new(catalog),
+            inventory: Arc::new(inventory),
+            faults,
+            records,
+            known,
+        })
     }
 
     /// Reads what is asked for, and adds what that shows.
@@ -255,7 +263,7 @@ impl Seen {
             catalog: Arc::clone(&self.catalog),
             inventory: Arc::clone(&self.inventory),
             ledger,
-            not_cleared: units::not_cleared(&self.catalog, layout, &self.known, &chosen),
+            not_cleared: units::not_cleared(&self.catalog, &self.known, &chosen),
             progress: Arc::clone(progress),
             workers: request.workers.get(),
             set_aside: Arc::new(SetAside::default()),
@@ -267,7 +275,7 @@ impl Seen {
             Ok(()) => {
                 progress.enter(Phase::Finishing);
                 run.note_speed(began.elapsed());
-                let finished = run.ledger.finish(archive, &self.catalog).await;
+                let finished = run.ledger.finish(archive, &self.catalog, &self.inventory.packs).await;
                 finished.map_err(|error| format!("what was read could not be noted in the archive: {error}"))
             }
             Err(error) => Err(error.to_string()),

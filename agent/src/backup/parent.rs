@@ -1,6 +1,7 @@
 //! The backup that an incremental one builds on: which one it is, whether it serves, and how it is told what has
 //! changed since. Where none serves the backup is a full one, and says why.
 
+mod candidates;
 pub mod choice;
 pub mod comparison;
 mod in_between;
@@ -8,7 +9,8 @@ pub mod manifest;
 
 use std::sync::Arc;
 
-use walpoint_archive::{Archive, BackupSummary, Catalog, CatalogScope, Verification};
+use walpoint_archive::store::StoreErrorKind;
+use walpoint_archive::{Archive, ArchiveError, BackupSummary, Catalog, CatalogScope, Verification};
 use walpoint_pitr::path::TimelinePath;
 use walpoint_wal::control_file::ControlFile;
 use walpoint_wal::{Lsn, TimelineHistory, TimelineId};
@@ -18,8 +20,10 @@ use super::marked::Marked;
 use super::prepare::Preparation;
 use crate::config::Settings;
 use crate::exit::Failure;
+use crate::keep::look::unreadable_note;
 use crate::session::Position;
 use crate::ship::before::history_in;
+use candidates::{Candidate, Candidates};
 use comparison::Comparison;
 use manifest::LocalManifest;
 
@@ -36,8 +40,10 @@ impl NoParent {
 /// A parent that serves as far as can be said before the backup starts.
 #[derive(Debug)]
 pub struct Parent {
-    pub summary: BackupSummary,
-    pub manifest: LocalManifest,
+    found: Candidate,
+    /// What may serve in its place.
+    older: Candidates,
+    /// Without backups and without WAL.
     catalog: Catalog,
     path: TimelinePath,
 }
@@ -64,7 +70,7 @@ pub async fn find(
     let Some(path) = path_to(preparation, control.timeline) else {
         return Ok(Err(NoParent(format!("pg_wal lacks the history of timeline {}", control.timeline))));
     };
-    let catalog = archive.catalog(CatalogScope::NoWal).await?;
+    let mut catalog = archive.catalog(CatalogScope::NoWal).await?;
     if wanted == Wanted::IncrementalUnlessDue {
         let now = session.clock("look when the last full backup was taken").await?;
         if let Err(due) = choice::full_is_due(&catalog.backups, settings.backup.full_every, now) {
@@ -73,7 +79,10 @@ pub async fn find(
     }
     // So that nothing is done in vain; what counts is the look at the end.
     let marked = Marked::now(archive).await?;
-    let verification = verified(archive).await;
+    let verification = match verified(archive).await? {
+        Ok(verification) => verification,
+        Err(reason) => return Ok(Err(reason)),
+    };
     let now = choice::Now {
         path: &path,
         block_size: control.block_size,
@@ -82,25 +91,30 @@ pub async fn find(
         verification: &verification,
         layout: archive.layout(),
     };
-    let summary = match choice::choose(&catalog.backups, &now) {
-        Ok(summary) => summary.clone(),
-        Err(reason) => return Ok(Err(reason)),
-    };
-    if let Some(reason) = packs_missing(archive, &summary).await? {
-        return Ok(Err(reason));
-    }
-    match LocalManifest::of(archive, &summary, &directory.path).await? {
-        Ok(manifest) => Ok(Ok(Parent { summary, manifest, catalog, path })),
-        Err(reason) => Ok(Err(reason)),
+    let mut older = Candidates::of(std::mem::take(&mut catalog.backups), &now);
+    match older.next(archive, &directory.path).await? {
+        Some(found) => Ok(Ok(Parent { found, older, catalog, path })),
+        None => Ok(Err(older.none())),
     }
 }
 
-/// What `verify` noted. Where its notes cannot be read nothing is known to be damaged.
-async fn verified(archive: &Archive) -> Verification {
-    archive.verification().await.unwrap_or_else(|error| {
-        tracing::debug!("could not read what verify found, and go by the rest: {error}");
-        Verification::new()
-    })
+/// What `verify` noted. Where it cannot be read anything may be damaged, and a child would lack what its parent lacks.
+async fn verified(archive: &Archive) -> Result<Result<Verification, NoParent>, Failure> {
+    match archive.verification_and_unreadable().await {
+        Ok((verification, unreadable)) => Ok(match unreadable.first() {
+            None => Ok(verification),
+            Some(note) => Err(NoParent(unreadable_note(note))),
+        }),
+        Err(error) if is_denied(&error) => Ok(Err(NoParent(format!(
+            "what verify noted cannot be read, so nobody knows what it found damaged: {error}"
+        )))),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// That is an answer, and the same tomorrow.
+fn is_denied(error: &ArchiveError) -> bool {
+    matches!(error, ArchiveError::Store(error) if error.kind == StoreErrorKind::Denied)
 }
 
 /// The way to a timeline, by the history in `pg_wal`, which the server itself goes by.
@@ -113,19 +127,12 @@ fn path_to(preparation: &Preparation, timeline: TimelineId) -> Option<TimelinePa
     Some(TimelinePath { timeline, steps: history.path() })
 }
 
-async fn packs_missing(archive: &Archive, summary: &BackupSummary) -> Result<Option<NoParent>, Failure> {
-    let missing = archive.missing_packs(&summary.packs).await?;
-    Ok(missing.first().map(|first| {
-        NoParent(format!(
-            "{} of the {} packs of {} are not in the archive as they were stored, the first is \"{first}\"",
-            missing.len(),
-            summary.packs.len(),
-            summary.id
-        ))
-    }))
-}
-
 impl Parent {
+    /// The one that serves so far.
+    pub fn summary(&self) -> &BackupSummary {
+        &self.found.summary
+    }
+
     /// Decides, once the backup has started, whether the parent serves and how pages are compared with it.
     ///
     /// # Errors
@@ -137,19 +144,35 @@ impl Parent {
         control: &ControlFile,
         started: Position,
     ) -> Result<Result<Base, NoParent>, Failure> {
-        let Parent { summary, manifest, catalog, path } = self;
+        let Parent { found, mut older, catalog, path } = self;
         if control.timeline != path.timeline {
             return Ok(Err(NoParent(format!("the timeline changed to {} meanwhile", control.timeline))));
         }
         let server = &preparation.session.server;
         let is_standby = server.is_in_recovery;
-        if let Err(reason) = choice::must_lie_before(&summary, started.lsn, is_standby) {
-            return Ok(Err(reason));
+        if let Some(newest) = older.newest().filter(|_| !is_standby)
+            && let Err(reason) = choice::must_lie_before(newest, started.lsn, false)
+        {
+            // Nobody knows from where on its WAL is another than the archive's, so no older one serves.
+            return Ok(Err(older.none_after(reason)));
         }
+        let found = match choice::must_lie_before(&found.summary, started.lsn, is_standby) {
+            Ok(()) => found,
+            Err(reason) => {
+                older.pass(&found.summary.id, reason);
+                older.end_before(started.lsn);
+                match older.next(&preparation.archive, &preparation.directory.path).await? {
+                    Some(found) => found,
+                    None => return Ok(Err(older.none())),
+                }
+            }
+        };
+        let Candidate { summary, manifest } = found;
         let stretch = in_between::Stretch { from: summary.start.lsn, to: started.lsn, catalog, path };
         let told = match in_between::told(settings, preparation, stretch).await? {
             Ok(told) => told,
-            Err(reason) => return Ok(Err(reason)),
+            // What is broken since then is broken since any older one.
+            Err(reason) => return Ok(Err(older.none_after(reason))),
         };
         let now = comparison::Now {
             writer: preparation.writer,
@@ -168,4 +191,41 @@ impl Parent {
 /// Start of the segment that holds this position.
 fn segment_start(lsn: Lsn, segment_bytes: u64) -> Lsn {
     Lsn(lsn.0 - lsn.0 % segment_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use walpoint_archive::compress::CompressionLevel;
+    use walpoint_archive::store::dir::DirStore;
+    use walpoint_archive::store::faulty::{Fault, Faulty, Verb};
+    use walpoint_archive::verification::RecordId;
+    use walpoint_archive::{KeyRing, Sealer};
+    use walpoint_wal::SystemIdentifier;
+
+    use super::*;
+
+    /// What is damaged and not known as such would be named again.
+    #[tokio::test]
+    async fn nothing_is_built_on_where_it_is_not_known_what_verify_found() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Faulty::new(Arc::new(DirStore::open(root.path()).await.unwrap()));
+        let sealer = Sealer::new(CompressionLevel::default(), Arc::new(KeyRing::default()));
+        let archive = Archive::new(Arc::new(store.clone()), SystemIdentifier(7), sealer);
+        assert!(verified(&archive).await.unwrap().is_ok(), "nobody has verified anything yet");
+        let fail = |kind| store.fail(Verb::List, store.calls(Verb::List), Fault::Before(kind));
+        fail(StoreErrorKind::Transient);
+        assert!(verified(&archive).await.is_err());
+        fail(StoreErrorKind::Denied);
+        let NoParent(why) = verified(&archive).await.unwrap().unwrap_err();
+        assert!(why.contains("nobody knows"), "{why}");
+
+        let note = RecordId::random();
+        archive.put_verification(note, &Verification::new().to_record(None, true)).await.unwrap();
+        assert!(verified(&archive).await.unwrap().is_ok());
+        let key = archive.layout().verification(note);
+        std::fs::write(root.path().join(key.as_str()), "{").unwrap();
+        let NoParent(why) = verified(&archive).await.unwrap().unwrap_err();
+        assert!(why.contains(key.as_str()) && why.contains("nobody knows"), "{why}");
+    }
 }

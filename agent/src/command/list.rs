@@ -7,8 +7,7 @@ use crate::exit::{Ending, Failure};
 use crate::{cluster_choice, output};
 use serde_json::{Value, json};
 use walpoint_archive::catalog::{Catalog, CatalogScope};
-use walpoint_archive::summary::BackupSummary;
-use walpoint_archive::{Layout, Proof, Verification};
+use walpoint_archive::{BackupHead, Layout, Proof, Verification};
 
 mod contents;
 mod damage;
@@ -72,17 +71,17 @@ impl Listed<'_> {
     }
 
     /// When all that it needs was last found sound.
-    fn proof(&self, backup: &BackupSummary) -> Option<Proof> {
+    fn proof(&self, backup: &BackupHead) -> Option<Proof> {
         self.verified.of_backup(self.layout, backup)
     }
 
     /// How much of it was found damaged.
-    fn damaged(&self, backup: &BackupSummary) -> usize {
+    fn damaged(&self, backup: &BackupHead) -> usize {
         self.verified.damaged_of(self.layout, backup)
     }
 }
 
-fn backup_json(backup: &BackupSummary, proof: Option<Proof>, damaged: usize) -> Value {
+fn backup_json(backup: &BackupHead, proof: Option<Proof>, damaged: usize) -> Value {
     json!({
         "id": backup.id,
         "kind": backup.kind,
@@ -112,7 +111,7 @@ pub fn unreadable_text(catalog: &Catalog) -> String {
     objects.map(|object| format!("damaged: {}: {}\n", object.key, object.reason)).collect()
 }
 
-fn backup_row(backup: &BackupSummary, proof: Option<Proof>, damaged: usize) -> Vec<String> {
+fn backup_row(backup: &BackupHead, proof: Option<Proof>, damaged: usize) -> Vec<String> {
     let mut remarks = Vec::new();
     if damaged > 0 {
         remarks.push(format!("{damaged} of its objects were found damaged"));
@@ -140,11 +139,14 @@ fn backup_row(backup: &BackupSummary, proof: Option<Proof>, damaged: usize) -> V
 mod tests {
     use super::*;
     use serde_json::json;
+    use walpoint_archive::BackupSummary;
 
     #[test]
     fn the_names_of_a_backup_are_the_interface() {
         let backup: BackupSummary =
             serde_json::from_str(include_str!("../../tests/fixtures/backup.json")).unwrap();
+        let layout = Layout::new(backup.system_identifier);
+        let backup = backup.into_head(&layout);
         let listed = backup_json(&backup, None, 0);
         let expected = json!({
             "id": "20261121T005909Z-full-66a14c",

@@ -27,7 +27,7 @@ pub async fn run(settings: &Settings, args: &PlanArgs, as_json: bool) -> Result<
     let mut catalog = list(&chosen).await?;
     let mut outcome = match planned(&chosen, &mut catalog, &request).await {
         Err(PlanError::Archive(ArchiveError::NoKey { .. })) => {
-            return to_segment(&chosen, &catalog, &request, destination.as_ref(), as_json).await;
+            return to_segment(&chosen, &mut catalog, &request, destination.as_ref(), as_json).await;
         }
         outcome => outcome?,
     };
@@ -72,7 +72,8 @@ async fn planned(
     request: &TargetRequest,
 ) -> Result<PlanOutcome, PlanError> {
     let mut outcome = match plan(&chosen.archive, catalog, request).await {
-        // The pieces of a tail go when the whole segment has come, also while somebody plans.
+        // The pieces of a tail go when the whole segment has come, and a backup when it expires, also while
+        // somebody plans.
         Err(PlanError::Archive(error)) if error.is_not_found() => {
             // Two large ones would not fit.
             catalog.wal.clear();
@@ -102,12 +103,19 @@ async fn measured(chosen: &Chosen) -> Option<ReadSpeed> {
 /// Plans encrypted WAL for which there is no key: what its metadata show.
 async fn to_segment(
     chosen: &Chosen,
-    catalog: &Catalog,
+    catalog: &mut Catalog,
     request: &TargetRequest,
     destination: Option<&Destination>,
     as_json: bool,
 ) -> Result<Ending, Failure> {
-    let mut outcome = plan_to_segment(&chosen.archive, catalog, request).await?;
+    let mut outcome = match plan_to_segment(&chosen.archive, catalog, request).await {
+        Err(PlanError::Archive(error)) if error.is_not_found() => {
+            catalog.wal.clear();
+            *catalog = list(chosen).await?;
+            plan_to_segment(&chosen.archive, catalog, request).await?
+        }
+        outcome => outcome?,
+    };
     let mut neutralised = None;
     if let SegmentOutcome::Reachable(plan) = &mut outcome {
         let plan = plan.bounds_mut();

@@ -82,7 +82,7 @@ pub async fn look(archive: &Archive, cluster: &Cluster, clock: Clock) -> Result<
 }
 
 /// A backup that was found damaged would count as a sound one, and take the place of one that is.
-fn unreadable_note(note: &DamagedObject) -> String {
+pub fn unreadable_note(note: &DamagedObject) -> String {
     format!(
         "\"{}\" cannot be read, so nobody knows what verify found damaged: {} (hint: where a newer walpoint stored it \
          use that one; else run walpoint verify --anew to its end, and then delete the object)",
@@ -122,9 +122,15 @@ async fn read_backup(
     wal: &WalInventory,
     verification: &Verification,
 ) -> Result<Option<Read>, ArchiveError> {
-    let key = archive.layout().summary(id);
-    let summary = match archive.summary(id).await {
-        Ok(summary) => summary,
+    let (layout, key) = (archive.layout(), archive.layout().summary(id));
+    let listed_at = objects.get(id).and_then(|folder| folder.summary);
+    let reduced = archive.with_summary(id, |summary| {
+        let (head, packs) = summary.split(layout);
+        let backup = Backup::of(&head, layout, listed_at.unwrap_or(Timestamp(i64::MAX)), verification);
+        backup.compared((&head, &packs), layout, verification, objects, &wal.segments)
+    });
+    let backup = match reduced.await {
+        Ok(backup) => backup,
         Err(error) if error.is_not_found() => return Ok(None),
         Err(error) => {
             let DamagedObject { reason, .. } = DamagedObject::by(key.clone(), error)?;
@@ -133,7 +139,7 @@ async fn read_backup(
         }
     };
     // It may have come since the listing; a store that never shows it does not list all it has.
-    let stored_at = match objects.get(id).and_then(|folder| folder.summary) {
+    let stored_at = match listed_at {
         Some(stored_at) => Some(stored_at),
         None => {
             let again = archive.objects_of_backup(id).await?;
@@ -142,10 +148,7 @@ async fn read_backup(
         }
     };
     Ok(Some(match stored_at {
-        Some(stored_at) => {
-            let backup = Backup::of(&summary, archive.layout(), stored_at, verification);
-            Ok(backup.compared(&summary, archive.layout(), verification, objects, &wal.segments))
-        }
+        Some(stored_at) => Ok(Backup { stored_at, ..backup }),
         None => Err(format!(
             "a listing left out backup {id}, whose summary is there: the store does not list all it has"
         )),

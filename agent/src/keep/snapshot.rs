@@ -2,9 +2,9 @@
 
 use super::elapsed::SignsOfLife;
 use std::collections::BTreeMap;
+use walpoint_archive::summary::StoredObject;
 use walpoint_archive::{
-    BackupId, BackupSummary, ContentId, Entry, FolderObjects, Layout, SegmentObjects, StoredPart,
-    Verification,
+    BackupHead, BackupId, ContentId, Entry, FolderObjects, Layout, SegmentObjects, StoredPart, Verification,
 };
 use walpoint_wal::{Lsn, PathStep, SegmentName, SegmentSize, TimelineId, Timestamp};
 
@@ -65,14 +65,14 @@ pub struct Backup {
 impl Backup {
     /// What matters of a summary.
     pub fn of(
-        summary: &BackupSummary,
+        summary: &BackupHead,
         layout: &Layout,
         stored_at: Timestamp,
         verification: &Verification,
     ) -> Self {
         let mut named: BTreeMap<BackupId, Vec<u32>> = BTreeMap::new();
-        for (backup, number) in summary.packs_by_number(layout).into_keys() {
-            named.entry(backup).or_default().push(number);
+        for (backup, number) in summary.packs.iter() {
+            named.entry(backup.clone()).or_default().push(number);
         }
         Self {
             id: summary.id.clone(),
@@ -98,13 +98,13 @@ impl Backup {
     #[must_use]
     pub fn compared(
         mut self,
-        summary: &BackupSummary,
+        (summary, packs): (&BackupHead, &[StoredObject]),
         layout: &Layout,
         verification: &Verification,
         folders: &BTreeMap<BackupId, FolderObjects>,
         wal: &BTreeMap<TimelineId, Vec<SegmentObjects>>,
     ) -> Self {
-        let packs = summary.packs.iter().map(|pack| (&pack.key, pack.size));
+        let packs = packs.iter().map(|pack| (&pack.key, pack.size));
         let mut named = packs.chain([(&summary.manifest.key, summary.manifest.size)]);
         self.is_altered = !named.all(|(key, size)| {
             let part = StoredPart::of(layout, key, size);

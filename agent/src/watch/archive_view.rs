@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-use walpoint_archive::{Archive, ArchiveError, BackupSummary, Catalog, DamagedObject, Usable, Variant};
+use walpoint_archive::{Archive, ArchiveError, BackupHead, Catalog, DamagedObject, Usable, Variant};
 use walpoint_pitr::coverage::{self, Coverage, Link, Stretch, WhyGap};
 use walpoint_pitr::path::{self, TimelinePath};
 use walpoint_pitr::target::TargetTimeline;
@@ -69,7 +69,7 @@ impl View {
 /// Looks into the archive. A cluster that it does not know yet is an empty
 /// state, no error.
 pub async fn look(archive: &Archive, wanted: &Wanted) -> Result<View, ArchiveError> {
-    let catalog = match archive.catalog_of_newest(|catalog| are_enough(catalog, wanted)).await {
+    let mut catalog = match archive.catalog_of_newest(|catalog| are_enough(catalog, wanted)).await {
         Ok(catalog) => catalog,
         Err(ArchiveError::NoCluster(_)) => {
             let missing_histories = wanted.ancestry.clone();
@@ -88,7 +88,7 @@ pub async fn look(archive: &Archive, wanted: &Wanted) -> Result<View, ArchiveErr
     let beginning = way.beginning(wanted.look_back).or(wanted.position);
     let Some(from) = beginning else { return Ok(View::of(state)) };
     let (path, is_known) = (way.path, way.is_known);
-    let catalog = archive.with_wal(catalog, from).await?;
+    archive.look_for_wal(&mut catalog, from).await?;
     let look = Look { catalog: &catalog, size: catalog.cluster.segment_size, from, has_backup };
     let coverage = Coverage::of(&catalog, path);
     look.holes(&coverage, &mut state);
@@ -112,7 +112,7 @@ fn covered_by(coverage: &Coverage<'_>) -> Vec<Covered> {
 }
 
 fn backups_and_histories(catalog: &Catalog, way: Option<&Way<'_>>, wanted: &Wanted) -> ArchiveState {
-    let known = |summary: &BackupSummary| KnownBackup {
+    let known = |summary: &BackupHead| KnownBackup {
         id: summary.id.clone(),
         stopped: summary.stop.time,
         damaged_pages: summary.damaged_pages,
@@ -146,7 +146,7 @@ fn backups_and_histories(catalog: &Catalog, way: Option<&Way<'_>>, wanted: &Want
 
 /// The timeline that a restore takes when none is named.
 fn followed(catalog: &Catalog) -> Option<TimelineId> {
-    let backups: Vec<&BackupSummary> = catalog.backups.iter().collect();
+    let backups: Vec<&BackupHead> = catalog.backups.iter().collect();
     path::choose(catalog, TargetTimeline::Latest, &backups).ok().map(|chosen| chosen.path.timeline)
 }
 

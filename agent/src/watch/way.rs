@@ -1,7 +1,7 @@
 //! The way to the timeline that the server writes, and the base backups on it. No other backup can bring back
 //! what the server writes, however new it is.
 
-use walpoint_archive::{BackupSummary, Catalog};
+use walpoint_archive::{BackupHead, Catalog};
 use walpoint_pitr::path::TimelinePath;
 use walpoint_wal::lsn::Lsn;
 use walpoint_wal::timeline::{PathStep, TimelineHistory, TimelineId};
@@ -13,7 +13,7 @@ pub struct Way<'a> {
     /// Does a history say so? Else it is the timeline alone.
     pub is_known: bool,
     /// Newest first.
-    pub backups: Vec<&'a BackupSummary>,
+    pub backups: Vec<&'a BackupHead>,
 }
 
 impl<'a> Way<'a> {

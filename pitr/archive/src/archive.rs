@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use tokio::sync::Semaphore;
 use walpoint_wal::SystemIdentifier;
 
 use crate::content::ContentHash;
@@ -16,7 +17,7 @@ use crate::error::ArchiveError;
 use crate::facts::Common;
 use crate::layout::Layout;
 use crate::object_key::ObjectKey;
-use crate::store::{Metadata, ObjectStore};
+use crate::store::{Metadata, Object, ObjectStore};
 
 mod ahead;
 mod backup;
@@ -62,12 +63,15 @@ pub struct Archive {
     store: Arc<dyn ObjectStore>,
     layout: Layout,
     sealer: Sealer,
+    /// Room in memory for summaries that are being read, in KiB as they are stored.
+    summaries: Arc<Semaphore>,
 }
 
 impl Archive {
     /// The archive of one cluster in a store. Does no I/O.
     pub fn new(store: Arc<dyn ObjectStore>, system_identifier: SystemIdentifier, sealer: Sealer) -> Self {
-        Self { store, layout: Layout::new(system_identifier), sealer }
+        let summaries = Arc::new(Semaphore::new(backup::SUMMARIES_KIB as usize));
+        Self { store, layout: Layout::new(system_identifier), sealer, summaries }
     }
 
     /// The store it lies in.
@@ -109,7 +113,11 @@ impl Archive {
 
 /// An object that is stored as it is, of at most `limit` bytes, whole and verified.
 async fn read_plain(store: &dyn ObjectStore, key: &ObjectKey, limit: u64) -> Result<Vec<u8>, ArchiveError> {
-    let (metadata, bytes) = read_small(store, key, limit).await?;
+    plain_of(key, read_small(store, key, limit).await?)
+}
+
+/// What an object that is stored as it is holds, verified.
+fn plain_of(key: &ObjectKey, (metadata, bytes): (Metadata, Vec<u8>)) -> Result<Vec<u8>, ArchiveError> {
     let stored: ContentHash = Described::verified(&metadata)
         .and_then(|described| described.required("content"))
         .map_err(|error| ArchiveError::from_facts(key, error))?;
@@ -125,12 +133,22 @@ async fn read_small(
     key: &ObjectKey,
     limit: u64,
 ) -> Result<(Metadata, Vec<u8>), ArchiveError> {
+    let object = store.get(key, None).await?;
+    whole_of(key, object, limit).await
+}
+
+/// All of an object that was opened and has at most `limit` bytes.
+async fn whole_of(
+    key: &ObjectKey,
+    mut object: Object,
+    limit: u64,
+) -> Result<(Metadata, Vec<u8>), ArchiveError> {
     let too_large = || ArchiveError::damaged(key, format!("it has more than {limit} bytes"));
-    let mut object = store.get(key, None).await?;
     if object.size > limit {
         return Err(too_large());
     }
-    let mut bytes = Vec::new();
+    // Bytes that are moved as they grow are there twice.
+    let mut bytes = Vec::with_capacity(usize::try_from(object.size).unwrap_or_default());
     while let Some(piece) = object.body.next().await {
         let piece: Bytes = piece?;
         if (bytes.len() + piece.len()) as u64 > limit {

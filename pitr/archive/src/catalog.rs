@@ -14,7 +14,7 @@ use crate::layout::{Entry, Layout};
 use crate::object_key::ObjectKey;
 use crate::rare::Rare;
 use crate::store::{Listed, StoreErrorKind};
-use crate::summary::BackupSummary;
+use crate::summary::BackupHead;
 use crate::tail::{Chunk, Tail};
 
 /// What an archive holds of one cluster.
@@ -35,7 +35,7 @@ pub struct Catalog {
     /// Until when nothing was written, by timeline.
     pub idle: BTreeMap<TimelineId, IdleProof>,
     /// Backups whose summary is there and sound, oldest first.
-    pub backups: Vec<BackupSummary>,
+    pub backups: Vec<BackupHead>,
     /// Objects that should say something and cannot be read: histories, summaries.
     pub damaged: Vec<DamagedObject>,
     /// Backups without a summary: being made, or given up.

@@ -61,7 +61,7 @@ pub use pack::{PackWriter, PiecePlace};
 pub use rare::Rare;
 pub use relative_path::RelativePath;
 pub use run_facts::RunFacts;
-pub use summary::BackupSummary;
+pub use summary::{BackupHead, BackupSummary};
 pub use tail::{Chunk, ChunkName, Tail, TailFacts};
 pub use verification::{Proof, Verification, VerificationRecord};
 pub use wal_facts::{WalEnding, WalFacts};

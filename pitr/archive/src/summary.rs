@@ -17,12 +17,18 @@ use crate::object_key::ObjectKey;
 use crate::pack::MAX_PACK_BYTES;
 use crate::writer_id::WriterId;
 
+mod pack_numbers;
+
+pub use pack_numbers::PackNumbers;
+
 /// What is known of a backup without reading its manifest.
+///
+/// A large one names a hundred thousand packs, so whoever looks at many holds their [`BackupHead`]s.
 ///
 /// Readers leave alone what they do not know; `signature` is reserved for a
 /// signature of the rest.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct BackupSummary {
+pub struct BackupSummary<P = Vec<StoredObject>> {
     /// Version of the stored format.
     pub format: u32,
     /// Program and version that made it.
@@ -90,8 +96,12 @@ pub struct BackupSummary {
     /// Where its manifest is.
     pub manifest: ManifestObject,
     /// Every pack that the manifest names, those of older backups too, by key.
-    pub packs: Vec<StoredObject>,
+    pub packs: P,
 }
+
+/// A summary that was read, of which it is kept which packs it names and not what these are:
+/// [`Archive::whole`](crate::Archive::whole) reads that again.
+pub type BackupHead = BackupSummary<PackNumbers>;
 
 /// A position in WAL and the time that goes with it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -233,6 +243,17 @@ impl BackupSummary {
         )
     }
 
+    /// Without what the packs are; these apart.
+    pub fn split(self, layout: &Layout) -> (BackupHead, Vec<StoredObject>) {
+        let numbers = PackNumbers::of(layout, &self.packs);
+        self.with_packs(numbers)
+    }
+
+    /// Without what the packs are.
+    pub fn into_head(self, layout: &Layout) -> BackupHead {
+        self.split(layout).0
+    }
+
     /// The packs by the backup they belong to and their number, as manifests name them.
     pub fn packs_by_number(&self, layout: &Layout) -> BTreeMap<(BackupId, u32), &StoredObject> {
         let mut numbered = BTreeMap::new();
@@ -242,6 +263,79 @@ impl BackupSummary {
             }
         }
         numbered
+    }
+}
+
+impl<P> BackupSummary<P> {
+    /// The same with other packs, and those that it had.
+    pub(crate) fn with_packs<Q>(self, packs: Q) -> (BackupSummary<Q>, P) {
+        let Self {
+            format,
+            tool,
+            id,
+            kind,
+            parent,
+            label,
+            writer,
+            system_identifier,
+            timeline,
+            start,
+            stop,
+            redo,
+            checkpoint,
+            next_xid,
+            from_standby,
+            server,
+            segment_size,
+            block_size,
+            wal_block_size,
+            data_checksums,
+            wal_log_hints,
+            settings,
+            tablespaces,
+            files,
+            bytes,
+            damaged_pages,
+            subscriptions,
+            archive_mode,
+            server_started,
+            manifest,
+            packs: had,
+        } = self;
+        let summary = BackupSummary {
+            format,
+            tool,
+            id,
+            kind,
+            parent,
+            label,
+            writer,
+            system_identifier,
+            timeline,
+            start,
+            stop,
+            redo,
+            checkpoint,
+            next_xid,
+            from_standby,
+            server,
+            segment_size,
+            block_size,
+            wal_block_size,
+            data_checksums,
+            wal_log_hints,
+            settings,
+            tablespaces,
+            files,
+            bytes,
+            damaged_pages,
+            subscriptions,
+            archive_mode,
+            server_started,
+            manifest,
+            packs,
+        };
+        (summary, had)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::content::{ContentHasher, ContentId};
 use crate::facts::FORMAT;
 use crate::layout::{Entry, Layout};
 use crate::object_key::ObjectKey;
-use crate::summary::BackupSummary;
+use crate::summary::BackupHead;
 
 mod proof;
 mod record;
@@ -310,30 +310,25 @@ impl Verification {
     /// `None` when something of it was never read, or was found damaged since.
     ///
     /// A fact of the records and the summary alone: it says what was read, not what is there now.
-    pub fn of_backup(&self, layout: &Layout, backup: &BackupSummary) -> Option<Proof> {
-        let manifest = self.sound(&backup.manifest.key, self.manifest(&backup.id))?;
-        let packs = backup.packs.iter().map(|pack| match layout.parse(&pack.key) {
-            Some(Entry::Pack { backup, number, .. }) => self.sound(&pack.key, self.pack(&backup, number)),
-            _ => None,
-        });
+    pub fn of_backup(&self, layout: &Layout, backup: &BackupHead) -> Option<Proof> {
+        let manifest = self.manifest(&backup.id).filter(|_| self.damaged_of(layout, backup) == 0)?;
+        let packs = backup.packs.iter().map(|(owner, number)| self.pack(owner, number));
         // Ends at the first that is not known: a summary may name more WAL than anybody can count.
         packs.chain(self.wal_of(layout, backup)).try_fold(manifest, |all, one| Some(all.weakest(one?)))
     }
 
     /// How many objects of a backup were found damaged and not sound since.
-    pub fn damaged_of(&self, layout: &Layout, backup: &BackupSummary) -> usize {
-        let manifest = self.is_damaged(&backup.manifest.key, self.manifest(&backup.id));
-        let packs = backup.packs.iter().filter(|pack| match layout.parse(&pack.key) {
-            Some(Entry::Pack { backup, number, .. }) => {
-                self.is_damaged(&pack.key, self.pack(&backup, number))
-            }
-            _ => false,
-        });
-        packs.count() + usize::from(manifest)
+    pub fn damaged_of(&self, layout: &Layout, backup: &BackupHead) -> usize {
+        let is_needed = |key: &ObjectKey| match layout.parse(key) {
+            Some(Entry::Pack { backup: owner, number, .. }) => backup.packs.contains(&owner, number),
+            _ => *key == backup.manifest.key,
+        };
+        let damaged = self.damaged.keys().filter(|key| is_needed(key));
+        damaged.filter(|key| self.is_damaged(key, self.of_key(layout, key))).count()
     }
 
     /// Whether something that [`Self::of_backup`] counts was found damaged and not sound since.
-    pub fn has_damage_in(&self, layout: &Layout, backup: &BackupSummary) -> bool {
+    pub fn has_damage_in(&self, layout: &Layout, backup: &BackupHead) -> bool {
         let size = backup.segment_size;
         let (first, last) = own_wal(backup);
         let is_own = |segment: SegmentName| {
@@ -347,12 +342,8 @@ impl Verification {
         self.damaged_of(layout, backup) > 0 || wal.any(|key| self.is_damaged(key, self.of_key(layout, key)))
     }
 
-    fn sound(&self, key: &ObjectKey, proof: Option<Proof>) -> Option<Proof> {
-        proof.filter(|_| !self.is_damaged(key, proof))
-    }
-
     /// Of each segment from a backup's start to its stop.
-    fn wal_of(&self, layout: &Layout, backup: &BackupSummary) -> impl Iterator<Item = Option<Proof>> {
+    fn wal_of(&self, layout: &Layout, backup: &BackupHead) -> impl Iterator<Item = Option<Proof>> {
         let layout = *layout;
         let size = backup.segment_size;
         let (first, last) = own_wal(backup);
@@ -451,7 +442,7 @@ impl Verification {
 }
 
 /// Numbers of the first and the last segment without which a backup's files are not consistent.
-fn own_wal(backup: &BackupSummary) -> (u64, u64) {
+fn own_wal(backup: &BackupHead) -> (u64, u64) {
     let size = backup.segment_size;
     let first = backup.redo.segment_number(size);
     (first, Lsn(backup.stop.lsn.0.saturating_sub(1)).segment_number(size).max(first))

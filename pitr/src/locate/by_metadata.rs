@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use walpoint_archive::{ArchiveError, BackupSummary, WalEnding, WalFacts};
+use walpoint_archive::{ArchiveError, BackupHead, WalEnding, WalFacts};
 use walpoint_wal::{Lsn, Timestamp};
 
 use super::search::Search;
@@ -146,11 +146,7 @@ impl<'f> Finder<'f> {
     }
 
     /// Whether a whole record ends at or behind the end of a backup.
-    async fn ends_in(
-        &self,
-        search: Search<'f>,
-        backup: &BackupSummary,
-    ) -> Result<Option<bool>, ArchiveError> {
+    async fn ends_in(&self, search: Search<'f>, backup: &BackupHead) -> Result<Option<bool>, ArchiveError> {
         let stop = backup.stop.lsn;
         let number = last_segment_before(stop, self.wal.size());
         if !search.chain.contains(number) {
@@ -264,7 +260,7 @@ impl<'f> Finder<'f> {
     }
 }
 
-fn end_of(backup: &BackupSummary, chain: usize) -> Bounds {
+fn end_of(backup: &BackupHead, chain: usize) -> Bounds {
     let end = backup.stop.lsn;
     // The backup's checkpoint can itself be the last record only where it is that short.
     let is_behind = end.0 > backup.checkpoint.0.saturating_add(CHECKPOINT);

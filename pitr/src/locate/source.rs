@@ -5,7 +5,9 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::stream::{self, StreamExt, TryStreamExt};
-use walpoint_archive::{Archive, ArchiveError, Layout, ObjectKey, Variant, WalFacts};
+use walpoint_archive::{
+    Archive, ArchiveError, BackupHead, BackupSummary, Layout, ObjectKey, Variant, WalFacts,
+};
 use walpoint_wal::{SegmentSize, SystemIdentifier};
 
 /// Requests for facts that are under way at a time.
@@ -39,6 +41,11 @@ impl<'a> WalSource<'a> {
     /// Where its objects lie.
     pub fn layout(&self) -> &Layout {
         self.archive.layout()
+    }
+
+    /// A backup's summary with all its packs.
+    pub async fn whole(&self, backup: &BackupHead) -> Result<BackupSummary, ArchiveError> {
+        self.archive.whole(backup).await
     }
 
     /// What the object's metadata says.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use walpoint_archive::{ArchiveError, BackupSummary, IdleProof};
+use walpoint_archive::{ArchiveError, BackupHead, IdleProof};
 use walpoint_wal::{Lsn, TimelineId, Timestamp};
 
 use super::chain::{Chain, ChainEnd};
@@ -24,7 +24,7 @@ pub(crate) struct Finder<'f> {
     /// In order of address.
     pub chains: &'f [Chain],
     /// The backups that may be used, on the path, oldest end first.
-    pub backups: &'f [&'f BackupSummary],
+    pub backups: &'f [&'f BackupHead],
     /// Until when nothing was written, by timeline.
     pub idle: &'f BTreeMap<TimelineId, IdleProof>,
 }
@@ -96,7 +96,7 @@ impl<'f> Finder<'f> {
         first: Option<&EventAt>,
         is_oldest: bool,
     ) -> Result<bool, ArchiveError> {
-        let before = |backup: &&BackupSummary| {
+        let before = |backup: &&BackupHead| {
             let behind = first.is_none_or(|first| backup.stop.lsn <= first.spot.lsn);
             let inside = search.chain.contains(backup.redo.segment_number(self.wal.size()));
             inside && behind && backup.stop.time <= past.target

@@ -1,6 +1,6 @@
 //! Which base backup serves. Pure.
 
-use walpoint_archive::BackupSummary;
+use walpoint_archive::BackupHead;
 use walpoint_wal::{Lsn, Timestamp};
 
 /// What a backup must fit.
@@ -32,7 +32,7 @@ pub(crate) enum Fit {
 /// A recovery cannot end before the backup it begins with did. A backup that ended behind
 /// a target time by its own clock, with no commit since, holds the same rows as were there
 /// at the target, but nothing shows that: it is refused like any other that came too late.
-pub(crate) fn fit(backup: &BackupSummary, need: &Need) -> Fit {
+pub(crate) fn fit(backup: &BackupHead, need: &Need) -> Fit {
     if backup.stop.lsn > need.last_record_end {
         return Fit::TooLate;
     }
@@ -50,17 +50,14 @@ pub(crate) fn fit(backup: &BackupSummary, need: &Need) -> Fit {
 }
 
 /// The newest backup that serves, and how many do.
-pub(crate) fn newest_serving<'a>(
-    backups: &[&'a BackupSummary],
-    need: &Need,
-) -> Option<(&'a BackupSummary, usize)> {
+pub(crate) fn newest_serving<'a>(backups: &[&'a BackupHead], need: &Need) -> Option<(&'a BackupHead, usize)> {
     let serving = backups.iter().copied().filter(|backup| fit(backup, need) == Fit::Serves);
     let count = serving.clone().count();
     serving.max_by_key(|backup| (backup.stop.lsn, &backup.id)).map(|backup| (backup, count))
 }
 
 /// Why this one, in words.
-pub(crate) fn why(backup: &BackupSummary, count: usize, asked_for: bool) -> String {
+pub(crate) fn why(backup: &BackupHead, count: usize, asked_for: bool) -> String {
     let end = format!("it ended at {} ({})", backup.stop.lsn, backup.stop.time);
     match (asked_for, count) {
         (true, _) => format!("asked for; {end}"),

@@ -1,6 +1,6 @@
 //! Builds the plan for a record that was found.
 
-use walpoint_archive::{ArchiveError, BackupSummary, Catalog, Variant};
+use walpoint_archive::{ArchiveError, BackupHead, Catalog, Variant};
 use walpoint_wal::{Lsn, SegmentName, TimelineId};
 
 use super::backup::{Fit, Need, fit, newest_serving, why};
@@ -44,7 +44,8 @@ impl<'b> Builder<'b> {
         if let Some(minimal) = replay.minimal {
             return self.refuse(words::minimal_wal(minimal.lsn), minimal.prev).await;
         }
-        Ok(PlanOutcome::Reachable(Box::new(self.plan(&located, backup, count, handed, replay))))
+        let plan = self.plan(&located, backup, count, handed, replay).await?;
+        Ok(PlanOutcome::Reachable(Box::new(plan)))
     }
 
     fn search(&self, hit: Hit) -> Option<Search<'b>> {
@@ -94,16 +95,16 @@ impl<'b> Builder<'b> {
     }
 
     /// A plan that names no record.
-    pub fn without_record(
+    pub async fn without_record(
         &self,
         located: &Located,
-        backup: &BackupSummary,
+        backup: &BackupHead,
         count: usize,
         handed: Handed<'b>,
-    ) -> SegmentPlan {
-        let mut plan = self.plan(located, backup, count, handed, Replay::default());
+    ) -> Result<SegmentPlan, ArchiveError> {
+        let mut plan = self.plan(located, backup, count, handed, Replay::default()).await?;
         plan.warnings.push(words::to_the_segment());
-        SegmentPlan(plan)
+        Ok(SegmentPlan(plan))
     }
 
     async fn need(&self, search: Search<'b>, located: &Located) -> Result<Need, ArchiveError> {
@@ -171,20 +172,21 @@ impl<'b> Builder<'b> {
         Ok(None)
     }
 
-    fn plan(
+    async fn plan(
         &self,
         located: &Located,
-        backup: &BackupSummary,
+        backup: &BackupHead,
         count: usize,
         handed: Handed<'b>,
         replay: Replay,
-    ) -> RecoveryPlan {
+    ) -> Result<RecoveryPlan, ArchiveError> {
         let segments = self.segments(backup, &handed);
-        let packs: u64 = backup.packs.iter().map(|pack| pack.size).sum();
-        RecoveryPlan {
+        let packs = backup.packs.bytes();
+        Ok(RecoveryPlan {
             system_identifier: self.catalog.cluster.system_identifier,
             segment_size: self.catalog.cluster.segment_size,
-            backup: backup.clone(),
+            // Only of the one that is restored need it be known what its packs are.
+            backup: self.finder.wal.source.whole(backup).await?,
             why_backup: why(backup, count, self.request.backup.is_some()),
             timeline: handed.path.timeline,
             record_timeline: located.timeline,
@@ -201,10 +203,10 @@ impl<'b> Builder<'b> {
             notes: self.notes(located, backup, &replay, &handed),
             prepared_open: replay.prepared_open,
             path: handed.path.steps,
-        }
+        })
     }
 
-    fn segments(&self, backup: &BackupSummary, handed: &Handed<'b>) -> Segments {
+    fn segments(&self, backup: &BackupHead, handed: &Handed<'b>) -> Segments {
         let wal = self.finder.wal;
         let first = backup.redo.segment_number(wal.size());
         let last = handed.last.number(wal.size()).unwrap_or(first);
@@ -220,7 +222,7 @@ impl<'b> Builder<'b> {
     }
 
     /// Settings come from the WAL that was read and from later backups on the path.
-    fn warnings(&self, backup: &BackupSummary, replay: &Replay, located: &Located) -> Vec<String> {
+    fn warnings(&self, backup: &BackupHead, replay: &Replay, located: &Located) -> Vec<String> {
         let mut warnings = Vec::new();
         let later = self.finder.backups.iter().filter(|it| it.stop.lsn > backup.stop.lsn);
         let later = later.filter(|it| it.start.lsn <= located.last_record);
@@ -249,7 +251,7 @@ impl<'b> Builder<'b> {
     fn notes(
         &self,
         located: &Located,
-        backup: &BackupSummary,
+        backup: &BackupHead,
         replay: &Replay,
         handed: &Handed<'b>,
     ) -> Vec<String> {

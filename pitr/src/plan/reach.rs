@@ -1,6 +1,6 @@
 //! Everything that can be reached on a path, and what of it is nearest to a place.
 
-use walpoint_archive::{ArchiveError, BackupSummary};
+use walpoint_archive::{ArchiveError, BackupHead};
 use walpoint_wal::Lsn;
 
 use super::backup::{Fit, Need, fit};
@@ -18,7 +18,7 @@ pub(crate) struct Reachable<'a> {
     /// The last record of that.
     pub last: Spot,
     /// The first backup.
-    pub backup: &'a BackupSummary,
+    pub backup: &'a BackupHead,
 }
 
 /// What can be reached with the backups of `finder`, in order of address.
@@ -63,7 +63,7 @@ async fn range_before<'a>(
 }
 
 /// The backup that reaches furthest back in the WAL from `begin` to `last`.
-fn first_serving<'a>(finder: Finder<'a>, begin: Lsn, last: Spot) -> Option<&'a BackupSummary> {
+fn first_serving<'a>(finder: Finder<'a>, begin: Lsn, last: Spot) -> Option<&'a BackupHead> {
     let need = Need {
         chain_start: begin,
         last_record: last.lsn,
@@ -75,7 +75,7 @@ fn first_serving<'a>(finder: Finder<'a>, begin: Lsn, last: Spot) -> Option<&'a B
     serving.min_by_key(|backup| (backup.stop.lsn, &backup.id))
 }
 
-fn end_of(backup: &BackupSummary) -> Moment {
+fn end_of(backup: &BackupHead) -> Moment {
     Moment { lsn: backup.stop.lsn, time: Some(backup.stop.time) }
 }
 

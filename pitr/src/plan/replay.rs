@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use walpoint_archive::summary::Settings;
-use walpoint_archive::{ArchiveError, BackupSummary};
+use walpoint_archive::{ArchiveError, BackupHead};
 use walpoint_wal::{Event, Lsn, ParameterChange};
 
 use super::minimal;
@@ -45,7 +45,7 @@ pub(crate) struct Raised {
 /// from the backup's beginning, or as much of its end as is affordable.
 pub(crate) async fn replay(
     finder: Finder<'_>,
-    backup: &BackupSummary,
+    backup: &BackupHead,
     last_record: Lsn,
 ) -> Result<Replay, ArchiveError> {
     let size = finder.wal.size();

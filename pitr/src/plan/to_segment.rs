@@ -3,7 +3,7 @@
 //! It never says more than planning with the key would: where what is known does not decide
 //! whether and how a target can be reached, that is an error.
 
-use walpoint_archive::{Archive, ArchiveError, BackupSummary, Catalog};
+use walpoint_archive::{Archive, ArchiveError, BackupHead, Catalog};
 
 use super::backup::{Fit, fit, newest_serving};
 use super::build::Builder;
@@ -63,7 +63,7 @@ async fn plan_with(
     request: &TargetRequest,
     chosen: &Chosen,
     wal: &PathWal<'_>,
-    backups: &[&BackupSummary],
+    backups: &[&BackupHead],
 ) -> Result<Answer, ArchiveError> {
     let chains = chains(wal, Content::Sealed).await?;
     let finder = Finder { wal, chains: &chains, backups, idle: &catalog.idle };
@@ -104,7 +104,7 @@ async fn build(builder: Builder<'_>, bounds: Bounds) -> Result<Answer, ArchiveEr
     if handed.path.timeline != other.path.timeline || low.timeline != high.timeline {
         return undecided();
     }
-    let mut plan = builder.without_record(&high, backup, count, handed);
+    let mut plan = builder.without_record(&high, backup, count, handed).await?;
     let [from, to] = [backup.redo, high.last_record].map(|lsn| lsn.segment_number(finder.wal.size()));
     if minimal::may_be_between(search, from, to).await? {
         plan.bounds_mut().warnings.push(words::settings_unseen());

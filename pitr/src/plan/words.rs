@@ -1,7 +1,7 @@
 //! What planning says to people, in one place: reasons are one sentence without a full
 //! stop, hints are the next step.
 
-use walpoint_archive::BackupSummary;
+use walpoint_archive::BackupHead;
 use walpoint_wal::{Lsn, SegmentName, TimelineId, Timestamp};
 
 use super::replay::Raised;
@@ -249,7 +249,7 @@ pub(crate) fn no_path(why: &NoPath) -> (String, Option<String>) {
     }
 }
 
-pub(crate) fn before_first_backup(first: &BackupSummary) -> String {
+pub(crate) fn before_first_backup(first: &BackupHead) -> String {
     let (id, stop) = (&first.id, first.stop);
     format!(
         "it lies before the end of the first base backup that could serve, {id}, which ended at {} ({})",
@@ -328,7 +328,7 @@ pub(crate) fn prepared_at_fork(fork: Lsn) -> String {
     )
 }
 
-pub(crate) fn prepared_before(backup: &BackupSummary) -> String {
+pub(crate) fn prepared_before(backup: &BackupHead) -> String {
     format!(
         "transactions that were prepared before {} and neither committed nor rolled back by the target \
          stay open too; they are in the backup and not listed here",

@@ -7,7 +7,10 @@ use futures::{StreamExt, TryStreamExt, stream};
 use walpoint_archive::store::Listed;
 use walpoint_archive::summary::StoredObject;
 use walpoint_archive::verification::Depth;
-use walpoint_archive::{Archive, ArchiveError, BackupId, BackupSummary, Catalog, Entry, Layout, ObjectKey};
+use walpoint_archive::{
+    Archive, ArchiveError, BackupHead, BackupId, BackupSummary, Catalog, DamagedObject, Entry, Layout,
+    ObjectKey,
+};
 
 use super::finding::{Fault, Touches, Trouble};
 
@@ -50,31 +53,49 @@ pub(super) struct Inventory {
     pub unknown: Vec<String>,
 }
 
-/// The packs that summaries name. Two that say different things of one pack cannot both be right.
-pub(super) fn named_packs(layout: &Layout, backups: &[BackupSummary]) -> (NamedPacks, Vec<Fault>) {
+/// The packs that summaries name, read one summary after the other: all of them together would not fit. A backup
+/// whose summary is gone by now is none any more.
+async fn named_packs(
+    archive: &Archive,
+    catalog: &mut Catalog,
+) -> Result<(NamedPacks, Vec<Fault>), ArchiveError> {
     let (mut named, mut faults) = (NamedPacks::new(), Vec::new());
-    for (place, backup) in backups.iter().enumerate() {
-        for object in &backup.packs {
-            let Some(Entry::Pack { backup: owner, number, .. }) = layout.parse(&object.key) else { continue };
-            let packs = named.entry(owner).or_default();
-            let known = packs
-                .entry(number)
-                .or_insert_with(|| NamedPack { object: object.clone(), namers: Vec::new() });
-            known.namers.push(place);
-            if known.object != *object {
-                let what =
-                    format!("it says other things of pack \"{}\" than another backup does", object.key);
-                let touches = Touches::Backups(vec![backup.id.clone()]);
-                faults.push(Fault::new(layout.summary(&backup.id), Trouble::Damaged, what, touches));
+    let mut there = Vec::new();
+    for head in std::mem::take(&mut catalog.backups) {
+        match archive.whole(&head).await {
+            Ok(summary) => {
+                faults.extend(name_packs(&mut named, archive.layout(), there.len(), summary));
+                there.push(head);
             }
+            Err(error) if error.is_not_found() => {}
+            Err(error) => catalog.damaged.push(DamagedObject::by(archive.layout().summary(&head.id), error)?),
         }
     }
-    (named, faults)
+    catalog.backups = there;
+    Ok((named, faults))
+}
+
+/// Adds the packs of the backup at a place. Two that say different things of one pack cannot both be right.
+fn name_packs(named: &mut NamedPacks, layout: &Layout, place: usize, backup: BackupSummary) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for object in backup.packs {
+        let Some(Entry::Pack { backup: owner, number, .. }) = layout.parse(&object.key) else { continue };
+        let known = named.entry(owner).or_default().entry(number);
+        let known = known.or_insert_with(|| NamedPack { object: object.clone(), namers: Vec::new() });
+        known.namers.push(place);
+        if known.object != object {
+            let what = format!("it says other things of pack \"{}\" than another backup does", object.key);
+            let touches = Touches::Backups(vec![backup.id.clone()]);
+            faults.push(Fault::new(layout.summary(&backup.id), Trouble::Damaged, what, touches));
+        }
+    }
+    faults
 }
 
 /// Lists the backups' folders and compares.
-pub(super) async fn take(archive: &Archive, catalog: &Catalog) -> Result<Inventory, ArchiveError> {
-    let (packs, faults) = named_packs(archive.layout(), &catalog.backups);
+pub(super) async fn take(archive: &Archive, catalog: &mut Catalog) -> Result<Inventory, ArchiveError> {
+    let (packs, faults) = named_packs(archive, catalog).await?;
+    let catalog = &*catalog;
     let mut inventory = Inventory { packs, faults, ..Inventory::default() };
     let mut folders: BTreeSet<BackupId> = catalog.backups.iter().map(|backup| backup.id.clone()).collect();
     folders.extend(inventory.packs.keys().cloned());
@@ -82,7 +103,7 @@ pub(super) async fn take(archive: &Archive, catalog: &Catalog) -> Result<Invento
         let listed = archive.store().list(&archive.layout().backup_dir(&id), None, None).await?;
         Ok::<_, ArchiveError>((id, listed))
     };
-    let complete: BTreeMap<&BackupId, &BackupSummary> =
+    let complete: BTreeMap<&BackupId, &BackupHead> =
         catalog.backups.iter().map(|backup| (&backup.id, backup)).collect();
     let mut listings = stream::iter(folders.into_iter().map(list)).buffered(PARALLEL);
     while let Some((id, listed)) = listings.try_next().await? {
@@ -98,8 +119,8 @@ impl Inventory {
         layout: &Layout,
         id: &BackupId,
         listed: &[Listed],
-        backups: &[BackupSummary],
-        own: Option<&BackupSummary>,
+        backups: &[BackupHead],
+        own: Option<&BackupHead>,
     ) {
         let sizes: BTreeMap<&ObjectKey, u64> = listed.iter().map(|it| (&it.key, it.size)).collect();
         let mut needed: Vec<(ObjectKey, u64, Vec<BackupId>)> = Vec::new();
@@ -139,6 +160,6 @@ impl Inventory {
 }
 
 /// The ids of backups by their places.
-pub(super) fn ids(backups: &[BackupSummary], places: &[usize]) -> Vec<BackupId> {
+pub(super) fn ids(backups: &[BackupHead], places: &[usize]) -> Vec<BackupId> {
     places.iter().filter_map(|place| backups.get(*place)).map(|backup| backup.id.clone()).collect()
 }

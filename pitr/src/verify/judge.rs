@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde::Serialize;
-use walpoint_archive::{BackupId, BackupSummary, Catalog};
+use walpoint_archive::{BackupHead, BackupId, Catalog};
 use walpoint_wal::{Lsn, SegmentName, TimelineId, WalFileName};
 
 use super::costs::{Lost, Obstacle, Way, WayBackup};
@@ -166,7 +166,7 @@ impl<'a> Judging<'a> {
     fn of(catalog: &'a Catalog, timeline: TimelineId) -> Option<Judging<'a>> {
         let path = TimelinePath::to(catalog, timeline).ok()?;
         let coverage = Coverage::of(catalog, path);
-        let all: Vec<&BackupSummary> = catalog.backups.iter().collect();
+        let all: Vec<&BackupHead> = catalog.backups.iter().collect();
         let backups = on_path(&all, &coverage.path).into_iter().map(|backup| WayBackup {
             id: backup.id.clone(),
             redo: backup.redo,

@@ -11,7 +11,7 @@ use walpoint_archive::{
 use walpoint_wal::{SegmentName, TimelineId, Timestamp, WalFileName};
 
 use super::finding::{Fault, Trouble};
-use super::inventory::named_packs;
+use super::inventory::NamedPacks;
 
 /// How often it is stored. What is read twice after a run was killed is what was read in this time.
 const STORED_EVERY: Duration = Duration::from_secs(5);
@@ -119,7 +119,12 @@ impl Ledger {
 
     /// Puts all that is known together in one record, and takes the records away that are in it. Returns what is
     /// known now.
-    pub async fn finish(&self, archive: &Archive, catalog: &Catalog) -> Result<Verification, ArchiveError> {
+    pub async fn finish(
+        &self,
+        archive: &Archive,
+        catalog: &Catalog,
+        packs: &NamedPacks,
+    ) -> Result<Verification, ArchiveError> {
         let records = archive.verification_records().await?;
         let mut known = self.own().found.clone();
         let mut taken = Vec::new();
@@ -130,7 +135,7 @@ impl Ledger {
             }
         }
         known.insist_on_damage(archive.layout(), &self.found());
-        tidy(&mut known, self.seen, archive, catalog);
+        tidy(&mut known, self.seen, archive.layout(), (catalog, packs));
         archive.put_verification(self.id, &known.to_record(self.pass, true)).await?;
         // Two that finish at once take each other's in, and neither the other's away: a run's own record is
         // not finished before this.
@@ -181,9 +186,12 @@ fn before(time: Timestamp, by: Duration) -> Timestamp {
 }
 
 /// Of what is gone from the archive nothing need be known. The catalog says nothing of what came after it was `seen`.
-fn tidy(known: &mut Verification, seen: Timestamp, archive: &Archive, catalog: &Catalog) {
-    let layout = archive.layout();
-    let (packs, _) = named_packs(layout, &catalog.backups);
+fn tidy(
+    known: &mut Verification,
+    seen: Timestamp,
+    layout: &Layout,
+    (catalog, packs): (&Catalog, &NamedPacks),
+) {
     let backups: BTreeSet<_> = catalog.backups.iter().map(|backup| &backup.id).collect();
     let size = catalog.cluster.segment_size;
     let folders: BTreeSet<(TimelineId, u32)> = {

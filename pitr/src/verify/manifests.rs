@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use walpoint_archive::manifest::{ManifestEntry, ManifestError, ManifestReader};
 use walpoint_archive::pack::Frame;
-use walpoint_archive::{Archive, ArchiveError, BackupId, BackupSummary, Layout, Piece};
+use walpoint_archive::{Archive, ArchiveError, BackupHead, BackupId, Piece};
 
+use super::inventory::Inventory;
 use crate::manifest_pipe::read_piped;
 use crate::restore::inventory::{REQUIRED, Rules};
 
@@ -107,11 +108,12 @@ type Unsound = String;
 /// Reads a manifest from end to end and checks all that can be known without its packs.
 pub(super) async fn check(
     archive: &Archive,
-    summary: &BackupSummary,
+    summary: &BackupHead,
+    inventory: &Arc<Inventory>,
 ) -> Result<Result<(), Unsound>, ArchiveError> {
-    let (own, layout) = (summary.clone(), *archive.layout());
+    let (own, inventory) = (summary.clone(), Arc::clone(inventory));
     let read = move |manifest| {
-        let mut checking = Checking::new(&own, &layout);
+        let mut checking = Checking::new(&own, &inventory);
         each_entry(manifest, &own, |entry| checking.take(entry))?;
         checking.finish()
     };
@@ -122,7 +124,7 @@ pub(super) async fn check(
 /// unsound nothing is asked of the packs.
 pub(super) async fn collect(
     archive: &Archive,
-    (number, summary): (usize, &BackupSummary),
+    (number, summary): (usize, &BackupHead),
     owner: &BackupId,
     from: u32,
     wanted: &Arc<Mutex<Wanted>>,
@@ -154,7 +156,7 @@ fn stopped() -> Unsound {
 
 fn each_entry(
     manifest: impl BufRead,
-    summary: &BackupSummary,
+    summary: &BackupHead,
     mut take: impl FnMut(&ManifestEntry) -> Result<(), Unsound>,
 ) -> Result<(), Unsound> {
     let words = |error: ManifestError| error.to_string();
@@ -170,21 +172,19 @@ fn each_entry(
 }
 
 /// The rules that a manifest has to keep beside its own form: those of a restore.
-struct Checking {
+struct Checking<'a> {
     rules: Rules,
-    /// Size of each pack that the summary names.
-    packs: BTreeMap<(BackupId, u32), u64>,
-    id: BackupId,
+    summary: &'a BackupHead,
+    inventory: &'a Inventory,
     missing: BTreeSet<&'static str>,
 }
 
-impl Checking {
-    fn new(summary: &BackupSummary, layout: &Layout) -> Checking {
-        let packs = summary.packs_by_number(layout).into_iter();
+impl<'a> Checking<'a> {
+    fn new(summary: &'a BackupHead, inventory: &'a Inventory) -> Checking<'a> {
         Checking {
             rules: Rules::default(),
-            packs: packs.map(|(number, object)| (number, object.size)).collect(),
-            id: summary.id.clone(),
+            summary,
+            inventory,
             missing: REQUIRED.iter().map(|required| required.name).collect(),
         }
     }
@@ -192,12 +192,12 @@ impl Checking {
     fn take(&mut self, entry: &ManifestEntry) -> Result<(), Unsound> {
         self.rules.check(entry)?;
         for piece in &entry.pieces {
-            let number = piece.pack_of(&self.id);
-            let size = self.packs.get(&number).ok_or_else(|| {
+            let number = piece.pack_of(&self.summary.id);
+            let size = self.size_of(&number).ok_or_else(|| {
                 format!("it names pack {} of {}, which the summary does not", number.1, number.0)
             })?;
             let end = piece.pack_offset.checked_add(piece.stored_length.into());
-            if end.is_none_or(|end| end > *size) {
+            if end.is_none_or(|end| end > size) {
                 return Err(format!("a piece lies outside of pack {} of {}", number.1, number.0));
             }
         }
@@ -206,6 +206,12 @@ impl Checking {
             self.missing.retain(|name| entry.path.as_str() != Some(name));
         }
         Ok(())
+    }
+
+    /// The size of a pack, when the summary names it.
+    fn size_of(&self, (owner, number): &(BackupId, u32)) -> Option<u64> {
+        let pack = || self.inventory.packs.get(owner)?.get(number);
+        self.summary.packs.contains(owner, *number).then(pack)?.map(|pack| pack.object.size)
     }
 
     fn finish(self) -> Result<(), Unsound> {

@@ -9,8 +9,8 @@ use futures::stream::{self, StreamExt};
 use walpoint_archive::pack::Frame;
 use walpoint_archive::verification::{Depth, ReadSpeed};
 use walpoint_archive::{
-    Archive, ArchiveError, BackupId, BackupSummary, Catalog, Compared, ObjectKey, Prefix, Proof,
-    SegmentState, Variant,
+    Archive, ArchiveError, BackupHead, BackupId, Catalog, Compared, ObjectKey, Prefix, Proof, SegmentState,
+    Variant,
 };
 use walpoint_wal::{SegmentName, TimelineId};
 
@@ -105,7 +105,7 @@ impl Run {
         count(&mut self.outcome.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn backup(&self, place: usize) -> Option<&BackupSummary> {
+    fn backup(&self, place: usize) -> Option<&BackupHead> {
         self.catalog.backups.get(place)
     }
 
@@ -139,7 +139,7 @@ impl Run {
         if size_read == 0 {
             return Ok(());
         }
-        let checked = looked(&manifest.key, manifests::check(&self.archive, backup).await)?;
+        let checked = looked(&manifest.key, manifests::check(&self.archive, backup, &self.inventory).await)?;
         self.read_along(size);
         match checked {
             Looked::Sound(Ok(())) => self.note_manifest(backup, Depth::Content),
@@ -160,7 +160,7 @@ impl Run {
         self.count(|outcome| outcome.read.bytes_along += bytes);
     }
 
-    fn note_manifest(&self, backup: &BackupSummary, depth: Depth) {
+    fn note_manifest(&self, backup: &BackupHead, depth: Depth) {
         if !self.not_cleared.contains(&backup.id) {
             let proof = Proof::at(self.ledger.began, depth);
             self.ledger.note(|found| found.add_manifest(&backup.id, proof));
@@ -171,7 +171,7 @@ impl Run {
     async fn gone(&self, namers: &[usize], key: &ObjectKey, what: &str) -> Result<(), ArchiveError> {
         let mut left = Vec::new();
         for backup in namers.iter().filter_map(|place| self.backup(*place)) {
-            match looked(key, self.archive.summary(&backup.id).await)? {
+            match looked(key, self.archive.head(&backup.id).await)? {
                 Looked::Gone => {}
                 _ => left.push(backup.id.clone()),
             }

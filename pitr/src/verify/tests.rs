@@ -12,7 +12,7 @@ use walpoint_archive::manifest::{EntryKind, ManifestEntry, ManifestHeader, Manif
 use walpoint_archive::store::StoreErrorKind;
 use walpoint_archive::store::faulty::{Fault, Faulty, Verb};
 use walpoint_archive::{
-    Archive, ArchiveError, BackupSummary, KeyRing, PackWriter, RelativePath, Sealer, StoredHash,
+    Archive, ArchiveError, BackupHead, BackupSummary, KeyRing, PackWriter, RelativePath, Sealer, StoredHash,
 };
 use walpoint_wal::Lsn;
 
@@ -70,6 +70,11 @@ impl Stage {
 
     fn archive(&self) -> &Archive {
         &self.test.archive
+    }
+
+    /// What a catalog holds of a backup.
+    fn head(&self, summary: &BackupSummary) -> BackupHead {
+        summary.clone().into_head(self.archive().layout())
     }
 
     async fn verify(&self, extent: Extent) -> Verified {
@@ -172,7 +177,7 @@ async fn a_healthy_archive_is_sound_and_its_backups_are_known_to_have_been_verif
     assert_eq!(range.backup, stage.first.id);
     let known = stage.archive().verification().await.unwrap();
     for summary in [&stage.first, &stage.second] {
-        let proof = known.of_backup(stage.archive().layout(), summary).unwrap();
+        let proof = known.of_backup(stage.archive().layout(), &stage.head(summary)).unwrap();
         assert_eq!(proof.content_at, Some(proof.stored_at));
         assert!(all.backups.contains(&(summary.id.clone(), Some(proof))));
     }

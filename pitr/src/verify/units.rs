@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use walpoint_archive::verification::{Depth, keys_id};
 use walpoint_archive::{
-    BackupId, BackupSummary, Catalog, ContentId, KeyRing, Layout, ObjectKey, Proof, SegmentState, Usable,
+    BackupHead, BackupId, Catalog, ContentId, KeyRing, Layout, ObjectKey, Proof, SegmentState, Usable,
     Variant, Verification,
 };
 use walpoint_wal::{SegmentName, SegmentSize, TimelineId, Timestamp};
@@ -107,27 +107,20 @@ pub(super) fn all(
 }
 
 /// Whether a backup's manifest was found damaged.
-fn is_doubtful(known: &Verification, backup: &BackupSummary) -> bool {
+fn is_doubtful(known: &Verification, backup: &BackupHead) -> bool {
     known.is_damaged(&backup.manifest.key, known.manifest(&backup.id))
 }
 
 /// The backups whose manifest was found damaged, and not all of whose packs are read along: that a manifest is sound
 /// in itself does not clear it then.
-pub(super) fn not_cleared(
-    catalog: &Catalog,
-    layout: &Layout,
-    known: &Verification,
-    chosen: &[Unit],
-) -> BTreeSet<BackupId> {
+pub(super) fn not_cleared(catalog: &Catalog, known: &Verification, chosen: &[Unit]) -> BTreeSet<BackupId> {
     let mut read: BTreeSet<(&BackupId, u32)> = BTreeSet::new();
     for unit in chosen {
         if let Work::Packs { owner, numbers } = &unit.work {
             read.extend(numbers.iter().map(|number| (owner, *number)));
         }
     }
-    let is_read = |backup: &BackupSummary| {
-        backup.packs_by_number(layout).keys().all(|(owner, number)| read.contains(&(owner, *number)))
-    };
+    let is_read = |backup: &BackupHead| backup.packs.iter().all(|pack| read.contains(&pack));
     let doubtful = catalog.backups.iter().filter(|backup| is_doubtful(known, backup));
     doubtful.filter(|backup| !is_read(backup)).map(|backup| backup.id.clone()).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use walpoint_archive::{BackupKind, BackupSummary, Layout, Verification};
+use walpoint_archive::{BackupHead, BackupKind, BackupSummary, Layout, Verification};
 use walpoint_pitr::path::TimelinePath;
 use walpoint_wal::{Lsn, Timestamp};
 
@@ -27,24 +27,28 @@ pub struct Now<'a> {
     pub layout: &'a Layout,
 }
 
-/// The newest backup that serves, and why the newest of all does not when none does.
-pub fn choose<'b>(backups: &'b [BackupSummary], now: &Now<'_>) -> Result<&'b BackupSummary, NoParent> {
-    let mut newest_first: Vec<&BackupSummary> = backups.iter().collect();
+/// The backups that may serve, the newest first, and why the newest of all does not.
+pub fn fit(backups: Vec<BackupHead>, now: &Now<'_>) -> (Vec<BackupHead>, Option<NoParent>) {
+    let mut newest_first = backups;
     newest_first.sort_by(|one, other| (other.stop.lsn, &other.id).cmp(&(one.stop.lsn, &one.id)));
-    let mut reason = NoParent::new("there is no complete backup in the archive");
-    for (number, backup) in newest_first.into_iter().enumerate() {
-        match unfit(backup, now) {
-            None => return Ok(backup),
-            Some(why) if number == 0 => {
-                reason = NoParent(format!("{} cannot be its parent: {why}", backup.id))
-            }
-            Some(_) => {}
+    let newest = newest_first.first();
+    let why = match newest {
+        None => Some(NoParent::new("there is no complete backup in the archive")),
+        Some(newest) => {
+            let why = unfit(newest, now);
+            why.map(|why| NoParent(format!("{} cannot be its parent: {why}", newest.id)))
         }
-    }
-    Err(reason)
+    };
+    newest_first.retain(|backup| unfit(backup, now).is_none());
+    (newest_first, why)
 }
 
-fn unfit(backup: &BackupSummary, now: &Now<'_>) -> Option<String> {
+/// The newest backup of what led here, whether it serves or not: the server has been there.
+pub fn newest_on_the_way<'b>(backups: &'b [BackupHead], path: &TimelinePath) -> Option<&'b BackupHead> {
+    backups.iter().filter(|backup| path.holds(backup)).max_by_key(|backup| (backup.stop.lsn, &backup.id))
+}
+
+fn unfit(backup: &BackupHead, now: &Now<'_>) -> Option<String> {
     if let Some(why) = now.marked.why_not(&backup.id) {
         return Some(why);
     }
@@ -77,7 +81,7 @@ fn unfit(backup: &BackupSummary, now: &Now<'_>) -> Option<String> {
 /// That the server has not been set back to a place before the backup's end, without a new timeline. A standby
 /// begins at its last restartpoint, which may be older than a backup that was taken a moment ago; then pages of that
 /// one could lie in this one's future.
-pub fn must_lie_before(parent: &BackupSummary, start: Lsn, is_standby: bool) -> Result<(), NoParent> {
+pub fn must_lie_before<P>(parent: &BackupSummary<P>, start: Lsn, is_standby: bool) -> Result<(), NoParent> {
     match parent.stop.lsn <= start {
         true => Ok(()),
         false if is_standby => Err(NoParent(format!(
@@ -92,7 +96,7 @@ pub fn must_lie_before(parent: &BackupSummary, start: Lsn, is_standby: bool) -> 
 }
 
 /// Whether it is time for a full backup again.
-pub fn full_is_due(backups: &[BackupSummary], every: Duration, now: Timestamp) -> Result<(), NoParent> {
+pub fn full_is_due(backups: &[BackupHead], every: Duration, now: Timestamp) -> Result<(), NoParent> {
     let last =
         backups.iter().filter(|backup| backup.kind == BackupKind::Full).map(|backup| backup.start.time).max();
     let Some(last) = last else {
@@ -202,7 +206,41 @@ pub(in crate::backup) mod tests {
     ) -> Result<String, String> {
         let layout = &Layout::new(SystemIdentifier(7));
         let now = Now { path, block_size: 8192, data_checksums: true, marked, verification, layout };
-        choose(backups, &now).map(|backup| backup.id.to_string()).map_err(|reason| reason.0)
+        let (fit, why) = fit(heads(backups), &now);
+        match fit.first() {
+            Some(newest) => Ok(newest.id.to_string()),
+            None => Err(why.unwrap().0),
+        }
+    }
+
+    fn heads(backups: &[BackupSummary]) -> Vec<BackupHead> {
+        let layout = Layout::new(SystemIdentifier(7));
+        backups.iter().map(|backup| backup.clone().into_head(&layout)).collect()
+    }
+
+    #[test]
+    fn all_that_may_serve_are_there_the_newest_first_and_why_the_newest_of_all_does_not() {
+        let backups =
+            [backup(1, 1, 100, 200), backup(4, 1, 700, 800), backup(2, 1, 300, 400), backup(3, 1, 500, 600)];
+        let (layout, path) = (Layout::new(SystemIdentifier(7)), path(1, ""));
+        let fit = |marked: &Marked| {
+            let verification = Verification::new();
+            let now = Now {
+                path: &path,
+                block_size: 8192,
+                data_checksums: true,
+                marked,
+                verification: &verification,
+                layout: &layout,
+            };
+            let (fit, why) = fit(heads(&backups), &now);
+            (fit.into_iter().map(|backup| backup.stop.lsn.0).collect::<Vec<_>>(), why)
+        };
+        assert_eq!(fit(&Marked::default()), (vec![800, 600, 400, 200], None));
+        assert_eq!(fit(&Marked::of(&[&backups[3].id])), (vec![800, 400, 200], None));
+        let (left, why) = fit(&Marked::of(&[&backups[1].id, &backups[2].id]));
+        assert_eq!(left, [600, 200]);
+        assert!(why.unwrap().0.contains(backups[1].id.as_str()));
     }
 
     #[test]
@@ -273,6 +311,16 @@ pub(in crate::backup) mod tests {
         assert!(chosen(&[off], &path).unwrap_err().contains("turned on"));
     }
 
+    /// One that is marked or damaged tells as well how far the server was.
+    #[test]
+    fn how_far_the_server_was_is_told_by_the_newest_backup_of_what_led_here() {
+        let backups = heads(&[backup(1, 1, 100, 200), backup(2, 1, 300, 400), backup(3, 3, 500, 600)]);
+        let newest = |path: &TimelinePath| newest_on_the_way(&backups, path).map(|it| it.stop.lsn.0);
+        assert_eq!(newest(&path(1, "")), Some(400));
+        assert_eq!(newest(&path(2, "1\t0/C8\tx\n")), Some(200));
+        assert_eq!(newest(&path(2, "1\t0/C7\tx\n")), None);
+    }
+
     #[test]
     fn a_server_that_was_set_back_has_no_parent() {
         let parent = backup(1, 1, 100, 200);
@@ -288,10 +336,11 @@ pub(in crate::backup) mod tests {
             BackupSummary { kind: BackupKind::Incremental, ..backup(50, 1, 300, 400) },
             backup(1, 1, 100, 200),
         ];
-        let after =
-            |seconds: i64| full_is_due(&backups, 7 * day, Timestamp((1 + seconds) * 1_000_000)).is_err();
+        let after = |seconds: i64| {
+            full_is_due(&heads(&backups), 7 * day, Timestamp((1 + seconds) * 1_000_000)).is_err()
+        };
         assert!(!after(0) && !after(6 * 86_400));
         assert!(after(7 * 86_400) && after(7 * 86_400 - 60));
-        assert!(full_is_due(&backups[..1], 7 * day, Timestamp(0)).is_err());
+        assert!(full_is_due(&heads(&backups[..1]), 7 * day, Timestamp(0)).is_err());
     }
 }

@@ -27,7 +27,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 pub struct Stretch {
     pub from: Lsn,
     pub to: Lsn,
-    /// Without WAL.
+    /// What of the archive's WAL was seen last; nothing at first.
     pub catalog: Catalog,
     pub path: TimelinePath,
 }
@@ -40,10 +40,11 @@ pub struct Stretch {
 pub async fn told(
     settings: &Settings,
     preparation: &Preparation,
-    stretch: Stretch,
+    mut stretch: Stretch,
 ) -> Result<Result<Told, NoParent>, Failure> {
     let open = segment_start(stretch.to, stretch.catalog.cluster.segment_size.bytes());
-    let archived = match archived(settings, preparation, &stretch, open.max(stretch.from)).await? {
+    let to = open.max(stretch.from);
+    let archived = match archived(settings, preparation, &mut stretch, to).await? {
         Ok(told) => told,
         Err(reason) => return Ok(Err(reason)),
     };
@@ -53,7 +54,7 @@ pub async fn told(
 async fn archived(
     settings: &Settings,
     preparation: &Preparation,
-    stretch: &Stretch,
+    stretch: &mut Stretch,
     to: Lsn,
 ) -> Result<Result<Told, NoParent>, Failure> {
     let archive = &preparation.archive;
@@ -61,15 +62,15 @@ async fn archived(
     let until = since + settings.backup.wal_timeout;
     let mut looked_again = None;
     loop {
-        let catalog = archive.with_wal(stretch.catalog.clone(), stretch.from).await?;
-        let missing =
-            match unbroken::between(archive, &catalog, stretch.path.clone(), stretch.from, to).await? {
-                Between::Unbroken(told) => return Ok(Ok(told)),
-                Between::Broken(why) => {
-                    return Ok(Err(NoParent(format!("the archive's WAL since the parent is broken: {why}"))));
-                }
-                Between::Missing(name) => name,
-            };
+        archive.look_for_wal(&mut stretch.catalog, stretch.from).await?;
+        let path = stretch.path.clone();
+        let missing = match unbroken::between(archive, &stretch.catalog, path, stretch.from, to).await? {
+            Between::Unbroken(told) => return Ok(Ok(told)),
+            Between::Broken(why) => {
+                return Ok(Err(NoParent(format!("the archive's WAL since the parent is broken: {why}"))));
+            }
+            Between::Missing(name) => name,
+        };
         let is_awaited = is_awaited(preparation, missing);
         if Instant::now() >= until || (!is_awaited && looked_again == Some(missing)) {
             return Ok(Err(NoParent(format!(

@@ -11,7 +11,7 @@ use tempfile::{SpooledTempFile, spooled_tempfile_in};
 use walpoint_archive::content::ContentHasher;
 use walpoint_archive::durable::{self, Placement, TempFile};
 use walpoint_archive::manifest::{EntryKind, ManifestEntry, ManifestError, ManifestReader, Piece, Windows};
-use walpoint_archive::{Archive, ArchiveError, BackupId, BackupSummary, ContentHash};
+use walpoint_archive::{Archive, ArchiveError, BackupHead, BackupId, ContentHash};
 
 use super::NoParent;
 use crate::exit::Failure;
@@ -34,13 +34,14 @@ impl LocalManifest {
     /// When the archive does not answer, or the disk does not.
     pub async fn of(
         archive: &Archive,
-        summary: &BackupSummary,
+        summary: &BackupHead,
+        copy: &mut LastCopy,
         data_directory: &Path,
     ) -> Result<Result<LocalManifest, NoParent>, Failure> {
         if !archive.sealer().encrypts() {
             return of_archive(archive, summary, data_directory).await;
         }
-        match copy_of(summary, data_directory) {
+        match copy.of(summary, data_directory) {
             Ok(manifest) => Ok(Ok(manifest)),
             Err(_) if archive.keys().can_open() => of_archive(archive, summary, data_directory).await,
             Err(error) => Ok(Err(no_copy(summary, &error))),
@@ -55,7 +56,7 @@ impl LocalManifest {
 
 async fn of_archive(
     archive: &Archive,
-    summary: &BackupSummary,
+    summary: &BackupHead,
     data_directory: &Path,
 ) -> Result<Result<LocalManifest, NoParent>, Failure> {
     let unkept = |error: io::Error| {
@@ -82,7 +83,7 @@ async fn of_archive(
     }
 }
 
-fn no_copy(summary: &BackupSummary, error: &io::Error) -> NoParent {
+fn no_copy(summary: &BackupHead, error: &io::Error) -> NoParent {
     let of = &summary.id;
     // What the system refuses has a number; what is no copy of this manifest has none.
     match error.raw_os_error() {
@@ -95,8 +96,25 @@ fn no_copy(summary: &BackupSummary, error: &io::Error) -> NoParent {
     }
 }
 
-/// The copy, when it is that of this backup and whole.
-fn copy_of(summary: &BackupSummary, data_directory: &Path) -> io::Result<LocalManifest> {
+/// What the copy that is here is of, once that was looked at: of one backup at most, however many are asked for.
+#[derive(Debug, Default)]
+pub struct LastCopy(Option<ContentHash>);
+
+impl LastCopy {
+    /// The copy, when it is that of this backup and whole.
+    fn of(&mut self, summary: &BackupHead, data_directory: &Path) -> io::Result<LocalManifest> {
+        let is_of = |content: ContentHash| content == summary.manifest.content;
+        if self.0.is_some_and(|content| !is_of(content)) {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let (manifest, content) = copy(data_directory)?;
+        self.0 = Some(content);
+        if is_of(content) { Ok(manifest) } else { Err(io::ErrorKind::InvalidData.into()) }
+    }
+}
+
+/// The copy, and which content it has.
+fn copy(data_directory: &Path) -> io::Result<(LocalManifest, ContentHash)> {
     let mut file = spooled_tempfile_in(IN_MEMORY, data_directory);
     io::copy(&mut File::open(data_directory.join(COPY))?, &mut file)?;
     file.seek(SeekFrom::Start(0))?;
@@ -109,10 +127,7 @@ fn copy_of(summary: &BackupSummary, data_directory: &Path) -> io::Result<LocalMa
             read => hasher.update(buffer.get(..read).unwrap_or_default()),
         }
     }
-    match hasher.finish() == summary.manifest.content {
-        true => Ok(LocalManifest(plain.finish().into_inner())),
-        false => Err(io::ErrorKind::InvalidData.into()),
-    }
+    Ok((LocalManifest(plain.finish().into_inner()), hasher.finish()))
 }
 
 /// The copy that the next backup will read, as it is written.

@@ -142,10 +142,10 @@ impl<'a> Deletion<'a> {
     /// All that a backup needs stays, when its summary is there by now; without one it is still being made, or goes.
     async fn hold_if_complete(&mut self, id: &BackupId) -> Result<bool, Failure> {
         let archive = self.expiry.archive;
-        match archive.summary(id).await {
-            Ok(summary) => {
+        match archive.head(id).await {
+            Ok(head) => {
                 let unread = Verification::new();
-                self.held.hold(&Backup::of(&summary, archive.layout(), Timestamp(i64::MAX), &unread));
+                self.held.hold(&Backup::of(&head, archive.layout(), Timestamp(i64::MAX), &unread));
                 Ok(true)
             }
             Err(error) if error.is_not_found() => Ok(false),

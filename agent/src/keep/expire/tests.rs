@@ -309,6 +309,7 @@ async fn a_run_that_ends_anywhere_leaves_no_backup_half_there_and_is_gone_on_wit
             !applied.failed.is_empty() && applied.failed.iter().all(|stuck| stuck.why.contains("scripted"))
         );
         for summary in stage.archive.backups().await.unwrap().sound {
+            let summary = stage.archive.whole(&summary).await.unwrap();
             for object in summary.packs.iter().map(|pack| &pack.key).chain([&summary.manifest.key]) {
                 stage.archive.store().head(object).await.unwrap();
             }

@@ -10,6 +10,8 @@ use walpoint_archive::store::faulty::{Faulty, Verb};
 use walpoint_archive::{BackupId, BackupKind, Cluster, ContentHash, KeyRing, Sealer, WriterId};
 use walpoint_wal::timestamp::Timestamp;
 
+use walpoint_archive::BackupSummary;
+
 use super::*;
 
 const MIB: u64 = 1 << 20;
@@ -80,10 +82,10 @@ async fn the_end_of_a_large_archive_is_judged_by_its_newest_backups() {
     let newest = Timestamp(800_000_000_000_000 + 100 * 3_600_000_000);
     let (view, read) = stage.look(1).await;
     assert_eq!(view.state.last_backup.map(|backup| backup.stopped), Some(newest));
-    // Of the newest sixteen, and cluster.json.
-    assert_eq!(read, 17);
-    // From thirty backups back: twice as many more.
-    assert_eq!(stage.look(30).await.1, 1 + 16 + 32);
+    // Of the newest, and cluster.json.
+    assert_eq!(read, 2);
+    // From thirty backups back: each time twice as many as before, until it is enough.
+    assert_eq!(stage.look(30).await.1, 1 + 1 + 2 + 4 + 8 + 16);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
-use walpoint_archive::{BackupId, BackupKind, Cluster};
+use walpoint_archive::{BackupId, BackupKind, BackupSummary, Cluster, Layout};
 use walpoint_wal::segment::SegmentSize;
 use walpoint_wal::timestamp::Timestamp;
 
@@ -15,7 +15,7 @@ fn history(timeline: u32, text: &str) -> TimelineHistory {
 }
 
 /// A backup on a timeline from `start` on, complete at this second.
-fn backup(timeline: u32, start: u64, second: i64) -> BackupSummary {
+fn backup(timeline: u32, start: u64, second: i64) -> BackupHead {
     let json = include_str!("../../../tests/fixtures/backup.json");
     let mut backup: BackupSummary = serde_json::from_str(json).unwrap();
     backup.timeline = tli(timeline);
@@ -23,10 +23,11 @@ fn backup(timeline: u32, start: u64, second: i64) -> BackupSummary {
     backup.stop.lsn = Lsn(start + 0x100);
     backup.stop.time = Timestamp(800_000_000_000_000 + second * 1_000_000);
     backup.id = BackupId::new(backup.stop.time, BackupKind::Full);
-    backup
+    let layout = Layout::new(backup.system_identifier);
+    backup.into_head(&layout)
 }
 
-fn catalog(backups: &[BackupSummary], histories: &[TimelineHistory]) -> Catalog {
+fn catalog(backups: &[BackupHead], histories: &[TimelineHistory]) -> Catalog {
     let cluster = Cluster {
         system_identifier: backups[0].system_identifier,
         segment_size: SegmentSize::new(1 << 20).unwrap(),

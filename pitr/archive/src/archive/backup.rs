@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use bytes::Bytes;
 use futures::StreamExt;
 
-use super::Archive;
+use super::{Archive, plain_of, whole_of};
 use crate::backup_id::BackupId;
 use crate::content::{ContentHash, StoredHash, StoredHasher};
 use crate::description::Description;
@@ -16,10 +16,12 @@ use crate::error::ArchiveError;
 use crate::layout::Entry;
 use crate::object_key::ObjectKey;
 use crate::store::{Metadata, MetadataError, PutOutcome};
-use crate::summary::{BackupSummary, ManifestObject, StoredObject};
+use crate::summary::{BackupHead, BackupSummary, ManifestObject, StoredObject};
 
 /// Largest summary that is read: a line for each pack of a backup of some 20 TiB.
 pub(super) const MAX_SUMMARY_BYTES: u64 = 256 * 1024 * 1024;
+/// So much of summaries is in memory at once; a larger one is there alone. What is made of them takes as much again.
+pub(super) const SUMMARIES_KIB: u32 = 32 * 1024;
 
 impl Archive {
     /// Stores a pack.
@@ -113,15 +115,48 @@ impl Archive {
 
     /// A backup's summary.
     pub async fn summary(&self, backup: &BackupId) -> Result<BackupSummary, ArchiveError> {
-        let json = self.read_plain(&self.layout.summary(backup), MAX_SUMMARY_BYTES).await?;
-        BackupSummary::parse(&self.layout, backup, &json)
+        self.with_summary(backup, |summary| summary).await
+    }
+
+    /// What a backup's summary says, without what its packs are.
+    pub async fn head(&self, backup: &BackupId) -> Result<BackupHead, ArchiveError> {
+        self.with_summary(backup, |summary| summary.into_head(&self.layout)).await
+    }
+
+    /// What is made of a backup's summary. However many are asked for at once, few large ones are in memory.
+    pub async fn with_summary<T>(
+        &self,
+        backup: &BackupId,
+        make: impl FnOnce(BackupSummary) -> T,
+    ) -> Result<T, ArchiveError> {
+        let key = self.layout.summary(backup);
+        // The wait for room is one of a body that was opened: where that breaks off meanwhile, it is gone on with.
+        let object = self.store.get(&key, None).await?;
+        let wanted = u32::try_from(object.size.div_ceil(1024)).unwrap_or(SUMMARIES_KIB).min(SUMMARIES_KIB);
+        // Nobody closes it.
+        let _room = self.summaries.acquire_many(wanted).await.ok();
+        let json = plain_of(&key, whole_of(&key, object, MAX_SUMMARY_BYTES).await?)?;
+        BackupSummary::parse(&self.layout, backup, &json).map(make)
+    }
+
+    /// The summary of which this is the head, read again.
+    ///
+    /// # Errors
+    /// [`ArchiveError::Damaged`] when it is not the same any more, and not found when the backup went meanwhile.
+    pub async fn whole(&self, head: &BackupHead) -> Result<BackupSummary, ArchiveError> {
+        let (again, packs) = self.with_summary(&head.id, |summary| summary.split(&self.layout)).await?;
+        if again != *head {
+            let what = "it is not what it was a moment ago, and a summary is never changed";
+            return Err(ArchiveError::damaged(self.layout.summary(&head.id), what));
+        }
+        Ok(again.with_packs(packs).0)
     }
 
     /// Writes a backup's manifest to `out`, in bounded memory and verified; what
     /// was written counts only when this returns `Ok`.
-    pub async fn fetch_manifest(
+    pub async fn fetch_manifest<P>(
         &self,
-        summary: &BackupSummary,
+        summary: &BackupSummary<P>,
         out: &mut (impl Write + Send),
     ) -> Result<(), ArchiveError> {
         let manifest = &summary.manifest;

@@ -13,15 +13,14 @@ use crate::catalog::{Catalog, CatalogScope, DamagedObject};
 use crate::cluster::Cluster;
 use crate::error::ArchiveError;
 use crate::idle::IdleProof;
-use crate::layout::Entry;
-use crate::object_key::{ObjectKey, Prefix};
-use crate::summary::BackupSummary;
+use crate::object_key::Prefix;
+use crate::summary::BackupHead;
 
 /// What the folders of backups hold.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct BackupListing {
     /// Backups whose summary is there and sound, oldest first.
-    pub sound: Vec<BackupSummary>,
+    pub sound: Vec<BackupHead>,
     /// Summaries that cannot be read.
     pub damaged: Vec<DamagedObject>,
     /// Backups without a summary.
@@ -53,7 +52,7 @@ pub struct Timelines {
 }
 
 enum Found {
-    Sound(Box<BackupSummary>),
+    Sound(Box<BackupHead>),
     Damaged(DamagedObject),
     Unfinished(BackupId),
 }
@@ -96,7 +95,8 @@ impl Archive {
         catalog.unknown.extend(folders.unknown);
         let mut unread = folders.ids;
         unread.sort();
-        let mut some = PARALLEL;
+        // Mostly the newest alone is enough, and each may name a hundred thousand packs.
+        let mut some = 1;
         while !unread.is_empty() && !are_enough(&catalog) {
             let ids = unread.split_off(unread.len().saturating_sub(some));
             let BackupListing { mut sound, damaged, unfinished, .. } = self.read_backups(ids).await?;
@@ -110,11 +110,14 @@ impl Archive {
         Ok(catalog)
     }
 
-    /// A catalog that was read without WAL, with all that can lie at or after this position.
-    pub async fn with_wal(&self, mut catalog: Catalog, from: Lsn) -> Result<Catalog, ArchiveError> {
+    /// Looks for all WAL that can lie at or after this position, and puts it in the place of what the catalog has.
+    pub async fn look_for_wal(&self, catalog: &mut Catalog, from: Lsn) -> Result<(), ArchiveError> {
         let wal = self.list_wal(CatalogScope::From(from), catalog.cluster).await?;
-        take_wal(&mut catalog, wal);
-        Ok(catalog)
+        take_wal(catalog, wal);
+        // It may have been looked for before.
+        catalog.unknown.sort();
+        catalog.unknown.dedup();
+        Ok(())
     }
 
     /// The backups, by their summaries.
@@ -122,8 +125,7 @@ impl Archive {
         let BackupFolders { ids, unknown } = self.backup_folders().await?;
         let mut listing = BackupListing { unknown, ..self.read_backups(ids).await? };
         // Packs of an expired backup stay while newer ones need them: that is nothing unfinished.
-        let packs = listing.sound.iter().flat_map(|summary| &summary.packs);
-        let lent: BTreeSet<BackupId> = packs.filter_map(|pack| self.backup_of_pack(&pack.key)).collect();
+        let lent: BTreeSet<&BackupId> = listing.sound.iter().flat_map(|head| head.packs.owners()).collect();
         listing.unfinished.retain(|id| !lent.contains(id));
         Ok(listing)
     }
@@ -155,16 +157,9 @@ impl Archive {
         Ok(folders)
     }
 
-    fn backup_of_pack(&self, key: &ObjectKey) -> Option<BackupId> {
-        match self.layout.parse(key)? {
-            Entry::Pack { backup, .. } => Some(backup),
-            _ => None,
-        }
-    }
-
     async fn look_at_backup(&self, id: BackupId) -> Result<Found, ArchiveError> {
-        match self.summary(&id).await {
-            Ok(summary) => Ok(Found::Sound(Box::new(summary))),
+        match self.head(&id).await {
+            Ok(head) => Ok(Found::Sound(Box::new(head))),
             Err(error) if error.is_not_found() => Ok(Found::Unfinished(id)),
             Err(error) => DamagedObject::by(self.layout.summary(&id), error).map(Found::Damaged),
         }

@@ -6,6 +6,7 @@ use walpoint_wal::SystemIdentifier;
 use super::*;
 use crate::content::ContentHash;
 use crate::error::ArchiveError;
+use crate::summary::BackupSummary;
 
 const LAYOUT: SystemIdentifier = SystemIdentifier(7);
 
@@ -104,9 +105,11 @@ fn what_was_found_damaged_is_so_until_a_look_as_deep_finds_it_sound() {
 
 #[test]
 fn a_backup_was_verified_when_the_last_thing_that_it_needs_was() {
-    let backup: BackupSummary =
+    let summary: BackupSummary =
         serde_json::from_slice(include_bytes!("../../../../agent/tests/fixtures/backup.json")).unwrap();
-    let layout = Layout::new(backup.system_identifier);
+    let layout = Layout::new(summary.system_identifier);
+    let pack = summary.packs[0].key.clone();
+    let backup = summary.into_head(&layout);
     let needed: Vec<SegmentName> = {
         let size = backup.segment_size;
         let first = backup.redo.segment_number(size);
@@ -123,7 +126,6 @@ fn a_backup_was_verified_when_the_last_thing_that_it_needs_was() {
     assert_eq!(of(&verification), Some(Proof::at(at(10), Depth::Stored)));
     verification.add_wal(needed[0], *needed.last().unwrap(), keys(1), content(40));
     assert_eq!(of(&verification), Some(content(20)));
-    let pack = backup.packs[0].key.clone();
     verification.add_damaged(pack, at(25), Depth::Stored);
     assert_eq!((of(&verification), verification.damaged_of(&layout, &backup)), (None, 1));
     verification.add_packs(&backup.id, 0, 1000, content(26));
@@ -132,17 +134,18 @@ fn a_backup_was_verified_when_the_last_thing_that_it_needs_was() {
 
 #[test]
 fn a_backup_is_damaged_with_its_packs_its_manifest_and_the_wal_to_its_end() {
-    let backup: BackupSummary =
+    let summary: BackupSummary =
         serde_json::from_slice(include_bytes!("../../../../agent/tests/fixtures/backup.json")).unwrap();
-    let layout = Layout::new(backup.system_identifier);
+    let layout = Layout::new(summary.system_identifier);
+    let pack = summary.packs[0].key.clone();
+    let backup = summary.into_head(&layout);
     let size = backup.segment_size;
     let name =
         |lsn: Lsn, timeline| SegmentName::from_number(timeline, lsn.segment_number(size), size).unwrap();
     let wal = |lsn, timeline| layout.wal(&WalFileName::Segment(name(lsn, timeline)), keys(1), false);
     let other = TimelineId::new(backup.timeline.get() + 1).unwrap();
     let behind = Lsn(backup.stop.lsn.0 + size.bytes());
-    let needed =
-        [wal(backup.redo, backup.timeline), backup.manifest.key.clone(), backup.packs[0].key.clone()];
+    let needed = [wal(backup.redo, backup.timeline), backup.manifest.key.clone(), pack];
     let not_needed = [wal(behind, backup.timeline), wal(backup.redo, other), pack_key(7)];
     for (keys, is_damaged) in [(needed, true), (not_needed, false)] {
         for key in keys {

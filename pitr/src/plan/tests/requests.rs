@@ -56,6 +56,16 @@ async fn a_time_is_found_with_a_few_requests_and_a_store_that_is_away_is_an_erro
     }
 }
 
+/// What its packs are is read for the one backup that is chosen. Whoever plans lists again then.
+#[tokio::test]
+async fn a_backup_that_goes_while_it_is_chosen_is_an_error_and_no_answer() {
+    let (test, archive, _) = many_segments().await;
+    let catalog = test.catalog().await;
+    archive.store().delete(&archive.layout().summary(&catalog.backups[0].id)).await.unwrap();
+    let error = plan(&archive, &catalog, &request(Target::Latest)).await.unwrap_err();
+    assert!(matches!(&error, PlanError::Archive(error) if error.is_not_found()), "{error}");
+}
+
 #[tokio::test]
 async fn restore_points_are_found_without_asking_for_every_segment() {
     let (test, archive, faulty) = many_segments().await;

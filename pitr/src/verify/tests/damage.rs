@@ -63,7 +63,7 @@ async fn a_segment_that_is_not_what_was_stored_costs_what_lies_behind_it_up_to_t
         // Nobody who asks later is told that it was sound.
         let known = stage.archive().verification().await.unwrap();
         assert!(known.found_damaged().any(|key| key.as_str() == finding.object), "{what}");
-        assert!(known.of_backup(stage.archive().layout(), &stage.second).is_some(), "{what}");
+        assert!(known.of_backup(stage.archive().layout(), &stage.head(&stage.second)).is_some(), "{what}");
     }
 }
 
@@ -191,6 +191,25 @@ async fn changed(
     remove(&stage.file(&stage.archive().layout().summary(&summary.id)));
     stage.archive().put_summary(&changed).await.unwrap();
     changed
+}
+
+/// What its packs are is read in another request than that it is there. It expired in between, say; or it is another.
+#[tokio::test]
+async fn a_backup_that_goes_or_changes_while_verify_looks_is_none_or_damaged() {
+    let mut stage = Stage::new().await;
+    let (before, key) = (stage.test.catalog().await, stage.archive().layout().summary(&stage.second.id));
+    let mut catalog = before.clone();
+    remove(&stage.file(&key));
+    let seen = inventory::take(stage.archive(), &mut catalog).await.unwrap();
+    assert_eq!((catalog.backups, catalog.damaged), (vec![stage.head(&stage.first)], Vec::new()));
+    assert!(seen.faults.is_empty());
+
+    stage.second.files += 1;
+    stage.archive().put_summary(&stage.second).await.unwrap();
+    let mut catalog = before;
+    inventory::take(stage.archive(), &mut catalog).await.unwrap();
+    assert_eq!(catalog.backups, [stage.head(&stage.first)]);
+    assert_eq!(catalog.damaged.iter().map(|it| &it.key).collect::<Vec<_>>(), [&key]);
 }
 
 /// `verify` and `restore` go by the same rules.
@@ -399,7 +418,10 @@ async fn damage_counts_against_a_clock_that_was_ahead() {
         std::fs::File::options().write(true).open(file).unwrap().set_modified(later).unwrap();
     }
     let known = stage.archive().verification().await.unwrap();
-    assert_eq!(known.of_backup(stage.archive().layout(), &stage.first).unwrap().stored_at, ahead);
+    assert_eq!(
+        known.of_backup(stage.archive().layout(), &stage.head(&stage.first)).unwrap().stored_at,
+        ahead
+    );
     flip_bit(&stage.file(&stage.first.packs[0].key), 3000);
     // Also by a run that came to no end.
     let records = stage.archive().verification_records().await.unwrap();
@@ -411,7 +433,7 @@ async fn damage_counts_against_a_clock_that_was_ahead() {
     ledger.note_fault(&what);
     ledger.store(stage.archive()).await.unwrap();
     let known = stage.archive().verification().await.unwrap();
-    assert_eq!(known.of_backup(stage.archive().layout(), &stage.first), None);
+    assert_eq!(known.of_backup(stage.archive().layout(), &stage.head(&stage.first)), None);
     let verified = stage.verify(Extent::EverythingAnew).await;
     assert_eq!(verified.backups[0], (stage.first.id.clone(), None), "{:#?}", verified.findings);
     tokio::time::sleep(Duration::from_millis(20)).await;

@@ -122,6 +122,44 @@ fn a_parent_that_verify_found_damaged_is_none_and_an_older_good_one_is() -> Resu
     Ok(())
 }
 
+/// Nobody need read all of a cluster again for what is wrong with one backup.
+#[test]
+fn where_packs_of_the_newest_are_missing_an_older_one_is_the_parent() -> Result<()> {
+    let Some(mut scene) = scene()? else { return Ok(()) };
+    let first = scene.backup()?;
+    scene.cluster.execute("update t set word = 'second' where n < 200")?;
+    let second = scene.backup()?;
+    scene.cluster.execute("update t set word = 'third' where n < 100")?;
+    remove(&scene, &format!("backup/{second}"), "pack-000000")?;
+    let third = incremental(&scene.walpoint, &first)?;
+    let expected = content(&scene.cluster)?;
+    scene.archive_everything()?;
+    scene.cluster.stop(Stop::Fast)?;
+    let mut restored = scene.recover(&["--target-immediate", "--backup", &third])?;
+    ensure!(content(&restored)? == expected, "not what the cluster had");
+    must_be_sound(&restored)?;
+    restored.stop(Stop::Immediate)
+}
+
+/// What `verify` found damaged is not named again, so where that is not known nothing is named.
+#[test]
+fn while_a_note_of_verify_cannot_be_read_backups_are_full() -> Result<()> {
+    let Some(scene) = scene()? else { return Ok(()) };
+    let first = scene.backup()?;
+    scene.archive_everything()?;
+    scene.walpoint.ok(&["verify"])?;
+    incremental(&scene.walpoint, &first)?;
+    let notes = archive_files::named(&folder(&scene, "verify")?, "");
+    let note = notes.into_iter().find(|file| file.extension().is_some_and(|it| it == "json"));
+    let note = note.context("no note")?;
+    archive_files::flip_bit(&note, 20)?;
+    let second = full_instead(&scene.walpoint, "nobody knows what verify found damaged")?;
+    let name = note.file_name().context("no name")?.to_string_lossy().into_owned();
+    remove(&scene, "verify", &name)?;
+    incremental(&scene.walpoint, &second)?;
+    Ok(())
+}
+
 fn folder(scene: &Scene, path: &str) -> Result<std::path::PathBuf> {
     let cluster = scene.cluster.value("select system_identifier from pg_control_system()")?;
     Ok(scene.archive_directory()?.join(cluster).join(path))
@@ -185,10 +223,16 @@ fn with_public_keys_only_the_copy_of_the_last_manifest_decides() -> Result<()> {
     cluster.start()?;
     cluster.execute("create table t as select n, md5(n::text) as word from generate_series(1, 20000) n")?;
     let full = archiving.ok(&["backup"])?.last_line()?.to_owned();
+    let copy = cluster.data().join("walpoint.manifest.zst");
+    let copy_of_full = cluster.scratch().path().join("copy");
+    fs::copy(&copy, &copy_of_full)?;
     cluster.execute("update t set word = 'other' where n % 997 = 0")?;
     let first = incremental(&archiving, &full)?;
     ensure!(stored(&archiving, &first)? * 4 < stored(&archiving, &full)?, "nearly all of it is stored again");
-    let copy = cluster.data().join("walpoint.manifest.zst");
+    // As if the last one had been taken on another host: what this one has is the manifest of the one before.
+    fs::copy(&copy_of_full, &copy)?;
+    let beside = incremental(&archiving, &full)?;
+    ensure!(beside != first);
     fs::remove_file(&copy)?;
     let again = full_instead(&archiving, "nor a copy of the manifest")?;
     // A damaged one is none.

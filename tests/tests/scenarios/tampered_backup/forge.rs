@@ -70,7 +70,8 @@ impl Backup {
             let cluster = clusters.sound.first().context("no cluster")?.system_identifier;
             let sealer = Sealer::new(CompressionLevel::default(), Arc::new(KeyRing::default()));
             let archive = Archive::new(store, cluster, sealer);
-            let summary = archive.backups().await?.sound.pop().context("no backup")?;
+            let head = archive.backups().await?.sound.pop().context("no backup")?;
+            let summary = archive.whole(&head).await?;
             let mut manifest = Vec::new();
             archive.fetch_manifest(&summary, &mut manifest).await?;
             ensure!(ManifestReader::new(manifest.as_slice()).is_ok(), "not a manifest");

@@ -26,7 +26,8 @@ async fn a_backup_exists_when_its_summary_does_and_not_before() {
 
     let summary = summary_of(vec![pack.clone()], manifest);
     sealing.put_summary(&summary).await.unwrap();
-    assert_eq!(sealing.backups().await.unwrap().sound, std::slice::from_ref(&summary));
+    let head = summary.clone().into_head(sealing.layout());
+    assert_eq!(sealing.backups().await.unwrap().sound, [head]);
     assert_eq!(sealing.summary(&id).await.unwrap(), summary);
 
     let mut found = Vec::new();
@@ -75,6 +76,41 @@ async fn a_summary_is_stored_once() {
     assert_eq!(archive.summary(&first.id).await.unwrap(), first);
     let foreign = BackupSummary { system_identifier: SystemIdentifier(8), ..first };
     assert!(matches!(archive.put_summary(&foreign).await, Err(ArchiveError::Undescribable { .. })));
+}
+
+/// A large backup names a hundred thousand packs, so what they are is read again, where it is needed.
+#[tokio::test]
+async fn a_summary_that_is_read_again_is_the_same_or_an_error() {
+    let place = Place::new().await;
+    let archive = place.archive();
+    let sound = summary();
+    archive.put_summary(&sound).await.unwrap();
+    let head = archive.head(&sound.id).await.unwrap();
+    assert_eq!(archive.whole(&head).await.unwrap(), sound);
+
+    // As many packs of the same numbers and sizes, and one of them another.
+    let mut other = sound.clone();
+    other.packs[0].sha256 = StoredHash::of(b"other");
+    let key = archive.layout().summary(&sound.id);
+    place.store.delete(&key).await.unwrap();
+    assert!(archive.whole(&head).await.unwrap_err().is_not_found());
+    archive.put_summary(&other).await.unwrap();
+    assert!(matches!(archive.whole(&head).await, Err(ArchiveError::Damaged { .. })));
+}
+
+/// One that is larger than the room there is has all of it, and nobody waits for ever.
+#[tokio::test]
+async fn summaries_that_do_not_fit_in_memory_together_are_read_one_after_the_other() {
+    let place = Place::new().await;
+    let archive = place.archive();
+    let sound = summary();
+    archive.put_summary(&sound).await.unwrap();
+    let all = archive.summaries.acquire_many(super::super::backup::SUMMARIES_KIB).await.unwrap();
+    let (mut one, mut other) = (Box::pin(archive.head(&sound.id)), Box::pin(archive.head(&sound.id)));
+    let waited = tokio::time::timeout(std::time::Duration::from_millis(200), &mut one).await;
+    assert!(waited.is_err(), "it was read where there was no room");
+    drop(all);
+    assert_eq!(one.await.unwrap(), other.as_mut().await.unwrap());
 }
 
 #[tokio::test]

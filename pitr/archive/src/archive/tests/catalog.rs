@@ -3,11 +3,12 @@ use walpoint_wal::{Lsn, SegmentSize, TimelineId};
 use super::cluster::plain_metadata;
 use super::*;
 use crate::archive::ClusterListing;
-use crate::catalog::CatalogScope;
+use crate::catalog::{Catalog, CatalogScope};
 use crate::cluster::Cluster;
 use crate::cluster::tests::cluster;
 use crate::store::faulty::{Fault, Faulty, Verb};
 use crate::store::{PutMode, StoreErrorKind};
+use crate::summary::BackupHead;
 use crate::summary::tests::summary;
 
 async fn put_raw(place: &Place, key: &str, bytes: &'static [u8]) {
@@ -17,6 +18,11 @@ async fn put_raw(place: &Place, key: &str, bytes: &'static [u8]) {
 
 fn timeline(number: u32) -> TimelineId {
     TimelineId::new(number).unwrap()
+}
+
+/// What a catalog holds of the backup.
+fn head() -> BackupHead {
+    summary().into_head(&Layout::new(CLUSTER))
 }
 
 #[tokio::test]
@@ -105,7 +111,7 @@ async fn a_digit_that_changed_in_a_small_object_is_damage() {
         assert!(error.contains(key.as_str()) && error.contains("expected was"), "{error}");
         std::fs::write(&file, sound).unwrap();
     }
-    assert_eq!(archive.catalog(CatalogScope::NoWal).await.unwrap().backups, [summary()]);
+    assert_eq!(archive.catalog(CatalogScope::NoWal).await.unwrap().backups, [head()]);
 }
 
 #[tokio::test]
@@ -153,7 +159,7 @@ async fn the_catalog_shows_all_there_is_and_what_is_wrong_with_it() {
     assert_eq!(catalog.conflicts.len(), 1);
     assert_eq!(catalog.histories.keys().collect::<Vec<_>>(), [&timeline(2)]);
     assert_eq!(catalog.history_conflicts, [timeline(4)]);
-    assert_eq!(catalog.backups, [summary()]);
+    assert_eq!(catalog.backups, [head()]);
     assert_eq!(
         catalog.unfinished.iter().map(|id| id.as_str()).collect::<Vec<_>>(),
         ["20261122T214500Z-full-000000"]
@@ -168,10 +174,15 @@ async fn the_catalog_shows_all_there_is_and_what_is_wrong_with_it() {
 
     let later = archive.catalog(CatalogScope::From(Lsn(0x1_0000_0000))).await.unwrap();
     assert_eq!(later.wal.keys().collect::<Vec<_>>(), [&timeline(2)]);
-    assert_eq!(later.backups, [summary()]);
+    assert_eq!(later.backups, [head()]);
     let without = archive.catalog(CatalogScope::NoWal).await.unwrap();
     assert!(without.wal.is_empty());
-    assert_eq!(archive.with_wal(without, Lsn(0x1_0000_0000)).await.unwrap(), later);
+    let mut with_wal = without;
+    for _ in 0..2 {
+        archive.look_for_wal(&mut with_wal, Lsn(0x1_0000_0000)).await.unwrap();
+        let unknown = later.unknown.iter().cloned().collect::<std::collections::BTreeSet<_>>();
+        assert_eq!(with_wal, Catalog { unknown: unknown.into_iter().collect(), ..later.clone() });
+    }
 }
 
 #[tokio::test]
@@ -231,6 +242,6 @@ async fn a_torn_object_hides_no_other_one() {
     put_raw(&place, torn, b"{}").await;
     std::fs::write(place.dir.path().join(torn), b"").unwrap();
     let catalog = archive.catalog(CatalogScope::NoWal).await.unwrap();
-    assert_eq!(catalog.backups, [summary()]);
+    assert_eq!(catalog.backups, [head()]);
     assert_eq!(catalog.damaged.iter().map(|it| it.key.to_string()).collect::<Vec<_>>(), [torn]);
 }
