@@ -63,8 +63,8 @@ impl Beginning {
             _ => return Ok(Beginning { notes, ..anew }),
         };
         let stored = stored_packs(archive, &left.backup).await?;
-        let first_pack =
-            stored.keys().chain(left.packs.keys()).max().map_or(0, |last| last.saturating_add(1));
+        let last = stored.keys().copied().max().max(left.highest);
+        let first_pack = last.map_or(0, |last| last.saturating_add(1));
         let left = sound(archive, with_packs(left, &stored)).await?;
         if left.packs.is_empty() {
             return Ok(Beginning { notes, ..anew });

@@ -89,6 +89,9 @@ pub struct Left {
     pub backup: BackupId,
     /// Packs that were stored, by number.
     pub packs: BTreeMap<u32, StoredObject>,
+    /// The highest number that a pack has, also one that was open and never stored: pieces are noted as in it, and it
+    /// must be no other pack's.
+    pub highest: Option<u32>,
     /// Where the records of each file lie, by a hash of its path.
     files: HashMap<u64, Vec<u64>>,
 }
@@ -106,7 +109,7 @@ impl Notes {
         }
     }
 
-    /// What they say of a backup of this owner; what follows the last sound record is written over.
+    /// What they say of a backup of this owner; what follows the last sound record is cut off.
     pub fn left(&self, owner: &Owner) -> io::Result<Option<Left>> {
         let mut left: Option<Left> = None;
         let mut at = 0;
@@ -115,25 +118,32 @@ impl Notes {
                 (BEGUN, None) => match serde_json::from_slice::<Begun>(&payload) {
                     Ok(begun) if begun.owner == *owner => {
                         let (packs, files) = Default::default();
-                        left = Some(Left { backup: begun.backup, packs, files });
+                        left = Some(Left { backup: begun.backup, packs, highest: None, files });
                     }
                     _ => return Ok(None),
                 },
                 (PACK, Some(left)) => {
                     if let Ok(StoredPack { number, object }) = serde_json::from_slice(&payload) {
                         left.packs.insert(number, object);
+                        left.highest = left.highest.max(Some(number));
                     }
                 }
                 (READ, Some(left)) => {
-                    if let Some((path, _)) = split_path(&payload) {
+                    if let Some((path, pieces)) = split_path(&payload) {
                         left.files.entry(hash_of(path)).or_default().push(at);
+                        let pieces = spool::decode_all(pieces).unwrap_or_default();
+                        let own = pieces.iter().filter(|piece| piece.backup.is_none());
+                        left.highest = left.highest.max(own.map(|piece| piece.pack).max());
                     }
                 }
                 _ => {}
             }
             at = next;
         }
-        *self.end() = if left.is_some() { at } else { 0 };
+        let end = if left.is_some() { at } else { 0 };
+        // Sound records behind one that is not would come back when that is written over.
+        self.file.set_len(end)?;
+        *self.end() = end;
         Ok(left)
     }
 
@@ -375,6 +385,43 @@ mod tests {
         }
         first.finish();
         assert!(notes(directory.path()).left(&owner()).unwrap().is_none());
+    }
+
+    /// Else what was noted as in it would be looked for in another pack with its number.
+    #[test]
+    fn a_pack_that_was_open_and_never_stored_keeps_its_number() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = notes(directory.path());
+        first.begin(&id(), &owner());
+        assert_eq!(first.left(&owner()).unwrap().unwrap().highest, None);
+        first.stored(2, &pack(2));
+        assert_eq!(first.left(&owner()).unwrap().unwrap().highest, Some(2));
+        first.read(Path::new("f"), [piece(5, 0), piece(3, 7)].iter());
+        // Of an older backup.
+        let parents = Piece { backup: Some("20261119T214500Z-full-3fa9c1".parse().unwrap()), ..piece(9, 14) };
+        first.read(Path::new("g"), [parents].iter());
+        assert_eq!(first.left(&owner()).unwrap().unwrap().highest, Some(5));
+    }
+
+    #[test]
+    fn records_behind_a_damaged_one_do_not_come_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = notes(directory.path());
+        first.begin(&id(), &owner());
+        let begun = *first.end();
+        first.stored(0, &pack(0));
+        first.read(Path::new("f"), [piece(0, 0)].iter());
+        drop(first);
+        let file = directory.path().join(OF_FULL);
+        let mut bytes = std::fs::read(&file).unwrap();
+        bytes[usize::try_from(begun).unwrap() + HEAD] ^= 1;
+        std::fs::write(&file, &bytes).unwrap();
+        let again = notes(directory.path());
+        assert!(again.left(&owner()).unwrap().unwrap().packs.is_empty());
+        // As long as the one that it is written over.
+        again.stored(0, &pack(0));
+        let left = again.left(&owner()).unwrap().unwrap();
+        assert_eq!(again.pieces(&left, Path::new("f")).unwrap(), []);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::io::{BufRead, Read as _};
 use super::columns::OwnedColumns;
 use super::line::{AnyLine, MARK, check_entry};
 use super::order::Order;
+use super::windows::check_count;
 use super::{MAX_LINE_BYTES, ManifestEntry, ManifestError, ManifestHeader, ManifestTotals, Windows};
 use crate::content::{ContentHash, StoredHasher};
 use crate::facts::FORMAT;
@@ -65,6 +66,8 @@ impl<R: BufRead> ManifestReader<R> {
             Line::End(_) => return Err(self.damaged("it counts other entries than there are")),
         };
         loop {
+            // As they come: nothing else bounds them.
+            check_count(entry.size, windows.len()).map_err(|what| self.damaged(&what))?;
             match self.next_line()? {
                 Line::More(more, more_windows) if entry.kind.is_file() => {
                     entry.pieces.extend(more.into_iter().map(|OwnedColumns(piece)| piece));
@@ -76,9 +79,7 @@ impl<R: BufRead> ManifestReader<R> {
                 }
             }
         }
-        if entry.kind.is_file() {
-            entry.windows = Windows::new(windows);
-        }
+        entry.windows = Windows::new(windows);
         check_entry(&entry).map_err(|what| self.damaged(&format!("\"{}\": {what}", entry.path)))?;
         self.order.take(&entry).map_err(|what| self.damaged(&what))?;
         self.totals.count(&entry);

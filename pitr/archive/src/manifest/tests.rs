@@ -194,7 +194,13 @@ fn a_file_has_no_more_windows_than_its_size_makes_and_others_have_none() {
         // It is one that would be written.
         assert_eq!(read(&write(&entries).unwrap()).unwrap(), entries);
     }
-    for text in [format!("[null,\"{hash}\"]"), "[1]".to_owned(), "[\"x\"]".to_owned(), "{}".to_owned()] {
+    for text in [
+        format!("[null,\"{hash}\"]"),
+        "[null,null]".to_owned(),
+        "[1]".to_owned(),
+        "[\"x\"]".to_owned(),
+        "{}".to_owned(),
+    ] {
         assert!(read(&of(&text)).is_err(), "{text}");
     }
 }

@@ -67,6 +67,11 @@ impl Windows {
 
 /// That a file of this size has so many windows.
 pub(super) fn check_windows(size: u64, windows: &Windows) -> Result<(), String> {
-    let (found, most) = (windows.0.len() as u64, size.div_ceil(WINDOW));
-    if found <= most { Ok(()) } else { Err(format!("it has {found} windows, its size makes {most}")) }
+    check_count(size, windows.0.len())
+}
+
+/// That a file of this size has so many.
+pub(super) fn check_count(size: u64, found: usize) -> Result<(), String> {
+    let most = size.div_ceil(WINDOW);
+    if found as u64 <= most { Ok(()) } else { Err(format!("it has {found} windows, its size makes {most}")) }
 }
