@@ -188,7 +188,7 @@ fn a_file_has_no_more_windows_than_its_size_makes_and_others_have_none() {
     let hash = ContentHash::of(b"");
     let of =
         |windows: &str| closed(&format!("{}{line},\"windows\":{windows}}}\n", header_text()), 1, 1, 8192);
-    for (text, found) in [("[]".to_owned(), 0), ("[null]".to_owned(), 0), (format!("[\"{hash}\",null]"), 1)] {
+    for (text, found) in [("[]".to_owned(), 0), ("[null]".to_owned(), 0), (format!("[\"{hash}\"]"), 1)] {
         let entries = read(&of(&text)).unwrap();
         assert_eq!(entries[0].windows.as_slice().len(), found, "{text}");
         // It is one that would be written.
