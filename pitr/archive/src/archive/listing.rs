@@ -95,8 +95,9 @@ impl Archive {
         catalog.unknown.extend(folders.unknown);
         let mut unread = folders.ids;
         unread.sort();
-        // Mostly the newest alone is enough, and each may name a hundred thousand packs.
-        let mut some = 1;
+        // Mostly the newest is enough, and each may name a hundred thousand packs. By their names the newest is one of
+        // two: a clock that was set back names a backup before the one that it follows.
+        let mut some = 2;
         while !unread.is_empty() && !are_enough(&catalog) {
             let ids = unread.split_off(unread.len().saturating_sub(some));
             let BackupListing { mut sound, damaged, unfinished, .. } = self.read_backups(ids).await?;
