@@ -1,7 +1,7 @@
 //! Fetches packs and writes their pieces, several packs at once.
 //!
-//! Memory is bounded: a worker holds one pack (16 MiB), its frames when it is
-//! encrypted, and one piece. Every pack that is fetched whole is compared with the hash that
+//! A worker holds one pack (16 MiB), its frames when it is encrypted, and one piece; besides, all
+//! pieces that are to be fetched are known by their places, 80 bytes each. Every pack that is fetched whole is compared with the hash that
 //! the backup's summary has of it, every piece with the one in the manifest.
 //!
 //! A restore wants nearly every piece of nearly every pack, so it fetches packs whole:

@@ -97,18 +97,16 @@ impl Candidates {
         head: &BackupHead,
         data_directory: &Path,
     ) -> Result<Result<Candidate, NoParent>, Failure> {
-        let manifest = match LocalManifest::of(archive, head, &mut self.copy, data_directory).await? {
-            Ok(manifest) => manifest,
-            Err(reason) => return Ok(Err(reason)),
-        };
         let summary = match archive.whole(head).await {
             Ok(summary) => summary,
             Err(error) => return no_summary(archive, head, error).map(Err),
         };
-        match packs_missing(archive, &summary).await? {
-            Some(reason) => Ok(Err(reason)),
-            None => Ok(Ok(Candidate { summary, manifest })),
+        // Before the manifest: a pack that is missing is missing to the whole chain, and each manifest is large.
+        if let Some(reason) = packs_missing(archive, &summary).await? {
+            return Ok(Err(reason));
         }
+        let manifest = LocalManifest::of(archive, head, &mut self.copy, data_directory).await?;
+        Ok(manifest.map(|manifest| Candidate { summary, manifest }))
     }
 }
 
