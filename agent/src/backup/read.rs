@@ -179,19 +179,21 @@ impl Queue {
         self.is_given_up.store(true, Ordering::Relaxed);
     }
 
-    /// Notes the pieces of a file from `noted` on, when there are so many, and says how many are noted then. Only where
-    /// frames begin that this backup has: nothing else is looked for by one that goes on.
+    /// Notes the pieces of a file from `noted` on, when there are so many or a pack has ended among them, and says how
+    /// many are noted then. Only where frames begin that this backup has: nothing else is looked for by one that goes on.
     fn note(&self, file: &Wanted, pieces: &[Piece], noted: usize, at_least: usize) -> usize {
         let (Some(notes), Some(entry)) = (&self.notes, self.listing.entries.get(file.index)) else {
             return noted;
         };
-        match pieces.get(noted..) {
-            Some(unnoted) if unnoted.len() >= at_least => {
-                notes.read(&entry.path, unnoted.iter().filter(|piece| stored_frames::is_first(piece)));
-                pieces.len()
-            }
-            _ => noted,
+        let unnoted = pieces.get(noted..).unwrap_or_default();
+        let mut frames = unnoted.iter().filter(|piece| stored_frames::is_first(piece));
+        // Who is killed right after a pack was stored is to find in it all that is in it.
+        let has_ended = |first: &Piece| frames.clone().any(|frame| frame.pack != first.pack);
+        if unnoted.len() < at_least && !frames.clone().next().is_some_and(has_ended) {
+            return noted;
         }
+        notes.read(&entry.path, frames.by_ref());
+        pieces.len()
     }
 
     /// What was read, when nobody reads any more.
