@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cluster::{Cluster, ClusterOptions};
 use crate::garage::Garage;
+use crate::oracle::Moment;
 use crate::process::Outcome;
 use crate::programs::Postgres;
 use crate::walpoint::{ArchivePlace, Walpoint};
@@ -75,11 +76,17 @@ impl Scene {
 
     /// The LSN at which a backup ends, as `list` says it.
     pub fn backup_stop(&self, id: &str) -> Result<u64> {
+        Ok(self.backup_end(id)?.0)
+    }
+
+    /// The LSN and the time at which a backup ends, as `list` says them.
+    pub fn backup_end(&self, id: &str) -> Result<(u64, Moment)> {
         let (_, listing) = self.walpoint.json(&["list"])?;
         let backups = listing["backups"].as_array().context("list has no backups")?;
         let found = backups.iter().find(|backup| backup["id"] == id);
-        let stop = found.with_context(|| format!("list lacks {id}: {listing}"))?["stop"]["lsn"].as_str();
-        stop.and_then(crate::wal_dump::parse_lsn).context("the backup has no stop LSN")
+        let stop = &found.with_context(|| format!("list lacks {id}: {listing}"))?["stop"];
+        let lsn = stop["lsn"].as_str().and_then(crate::wal_dump::parse_lsn).context("no stop LSN")?;
+        Ok((lsn, Moment::parse(stop["time"].as_str().context("no stop time")?)?))
     }
 
     /// A directory that does not exist yet, beside the cluster's.

@@ -56,10 +56,10 @@ fn recover_random_targets(mut scene: Scene, count: usize) -> Result<()> {
     let start = parse_lsn(&scene.cluster.value("select pg_current_wal_insert_lsn()::text")?).unwrap();
     let (backup, notes) = load::run(&scene, seed)?;
     let oracle = Oracle::read(&scene.cluster, notes, start)?;
-    let first = scene.backup_stop(&backup)?;
-    let targets = targets::random(&oracle, first, count, &mut StdRng::seed_from_u64(seed));
+    let end = scene.backup_end(&backup)?;
+    let targets = targets::random(&oracle, end, count, &mut StdRng::seed_from_u64(seed));
     scene.cluster.stop(Stop::Fast)?;
-    judge_all(&mut scene, &oracle, first, &targets, &[]).with_context(|| format!("seed {seed}"))
+    judge_all(&mut scene, &oracle, end.0, &targets, &[]).with_context(|| format!("seed {seed}"))
 }
 
 /// Plans and restores every target, with `more` arguments.

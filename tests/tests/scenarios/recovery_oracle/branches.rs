@@ -40,7 +40,7 @@ fn every_target_comes_back_exactly_on_either_side_of_a_fork() -> Result<()> {
     write(&scene.cluster, &ledger, "old")?;
     let old_notes = ledger.finish()?;
     scene.archive_everything()?;
-    let backup_stop = scene.backup_stop(&backup)?;
+    let backup_end = scene.backup_end(&backup)?;
     let old = Oracle::read(&scene.cluster, old_notes.clone(), start)?;
     scene.cluster.stop(Stop::Fast)?;
 
@@ -54,13 +54,13 @@ fn every_target_comes_back_exactly_on_either_side_of_a_fork() -> Result<()> {
 
     let mut random = StdRng::seed_from_u64(seed);
     for (oracle, timeline) in [(&old, "1"), (&new, "2")] {
-        let targets = targets::random(oracle, backup_stop, TARGETS_EACH, &mut random);
-        judge_all(&mut scene, oracle, backup_stop, &targets, &["--target-timeline", timeline])
+        let targets = targets::random(oracle, backup_end, TARGETS_EACH, &mut random);
+        judge_all(&mut scene, oracle, backup_end.0, &targets, &["--target-timeline", timeline])
             .with_context(|| format!("seed {seed}, timeline {timeline}"))?;
     }
     // Whoever names no timeline gets the new one.
-    let targets = targets::random(&new, backup_stop, 3, &mut random);
-    judge_all(&mut scene, &new, backup_stop, &targets, &[]).with_context(|| format!("seed {seed}"))
+    let targets = targets::random(&new, backup_end, 3, &mut random);
+    judge_all(&mut scene, &new, backup_end.0, &targets, &[]).with_context(|| format!("seed {seed}"))
 }
 
 /// Commits with switches and restore points between them.

@@ -6,11 +6,23 @@ use rand::seq::IndexedRandom;
 use walpoint_tests::oracle::{Moment, Oracle, OracleTarget, TransactionEnd};
 use walpoint_tests::wal_dump::format_lsn;
 
+/// How far a time just off a commit is from it, in microseconds.
+const OFF: i64 = 2;
+
 /// Times on commits and just off them, LSNs of any record, xids of commits and
 /// then of aborts too, restore points, a moment of the idle stretch; first
-/// inclusive ones, then exclusive ones, and so on.
-pub fn random(oracle: &Oracle, first: u64, count: usize, random: &mut StdRng) -> Vec<OracleTarget> {
-    let ends: Vec<_> = oracle.ends().iter().filter(|end| end.lsn > first).collect();
+/// inclusive ones, then exclusive ones, and so on. All are behind the end of the
+/// backup, by LSN and by time.
+pub fn random(
+    oracle: &Oracle,
+    (first, first_time): (u64, Moment),
+    count: usize,
+    random: &mut StdRng,
+) -> Vec<OracleTarget> {
+    // A transaction takes its time before its record is written: one that ends behind the
+    // backup can have a time before it, which cannot be told from one that is too early.
+    let is_behind = |end: &&TransactionEnd| end.lsn > first && end.time > first_time.plus_micros(OFF);
+    let ends: Vec<_> = oracle.ends().iter().filter(is_behind).collect();
     // The last ones stay out: a time after the last known commit cannot be
     // promised, whoever asks.
     let ends = &ends[..ends.len() - 5];
@@ -24,7 +36,7 @@ pub fn random(oracle: &Oracle, first: u64, count: usize, random: &mut StdRng) ->
         let exclusive = number / 6 % 2 == 1;
         let end = ends.choose(random).unwrap();
         targets.push(match number % 6 {
-            0 => OracleTarget::Time { at: end.time.plus_micros(random.random_range(-2..=2)), exclusive },
+            0 => OracleTarget::Time { at: end.time.plus_micros(random.random_range(-OFF..=OFF)), exclusive },
             1 if number < 12 => OracleTarget::Xid { xid: commits.choose(random).unwrap().xid, exclusive },
             1 => OracleTarget::Xid { xid: end.xid, exclusive },
             2 => OracleTarget::Lsn { lsn: *records.choose(random).unwrap(), exclusive },
