@@ -67,6 +67,31 @@ impl Windows {
 
 /// That a file of this size has so many windows.
 pub(super) fn check_windows(size: u64, windows: &Windows) -> Result<(), String> {
-    let (found, most) = (windows.0.len() as u64, size.div_ceil(WINDOW));
-    if found <= most { Ok(()) } else { Err(format!("it has {found} windows, its size makes {most}")) }
+    let mut check = WindowsCheck::new(size);
+    windows.0.iter().try_for_each(|window| check.take(window))
+}
+
+/// The same, of windows as they come. Those without a hash may be more.
+#[derive(Debug)]
+pub(super) struct WindowsCheck {
+    most: u64,
+    found: u64,
+}
+
+impl WindowsCheck {
+    /// Of a file of this size.
+    pub(super) fn new(size: u64) -> WindowsCheck {
+        WindowsCheck { most: size.div_ceil(WINDOW), found: 0 }
+    }
+
+    /// The next one.
+    pub(super) fn take(&mut self, window: &Option<ContentHash>) -> Result<(), String> {
+        self.found = self.found.saturating_add(1);
+        match window {
+            Some(_) if self.found > self.most => {
+                Err(format!("it has {} windows, its size makes {}", self.found, self.most))
+            }
+            _ => Ok(()),
+        }
+    }
 }
