@@ -28,14 +28,19 @@ pub use tablespaces::TablespaceMapping;
 pub use tree::Owner;
 
 mod configuration;
+mod contents;
 mod databases;
 mod delta;
 mod error;
 mod ground;
 mod handover;
 pub(crate) mod inventory;
+mod manifest_copy;
+mod manifest_of;
 mod own_wal;
+mod pack_table;
 mod packs;
+mod pieces;
 mod site;
 mod start_command;
 mod sync;
@@ -43,13 +48,16 @@ mod tablespaces;
 #[cfg(test)]
 mod tests;
 mod to_disk;
+mod to_fetch;
 mod tree;
 
-use delta::There;
-use inventory::Inventory;
-use packs::{PackWork, Targets};
+use inventory::{Inventory, Keep};
+use manifest_copy::ManifestCopy;
+use manifest_of::ManifestOf;
+use pack_table::PackTable;
 use site::{Claim, Site};
 use tablespaces::Tablespace;
+use to_fetch::{Made, ToFetch};
 
 /// How often it is told how far the comparing is.
 const TOLD_EVERY: Duration = Duration::from_millis(200);
@@ -151,47 +159,45 @@ pub async fn carry_out(
     }
     progress.expect(inventory.bytes, inventory.files.len() as u64);
 
-    let (site, mut inventory, kept) = build(inventory, &tablespaces, request, plan).await?;
-    let kept = Arc::new(kept);
-    let packs = std::mem::take(&mut inventory.packs);
-    let files = Arc::new(std::mem::take(&mut inventory.files));
-    let windows = std::mem::take(&mut inventory.windows);
-    let packs = match kept.is_empty() {
-        true => packs,
-        false => {
-            let there = There { files: Arc::clone(&files), kept: Arc::clone(&kept), windows };
-            compare(&site, there, packs, request, progress).await?
-        }
-    };
-    let (fetched_bytes, transferred_bytes) = (delta::bytes_of(&packs), packs::stored_bytes_of(&packs));
-    progress.begin(fetched_bytes, files.len() as u64);
+    let (made, inventory) = build(inventory, &tablespaces, request, plan).await?;
+    let files = made.files.len();
+    let to_fetch = compare(archive, plan, &made, request, progress).await?;
+    let fetched_bytes = to_fetch.bytes;
+    progress.begin(fetched_bytes, files as u64);
     progress.enter(Phase::Copying);
-    let targets = Targets { files: Arc::clone(&files), kept, site: Arc::clone(&site) };
-    packs::write_all(archive, packs, targets, request.workers, progress).await?;
+    let transferred_bytes =
+        packs::write_all(archive, &plan.backup, to_fetch, &made, request.workers, progress).await?;
+    let site = Arc::clone(&made.site);
+    // Of the files, of which there may be many, nothing more is needed.
+    drop(made);
 
     progress.enter(Phase::Finishing);
     let contract = handover::contract(plan, &left_out, now());
     handover::hand_over(&site, &configuration, &tablespaces, plan, request, &contract)?;
     progress.enter(Phase::Syncing);
     blocking(move || site.finish()).await?;
-    let restored = restored(&inventory, files.len(), tablespaces, ground, plan, request);
+    let restored = restored(&inventory, files, tablespaces, ground, plan, request);
     Ok(Restored { fetched_bytes, transferred_bytes, left_out, ..restored })
 }
 
 /// The whole manifest, verified.
-async fn read_manifest(archive: &Archive, plan: &RecoveryPlan) -> Result<Inventory, RestoreError> {
-    let (summary, layout) = (plan.backup.clone(), *archive.layout());
-    let read = move |manifest| inventory::read(manifest, &summary, &layout);
+async fn read_manifest(
+    archive: &Archive,
+    plan: &RecoveryPlan,
+    keep: Keep,
+) -> Result<Inventory, RestoreError> {
+    let (of, table) = (ManifestOf::new(&plan.backup), PackTable::new(&plan.backup, archive.layout())?);
+    let read = move |manifest| inventory::read(manifest, &of, Arc::new(table), keep);
     read_piped(archive, &plan.backup, read, stopped).await?
 }
 
 /// Takes the directories and makes everything that has a name.
 async fn build(
-    inventory: Inventory,
+    mut inventory: Inventory,
     tablespaces: &[Tablespace],
     request: &RestoreRequest,
     plan: &RecoveryPlan,
-) -> Result<(Arc<Site>, Inventory, BTreeSet<usize>), RestoreError> {
+) -> Result<(Made, Inventory), RestoreError> {
     let data_directory = request.data_directory.clone();
     let directories: Vec<PathBuf> = tablespaces.iter().map(|it| it.directory.clone()).collect();
     let tablespaces = tablespaces.to_vec();
@@ -214,27 +220,36 @@ async fn build(
             false => (Site::claim(&claim)?, BTreeSet::new()),
         };
         site.build_over(&inventory.directories, &tablespaces, &inventory.files, &kept)?;
-        Ok((Arc::new(site), inventory, kept))
+        let made = Made {
+            site: Arc::new(site),
+            files: Arc::new(std::mem::take(&mut inventory.files)),
+            kept: Arc::new(kept),
+            zeroed: Arc::new(std::mem::take(&mut inventory.zeroed)),
+            table: Arc::clone(&inventory.table),
+        };
+        Ok((made, inventory))
     })
     .await
 }
 
-/// Leaves of the packs the pieces that differ from what is there.
+/// Finds what is to be fetched: of the files that are there the pieces that differ, and all of the others.
 async fn compare(
-    site: &Arc<Site>,
-    there: There,
-    packs: Vec<PackWork>,
+    archive: &Archive,
+    plan: &RecoveryPlan,
+    made: &Made,
     request: &RestoreRequest,
     progress: &Progress,
-) -> Result<Vec<PackWork>, RestoreError> {
-    progress.enter(Phase::Comparing);
+) -> Result<ToFetch, RestoreError> {
+    let copy = ManifestCopy::fetch(archive, &plan.backup, made.site.data().path()).await?;
+    if !made.kept.is_empty() {
+        progress.enter(Phase::Comparing);
+    }
     // The threads that compare count by themselves; who draws sees it at the end of each of their steps.
-    let site = Arc::clone(site);
-    let workers = request.workers.get();
+    let (made, of, workers) = (made.clone(), ManifestOf::new(&plan.backup), request.workers.get());
     let counted = Arc::new(Progress::new());
     let counting = Arc::clone(&counted);
-    let mut comparing =
-        tokio::spawn(blocking(move || delta::differing(&site, &there, packs, workers, &counting)));
+    let find = move || to_fetch::find(copy, &of, &made, workers, &counting);
+    let mut comparing = tokio::spawn(blocking(find));
     let mut told = 0;
     loop {
         let pause = tokio::time::sleep(TOLD_EVERY);

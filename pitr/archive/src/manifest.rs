@@ -28,7 +28,7 @@ mod tests;
 mod windows;
 mod write;
 
-pub use read::ManifestReader;
+pub use read::{ManifestContent, ManifestPart, ManifestReader};
 pub use windows::Windows;
 pub use write::ManifestWriter;
 
@@ -200,10 +200,26 @@ pub enum ManifestError {
 /// That an entry's pieces are what its size says, without a gap, an overlap or
 /// a piece that could not be.
 fn check_pieces(size: u64, pieces: &[Piece]) -> Result<(), String> {
-    let mut end = 0u64;
-    for piece in pieces {
-        if piece.file_offset != end {
-            return Err(format!("a piece begins at {}, expected was {end}", piece.file_offset));
+    let mut check = PiecesCheck::new(size);
+    pieces.iter().try_for_each(|piece| check.take(piece))?;
+    check.finish()
+}
+
+/// The same, of pieces as they come.
+#[derive(Debug)]
+struct PiecesCheck {
+    size: u64,
+    end: u64,
+}
+
+impl PiecesCheck {
+    fn new(size: u64) -> PiecesCheck {
+        PiecesCheck { size, end: 0 }
+    }
+
+    fn take(&mut self, piece: &Piece) -> Result<(), String> {
+        if piece.file_offset != self.end {
+            return Err(format!("a piece begins at {}, expected was {}", piece.file_offset, self.end));
         }
         if piece.length == 0 || piece.length as usize > MAX_PIECE_BYTES {
             return Err(format!("a piece has {} bytes", piece.length));
@@ -216,9 +232,14 @@ fn check_pieces(size: u64, pieces: &[Piece]) -> Result<(), String> {
         if piece.stored_length == 0 || piece.stored_length as usize > MAX_STORED_PIECE_BYTES {
             return Err(format!("a piece has {} stored bytes", piece.stored_length));
         }
-        end = end.checked_add(piece.length.into()).ok_or("its pieces are too large")?;
+        self.end = self.end.checked_add(piece.length.into()).ok_or("its pieces are too large")?;
+        Ok(())
     }
-    if end == size { Ok(()) } else { Err(format!("its pieces have {end} bytes, its size is {size}")) }
+
+    fn finish(&self) -> Result<(), String> {
+        let PiecesCheck { size, end } = self;
+        if end == size { Ok(()) } else { Err(format!("its pieces have {end} bytes, its size is {size}")) }
+    }
 }
 
 /// What is all of a frame is written as such, and is no part.

@@ -7,9 +7,9 @@ use std::path::{Component, Path, PathBuf};
 use walpoint_archive::{Archive, BackupSummary};
 use walpoint_wal::Major;
 
+use super::contents;
 use super::error::RestoreError;
 use super::inventory::Inventory;
-use super::packs;
 use super::site::{NewFile, Place, Site};
 use crate::postgresql_conf::{Inclusion, inclusions, value_of};
 use crate::recovery_settings::{
@@ -53,6 +53,7 @@ impl Configuration {
     /// as they are.
     pub(super) async fn fetch(
         archive: &Archive,
+        backup: &BackupSummary,
         inventory: &Inventory,
     ) -> Result<Configuration, RestoreError> {
         let outside = inventory.configuration.clone();
@@ -61,7 +62,7 @@ impl Configuration {
         let (mut room, mut texts) = (LARGEST_TOGETHER, Vec::<Text>::new());
         for _ in 0..=DEEPEST {
             let found = within_bounds(&inventory.files, wanted, &mut room);
-            let read = read(archive, inventory, found).await?;
+            let read = read(archive, backup, inventory, found).await?;
             let known = |path: &PathBuf| texts.iter().chain(&read).any(|text| text.path == *path);
             let included = read.iter().flat_map(|text| included(text, &inventory.files));
             let included: BTreeSet<_> = included.filter(|path| !known(path)).collect();
@@ -187,11 +188,12 @@ fn within_bounds(files: &[NewFile], paths: Vec<PathBuf>, room: &mut u64) -> Vec<
 
 async fn read(
     archive: &Archive,
+    backup: &BackupSummary,
     inventory: &Inventory,
     found: Vec<(PathBuf, usize)>,
 ) -> Result<Vec<Text>, RestoreError> {
     let wanted = found.iter().map(|(_, index)| *index).collect();
-    let mut contents = packs::read_files(archive, &inventory.packs, &inventory.files, &wanted).await?;
+    let mut contents = contents::read(archive, backup, inventory, &wanted).await?;
     let text = |(path, index)| Some(Text { path, content: contents.remove(&index)? });
     Ok(found.into_iter().filter_map(text).collect())
 }

@@ -8,12 +8,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use walpoint_archive::Archive;
+use walpoint_archive::{Archive, BackupSummary};
 use walpoint_wal::database_names::{database_names, file_of_pg_database};
 
+use super::contents;
 use super::error::RestoreError;
 use super::inventory::Inventory;
-use super::packs;
 use super::site::Place;
 use crate::contract::LeftOut;
 
@@ -23,8 +23,8 @@ const FIRST_OF_USERS: u32 = 16_384;
 /// What initdb makes, by name: who made one of them again (with another encoding, say) wants it as much.
 const ALWAYS: [&str; 3] = ["postgres", "template0", "template1"];
 
-/// `pg_database` of more than so many bytes is not read: a million databases.
-const LARGEST: u64 = 256 << 20;
+/// `pg_database` of more than so many bytes is not read: a quarter of a million databases.
+const LARGEST: u64 = 64 << 20;
 
 /// Leaves out all databases but those of these names, or OIDs in digits.
 ///
@@ -32,13 +32,14 @@ const LARGEST: u64 = 256 << 20;
 /// One of the names is not that of a database in the backup.
 pub(super) async fn leave_out(
     archive: &Archive,
+    backup: &BackupSummary,
     inventory: &mut Inventory,
     included: &[String],
 ) -> Result<Vec<LeftOut>, RestoreError> {
     if included.is_empty() {
         return Ok(Vec::new());
     }
-    let names = names(archive, inventory).await?;
+    let names = names(archive, backup, inventory).await?;
     let there = oids(inventory);
     let left_out = choose(&there, &names, included)?;
     let zeroed: BTreeSet<usize> = inventory
@@ -48,12 +49,13 @@ pub(super) async fn leave_out(
         .filter(|(_, file)| is_left_out(&file.place, &left_out))
         .map(|(number, _)| number)
         .collect();
-    for pack in &mut inventory.packs {
-        pack.pieces.retain(|piece| !zeroed.contains(&piece.file));
-    }
-    inventory.packs.retain(|pack| !pack.pieces.is_empty());
     let sizes = zeroed.iter().filter_map(|number| inventory.files.get(*number)).map(|file| file.size);
-    inventory.bytes = inventory.bytes.saturating_sub(sizes.sum());
+    let mut zeros: u64 = sizes.sum();
+    for (_, counted) in inventory.counted.iter_mut().filter(|((_, oid), _)| left_out.contains(oid)) {
+        // The files are made, and take no room.
+        zeros += std::mem::take(&mut counted.bytes);
+    }
+    inventory.bytes = inventory.bytes.saturating_sub(zeros);
     inventory.zeroed = zeroed;
     let name = |oid: &u32| names.get(oid).and_then(|names| names.first()).cloned();
     Ok(left_out.iter().map(|oid| LeftOut { oid: *oid, name: name(oid) }).collect())
@@ -95,7 +97,7 @@ fn in_words(there: &BTreeSet<u32>, names: &BTreeMap<u32, BTreeSet<String>>) -> S
 }
 
 /// The database that a file belongs to: below `base/`, or below the server's own directory in a tablespace.
-fn database_of(place: &Place) -> Option<u32> {
+pub(super) fn database_of(place: &Place) -> Option<u32> {
     let mut steps = place.path.components().map(|step| step.as_os_str().to_str());
     let first = steps.next()??;
     let (oid, _name) = (steps.next()??, steps.next()?);
@@ -111,30 +113,32 @@ fn is_left_out(place: &Place, left_out: &BTreeSet<u32>) -> bool {
 
 /// The databases that have files.
 fn oids(inventory: &Inventory) -> BTreeSet<u32> {
-    inventory.files.iter().filter_map(|file| database_of(&file.place)).collect()
+    let of_files = inventory.files.iter().filter_map(|file| database_of(&file.place));
+    of_files.chain(inventory.counted.keys().map(|(_, oid)| *oid)).collect()
 }
 
 /// What the backup says of its databases' names.
 async fn names(
     archive: &Archive,
+    backup: &BackupSummary,
     inventory: &Inventory,
 ) -> Result<BTreeMap<u32, BTreeSet<String>>, RestoreError> {
-    let map = read(archive, inventory, Path::new("global/pg_filenode.map")).await?;
+    let map = read(archive, backup, inventory, Path::new("global/pg_filenode.map")).await?;
     let Some(number) = map.as_deref().and_then(file_of_pg_database) else { return Ok(BTreeMap::new()) };
-    let file = read(archive, inventory, &Path::new("global").join(number.to_string())).await?;
+    let file = read(archive, backup, inventory, &Path::new("global").join(number.to_string())).await?;
     Ok(file.as_deref().map(database_names).unwrap_or_default())
 }
 
 async fn read(
     archive: &Archive,
+    backup: &BackupSummary,
     inventory: &Inventory,
     path: &Path,
 ) -> Result<Option<Vec<u8>>, RestoreError> {
     let place = Place::in_data_directory(path);
     let is_it = |file: &super::site::NewFile| file.place == place && file.size <= LARGEST;
     let Some(number) = inventory.files.iter().position(is_it) else { return Ok(None) };
-    let mut read =
-        packs::read_files(archive, &inventory.packs, &inventory.files, &BTreeSet::from([number])).await?;
+    let mut read = contents::read(archive, backup, inventory, &BTreeSet::from([number])).await?;
     Ok(read.remove(&number))
 }
 

@@ -16,20 +16,16 @@ use std::fs::{File, Metadata};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use walpoint_archive::{ContentHash, Windows};
 
 use super::error::RestoreError;
 use super::inventory::Inventory;
-use super::packs::{PackWork, PieceWork};
-use super::site::{NewFile, Site, on_disk};
-use super::stopped;
+use super::pieces::{PackPiece, PieceWork};
+use super::site::{Site, on_disk};
 use super::tablespaces::{Tablespace, link_of};
 use super::tree::Tree;
 use crate::data_dir::UNFINISHED_MARKER;
-use crate::progress::Progress;
 
 /// Removes all that the backup does not have, and that could not be written into: links, files with a second name
 /// (it may be another cluster's), and what is of another kind. Returns the files that stay, by their number.
@@ -139,90 +135,34 @@ fn can_be_written_into(file: &Metadata) -> bool {
     file.is_file() && file.nlink() == 1 && is_ours
 }
 
-/// A piece by its pack and its place in the pack's list.
-type PieceNumber = (usize, usize);
-
-/// The files to restore, and what of them is there.
+/// A file that is there, and what the manifest says of it.
 #[derive(Debug)]
-pub(super) struct There {
-    pub(super) files: Arc<Vec<NewFile>>,
-    /// Those that are there, by their number.
-    pub(super) kept: Arc<BTreeSet<usize>>,
-    /// Hashes of windows, of files that have some.
-    pub(super) windows: BTreeMap<usize, Windows>,
-}
-
-/// Compares the files that are there with what the manifest says of each piece and window, several at once, and returns
-/// the packs with the pieces that differ.
-pub(super) fn differing(
-    site: &Site,
-    there: &There,
-    packs: Vec<PackWork>,
-    workers: usize,
-    progress: &Progress,
-) -> Result<Vec<PackWork>, RestoreError> {
-    let work = pieces_by_file(&packs, &there.kept);
-    let same: Vec<Vec<AtomicBool>> = packs
-        .iter()
-        .map(|pack| std::iter::repeat_with(AtomicBool::default).take(pack.pieces.len()).collect())
-        .collect();
-    let next = AtomicUsize::new(0);
-    let compare = || -> Result<(), RestoreError> {
-        let mut buffer = Vec::new();
-        while let Some((number, pieces)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let Some(file) = there.files.get(*number) else { continue };
-            let (open, windows) = (site.open_to_read(&file.place)?, there.windows.get(number));
-            let mut old = OldFile { open, size: file.size, windows, last: None, buffer: &mut buffer };
-            for (pack, piece) in pieces {
-                let Some(place) = piece_at(&packs, (*pack, *piece)) else { continue };
-                let flag = same.get(*pack).and_then(|flags| flags.get(*piece));
-                if let (true, Some(flag)) = (old.has(place), flag) {
-                    flag.store(true, Ordering::Relaxed);
-                }
-                progress.add_bytes(place.place.length.into());
-            }
-        }
-        Ok(())
-    };
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..workers.max(1)).map(|_| scope.spawn(compare)).collect();
-        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(stopped())))
-    })?;
-    Ok(without_same(packs, &same))
-}
-
-/// The pieces of each file that is there, in the file's order.
-fn pieces_by_file(packs: &[PackWork], kept: &BTreeSet<usize>) -> Vec<(usize, Vec<PieceNumber>)> {
-    let mut of_file: BTreeMap<usize, Vec<PieceNumber>> = BTreeMap::new();
-    for (pack, work) in packs.iter().enumerate() {
-        for (piece, place) in work.pieces.iter().enumerate().filter(|(_, it)| kept.contains(&it.file)) {
-            of_file.entry(place.file).or_default().push((pack, piece));
-        }
-    }
-    for pieces in of_file.values_mut() {
-        pieces.sort_unstable_by_key(|number| piece_at(packs, *number).map(|piece| piece.offset));
-    }
-    of_file.into_iter().collect()
-}
-
-fn piece_at(packs: &[PackWork], (pack, piece): PieceNumber) -> Option<&PieceWork> {
-    packs.get(pack)?.pieces.get(piece)
+pub(super) struct Comparison {
+    /// The file, by its number.
+    pub(super) number: usize,
+    /// In the file's order.
+    pub(super) pieces: Vec<PackPiece>,
+    pub(super) windows: Windows,
 }
 
 /// A file that is there. What cannot be read of it is fetched.
-struct OldFile<'a> {
+pub(super) struct OldFile<'a> {
     open: File,
     /// What it has in the backup, and by now here.
     size: u64,
-    windows: Option<&'a Windows>,
+    windows: &'a Windows,
     /// The window that was compared last: pieces come in order, so each is read once.
     last: Option<(usize, bool)>,
     buffer: &'a mut Vec<u8>,
 }
 
-impl OldFile<'_> {
-    /// Whether it has what this piece brings.
-    fn has(&mut self, piece: &PieceWork) -> bool {
+impl<'a> OldFile<'a> {
+    pub(super) fn new(open: File, size: u64, windows: &'a Windows, buffer: &'a mut Vec<u8>) -> OldFile<'a> {
+        OldFile { open, size, windows, last: None, buffer }
+    }
+
+    /// Whether it has what this piece brings. Pieces are asked for in their order.
+    pub(super) fn has(&mut self, piece: &PieceWork) -> bool {
         let length = u64::from(piece.place.length);
         let last = piece.offset.saturating_add(length.saturating_sub(1));
         let mut windows = Windows::number_at(piece.offset)..=Windows::number_at(last);
@@ -230,7 +170,7 @@ impl OldFile<'_> {
     }
 
     fn has_window(&mut self, number: usize) -> bool {
-        let Some(hash) = self.windows.and_then(|windows| windows.hash(number)) else { return false };
+        let Some(hash) = self.windows.hash(number) else { return false };
         match self.last {
             Some((last, is_same)) if last == number => is_same,
             _ => {
@@ -252,23 +192,6 @@ impl OldFile<'_> {
         self.buffer.resize(usize::try_from(bytes.end - bytes.start).unwrap_or_default(), 0);
         self.open.read_exact_at(self.buffer, bytes.start).is_ok() && ContentHash::of(self.buffer) == hash
     }
-}
-
-fn without_same(packs: Vec<PackWork>, same: &[Vec<AtomicBool>]) -> Vec<PackWork> {
-    let mut left = Vec::new();
-    for (mut pack, same) in packs.into_iter().zip(same) {
-        let mut flags = same.iter().map(|flag| flag.load(Ordering::Relaxed));
-        pack.pieces.retain(|_| !flags.next().unwrap_or(false));
-        if !pack.pieces.is_empty() {
-            left.push(pack);
-        }
-    }
-    left
-}
-
-/// Bytes of the pieces in packs.
-pub(super) fn bytes_of(packs: &[PackWork]) -> u64 {
-    packs.iter().flat_map(|pack| &pack.pieces).map(|piece| u64::from(piece.place.length)).sum()
 }
 
 /// Whether a tablespace's directory is one of the cluster in this data directory.

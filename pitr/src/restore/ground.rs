@@ -9,11 +9,11 @@ use super::configuration::{Configuration, demands};
 use super::databases;
 use super::delta::is_linked_from;
 use super::error::RestoreError;
-use super::inventory::Inventory;
+use super::inventory::{Inventory, Keep};
 use super::own_wal;
 use super::site::NewFile;
 use super::tablespaces::{self, Tablespace, TablespaceMapping};
-use super::{RestoreRequest, read_manifest};
+use super::{RestoreRequest, read_manifest, to_fetch};
 use crate::contract::LeftOut;
 use crate::data_dir::{self, Refusal, SpaceNeed};
 use crate::plan::RecoveryPlan;
@@ -106,7 +106,9 @@ pub async fn survey(
     plan: &RecoveryPlan,
     destination: &Destination,
 ) -> Result<Ground, RestoreError> {
-    match prepare(archive, plan, destination).await {
+    // What is there is compared with the size of each file.
+    let keep = if destination.delta { Keep::All } else { Keep::OutsideDatabases };
+    match look_at(archive, plan, destination, keep).await {
         Ok(prepared) => Ok(prepared.ground),
         Err(RestoreError::Archive(error @ (ArchiveError::NoKey { .. } | ArchiveError::WrongKey { .. }))) => {
             Ok(without_key(plan, destination, &error))
@@ -129,8 +131,8 @@ pub async fn look_into(archive: &Archive, plan: &RecoveryPlan) -> Result<Option<
 }
 
 async fn brought(archive: &Archive, plan: &RecoveryPlan) -> Result<Brought, RestoreError> {
-    let inventory = read_manifest(archive, plan).await?;
-    let configuration = Configuration::fetch(archive, &inventory).await?;
+    let inventory = read_manifest(archive, plan, Keep::OutsideDatabases).await?;
+    let configuration = Configuration::fetch(archive, &plan.backup, &inventory).await?;
     Ok(Brought {
         warnings: configuration.low_settings(&plan.backup.settings),
         neutralised: configuration.neutralised(&inventory, &plan.backup, false),
@@ -148,19 +150,28 @@ pub async fn prepare(
     plan: &RecoveryPlan,
     destination: &Destination,
 ) -> Result<Prepared, RestoreError> {
-    let data_directory = &destination.data_directory;
-    let mut inventory = read_manifest(archive, plan).await?;
-    let left_out = databases::leave_out(archive, &mut inventory, &destination.databases).await?;
+    look_at(archive, plan, destination, Keep::All).await
+}
+
+async fn look_at(
+    archive: &Archive,
+    plan: &RecoveryPlan,
+    destination: &Destination,
+    keep: Keep,
+) -> Result<Prepared, RestoreError> {
+    let (data_directory, backup) = (&destination.data_directory, &plan.backup);
+    let mut inventory = read_manifest(archive, plan, keep).await?;
+    let left_out = databases::leave_out(archive, backup, &mut inventory, &destination.databases).await?;
     let tablespaces = tablespaces::place(&inventory.tablespaces, &destination.tablespaces, data_directory)?;
-    let configuration = Configuration::fetch(archive, &inventory).await?;
+    let configuration = Configuration::fetch(archive, backup, &inventory).await?;
     let mut refusals = refusals(&inventory, &tablespaces, destination, plan);
     if destination.delta && refusals.is_empty() && !destination.discard_wal {
         refusals.extend(own_wal::nowhere_else(archive, data_directory).await?);
     }
     let ground = Ground {
         refusals,
-        warnings: demands(&configuration, &inventory, data_directory, &plan.backup.settings),
-        neutralised: Some(configuration.neutralised(&inventory, &plan.backup, destination.take_over)),
+        warnings: demands(&configuration, &inventory, data_directory, &backup.settings),
+        neutralised: Some(configuration.neutralised(&inventory, backup, destination.take_over)),
     };
     Ok(Prepared { inventory, tablespaces, configuration, ground, left_out })
 }
@@ -197,6 +208,16 @@ fn refusals(
             need.bytes = need.bytes.saturating_add(more).saturating_add(overhead);
             need.files = need.files.saturating_add(u64::from(there.is_none()));
         }
+    }
+    for ((tree, _), counted) in &inventory.counted {
+        if let Some(need) = needs.get_mut(*tree) {
+            let overhead = counted.files.saturating_mul(BYTES_PER_FILE);
+            need.bytes = need.bytes.saturating_add(counted.bytes).saturating_add(overhead);
+            need.files = need.files.saturating_add(counted.files);
+        }
+    }
+    if let Some(need) = needs.first_mut() {
+        need.bytes = need.bytes.saturating_add(to_fetch::room(plan.backup.manifest.plain_size));
     }
     for directory in &inventory.directories {
         if let Some(need) = needs.get_mut(directory.place.tree) {

@@ -3,22 +3,26 @@
 //!
 //! The manifest's own rules (plain relative paths in order, none twice, each below a
 //! directory of the manifest, pieces without gaps) are the reader's; here come the
-//! rules of a data directory. Memory: some 100 bytes for each file, 64 for each
-//! piece of at most 1 MiB, and 33 for each hash of a window.
+//! rules of a data directory. Memory: some 100 bytes for each file that is kept
+//! ([`Keep`]). Of what files consist of only that of a few small ones stays, which may
+//! be configuration; a restore reads the manifest again for the rest
+//! ([`super::to_fetch`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use walpoint_archive::manifest::{EntryKind, ManifestEntry, ManifestError, ManifestReader, Windows};
-use walpoint_archive::pack::MAX_PACK_BYTES;
-use walpoint_archive::summary::{BackupSummary, StoredObject};
-use walpoint_archive::{ArchiveError, BackupId, Entry, Layout, RelativePath};
+use walpoint_archive::RelativePath;
+use walpoint_archive::manifest::{EntryKind, ManifestEntry, ManifestPart, Piece};
 
 use super::configuration;
+use super::databases::database_of;
 use super::error::RestoreError;
-use super::packs::{PackWork, PieceWork};
+use super::manifest_of::ManifestOf;
+use super::pack_table::PackTable;
+use super::pieces::{PackPiece, PieceWork};
 use super::site::{GroupAccess, NewDirectory, NewFile, Place};
 use crate::contract::CONTRACT_FILE;
 use crate::data_dir::{CONTROL_FILE, UNFINISHED_MARKER};
@@ -56,14 +60,32 @@ const CONTROL_FILE_BYTES: u64 = 8192;
 /// A `backup_label` is a few lines.
 const LABEL_BYTES: u64 = 64 * 1024;
 
-/// All that is to be made and fetched.
+/// Pieces of files as small as this may be kept.
+const SMALL: u64 = 64 * 1024;
+
+/// As many pieces are kept of small files.
+const MOST_PIECES: usize = if cfg!(test) { 64 } else { 16 * 1024 };
+
+/// Of which files is kept what they are called and how large they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// Of all: they are to be made.
+    All,
+    /// Of those that are in no database: the others are only counted.
+    OutsideDatabases,
+}
+
+/// All that is to be made.
 #[derive(Debug)]
 pub(super) struct Inventory {
+    pub(super) keep: Keep,
     pub(super) directories: Vec<NewDirectory>,
     pub(super) files: Vec<NewFile>,
-    pub(super) packs: Vec<PackWork>,
-    /// Hashes of windows, of files that have some, by their number.
-    pub(super) windows: BTreeMap<usize, Windows>,
+    /// Files that are not among these, by tree and database.
+    pub(super) counted: BTreeMap<(usize, u32), Counted>,
+    pub(super) table: Arc<PackTable>,
+    /// The pieces of small files, as far as they are kept, by the file's number.
+    pub(super) pieces: BTreeMap<usize, Vec<PackPiece>>,
     /// Object identifier and old path of each tablespace; the n-th is tree n + 1.
     pub(super) tablespaces: Vec<(u32, PathBuf)>,
     /// Configuration from outside: where it goes, and where it was.
@@ -77,37 +99,22 @@ pub(super) struct Inventory {
     pub(super) bytes: u64,
 }
 
-/// Reads a manifest to its end.
-pub(super) fn read(
-    manifest: impl BufRead,
-    summary: &BackupSummary,
-    layout: &Layout,
-) -> Result<Inventory, RestoreError> {
-    let mut manifest = ManifestReader::new(manifest).map_err(|error| unreadable(summary, error))?;
-    let header = manifest.header();
-    if header.backup != summary.id || header.system_identifier != summary.system_identifier {
-        let what = format!("it is of backup {} of cluster {}", header.backup, header.system_identifier);
-        return Err(RestoreError::damaged(&summary.manifest.key, what));
-    }
-    let mut reading = Reading::new(summary, layout)?;
-    loop {
-        match manifest.next_entry().map_err(|error| unreadable(summary, error))? {
-            Some(entry) => {
-                let taken = reading.take(&entry);
-                taken.map_err(|what| {
-                    RestoreError::damaged(&summary.manifest.key, format!("\"{}\": {what}", entry.path))
-                })?;
-            }
-            None => return reading.finish(),
-        }
-    }
+/// Files of a database.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Counted {
+    pub(super) files: u64,
+    pub(super) bytes: u64,
 }
 
-fn unreadable(summary: &BackupSummary, error: ManifestError) -> RestoreError {
-    let key = summary.manifest.key.to_string();
-    match error {
-        ManifestError::UnknownFormat(version) => ArchiveError::UnknownFormat { key, version }.into(),
-        ManifestError::Damaged { .. } | ManifestError::Io(_) => RestoreError::damaged(key, error.to_string()),
+impl Inventory {
+    /// Whether the backup has a file or directory there, as far as is known: of files that are only counted it is
+    /// taken for granted.
+    pub(super) fn has(&self, place: &Place) -> bool {
+        let is_counted =
+            || database_of(place).is_some_and(|oid| self.counted.contains_key(&(place.tree, oid)));
+        self.files.iter().any(|file| file.place == *place)
+            || self.directories.iter().any(|directory| directory.place == *place)
+            || is_counted()
     }
 }
 
@@ -165,28 +172,84 @@ fn is_left_out(entry: &ManifestEntry) -> bool {
     entry.path.as_str().is_some_and(|name| LEFT_OUT.contains(&name))
 }
 
-/// What has been read so far.
-struct Reading<'a> {
-    summary: &'a BackupSummary,
-    packs: BTreeMap<(BackupId, u32), PackWork>,
+/// Numbers the files of a manifest, the same each time that it is read.
+#[derive(Debug)]
+pub(super) struct Numbering {
     rules: Rules,
+    keep: Keep,
+    next: usize,
+}
+
+/// What an entry is to a restore.
+#[derive(Debug)]
+pub(super) enum Numbered {
+    /// A file to make, by its number.
+    File(usize, Place),
+    /// A file of a database, which is only counted.
+    Counted(usize, u32),
+    /// No file, or one that is not restored.
+    Other,
+}
+
+impl Numbering {
+    pub(super) fn new(keep: Keep) -> Numbering {
+        Numbering { rules: Rules::default(), keep, next: 0 }
+    }
+
+    /// Checks the next entry.
+    pub(super) fn take(&mut self, entry: &ManifestEntry) -> Result<Numbered, String> {
+        self.rules.check(entry)?;
+        if !entry.kind.is_file() || (entry.kind == EntryKind::File && is_left_out(entry)) {
+            return Ok(Numbered::Other);
+        }
+        let place = self.rules.place(&entry.path)?;
+        match database_of(&place) {
+            Some(oid) if self.keep == Keep::OutsideDatabases => Ok(Numbered::Counted(place.tree, oid)),
+            _ => {
+                self.next += 1;
+                Ok(Numbered::File(self.next - 1, place))
+            }
+        }
+    }
+}
+
+/// Reads a manifest to its end.
+pub(super) fn read(
+    manifest: impl BufRead,
+    of: &ManifestOf,
+    table: Arc<PackTable>,
+    keep: Keep,
+) -> Result<Inventory, RestoreError> {
+    let mut reading = Reading::new(table, keep);
+    of.each_part(manifest, |part| match part {
+        ManifestPart::Entry(entry) => reading.take(&entry),
+        ManifestPart::Content(content) => reading.take_pieces(&content.pieces),
+    })?;
+    reading.finish(of)
+}
+
+/// What has been read so far.
+struct Reading {
+    numbering: Numbering,
     made: BTreeSet<Place>,
+    /// The last file, by its number, when its pieces are kept.
+    small: Option<usize>,
+    /// How many pieces were kept.
+    pieces: usize,
     /// Index and old path of each configuration file from outside.
     configuration: Vec<(usize, PathBuf)>,
     inventory: Inventory,
 }
 
-impl<'a> Reading<'a> {
-    fn new(summary: &'a BackupSummary, layout: &Layout) -> Result<Reading<'a>, RestoreError> {
-        let mut packs = BTreeMap::new();
-        for (number, object) in summary.packs_by_number(layout) {
-            packs.insert(number, new_pack(object, layout)?);
-        }
+impl Reading {
+    fn new(table: Arc<PackTable>, keep: Keep) -> Reading {
         let inventory = Inventory {
+            keep,
             directories: Vec::new(),
             files: Vec::new(),
-            packs: Vec::new(),
-            windows: BTreeMap::new(),
+            counted: BTreeMap::new(),
+            table,
+            pieces: BTreeMap::new(),
             tablespaces: Vec::new(),
             configuration: Vec::new(),
             left_out: Vec::new(),
@@ -194,53 +257,64 @@ impl<'a> Reading<'a> {
             group: GroupAccess::Denied,
             bytes: 0,
         };
-        let (rules, made, configuration) = (Rules::default(), BTreeSet::new(), Vec::new());
-        Ok(Reading { summary, packs, rules, made, configuration, inventory })
+        let (made, configuration) = (BTreeSet::new(), Vec::new());
+        Reading { numbering: Numbering::new(keep), made, small: None, pieces: 0, configuration, inventory }
     }
 
     fn take(&mut self, entry: &ManifestEntry) -> Result<(), String> {
-        self.rules.check(entry)?;
-        match &entry.kind {
-            EntryKind::Tablespace { oid, target } => {
+        // What a file that is not restored consists of is nobody's.
+        self.small = None;
+        let (tree, oid) = match (self.numbering.take(entry)?, &entry.kind) {
+            (Numbered::File(number, place), _) => return self.add_file(entry, number, place),
+            (Numbered::Counted(tree, oid), _) => (tree, oid),
+            (Numbered::Other, EntryKind::Tablespace { oid, target }) => {
                 self.inventory.tablespaces.push((*oid, target.clone()));
-                Ok(())
+                return Ok(());
             }
-            EntryKind::Dir => {
-                if entry.path.as_str() == Some("global") && entry.mode & 0o050 != 0 {
-                    self.inventory.group = GroupAccess::Allowed;
-                }
-                let place = self.rules.place(&entry.path)?;
-                self.add_directory(place, entry.mode);
-                Ok(())
-            }
-            EntryKind::File if is_left_out(entry) => {
+            (Numbered::Other, EntryKind::Dir) => return self.add_listed_directory(entry),
+            (Numbered::Other, _) => {
                 self.inventory.left_out.extend(entry.path.as_str().map(str::to_owned));
-                Ok(())
+                return Ok(());
             }
-            EntryKind::File => self.add_file(entry),
-            EntryKind::Config { original } => {
-                self.configuration.push((self.inventory.files.len(), original.clone()));
-                self.add_file(entry)
-            }
-        }
+        };
+        let counted = self.inventory.counted.entry((tree, oid)).or_default();
+        counted.files += 1;
+        counted.bytes = counted.bytes.saturating_add(entry.size);
+        Ok(())
     }
 
-    fn add_file(&mut self, entry: &ManifestEntry) -> Result<(), String> {
-        let place = self.rules.place(&entry.path)?;
-        let file = self.inventory.files.len();
-        for piece in &entry.pieces {
-            let number = piece.pack_of(&self.summary.id);
-            let pack = self.packs.get_mut(&number).ok_or_else(|| {
-                format!("it names pack {} of {}, which the summary does not", number.1, number.0)
-            })?;
-            let end = piece.pack_offset.checked_add(piece.stored_length.into());
-            if end.is_none_or(|end| end > pack.object.size) {
-                return Err(format!("a piece lies outside of \"{}\"", pack.object.key));
-            }
-            pack.pieces.push(PieceWork { file, offset: piece.file_offset, place: piece.place() });
+    fn add_listed_directory(&mut self, entry: &ManifestEntry) -> Result<(), String> {
+        if entry.path.as_str() == Some("global") && entry.mode & 0o050 != 0 {
+            self.inventory.group = GroupAccess::Allowed;
         }
-        if !entry.windows.is_empty() {
-            self.inventory.windows.insert(file, entry.windows.clone());
+        let place = self.numbering.rules.place(&entry.path)?;
+        self.add_directory(place, entry.mode);
+        Ok(())
+    }
+
+    /// Takes pieces of the last file.
+    fn take_pieces(&mut self, pieces: &[Piece]) -> Result<(), String> {
+        for piece in pieces {
+            let pack = self.inventory.table.pack_of(piece)?;
+            if let Some(number) = self.small {
+                let piece = PieceWork::new(number, piece);
+                self.inventory.pieces.entry(number).or_default().push(PackPiece { pack, piece });
+                self.pieces += 1;
+            }
+        }
+        // Which files have all of theirs must be known: when there are too many, none has any.
+        if self.pieces > MOST_PIECES {
+            self.inventory.pieces.clear();
+            self.small = None;
+        }
+        Ok(())
+    }
+
+    fn add_file(&mut self, entry: &ManifestEntry, number: usize, place: Place) -> Result<(), String> {
+        let may_be_read = entry.size <= SMALL && database_of(&place).is_none();
+        self.small = may_be_read.then_some(number);
+        if let EntryKind::Config { original } = &entry.kind {
+            self.configuration.push((number, original.clone()));
         }
         self.inventory.files.push(NewFile { place, mode: entry.mode, size: entry.size });
         Ok(())
@@ -282,22 +356,23 @@ impl<'a> Reading<'a> {
         }
     }
 
-    fn finish(mut self) -> Result<Inventory, RestoreError> {
+    /// What was read, when that is a backup.
+    fn finish(mut self, of: &ManifestOf) -> Result<Inventory, RestoreError> {
         self.place_configuration();
         // PostgreSQL starts with an empty pg_wal, but not without one.
         for directory in ["pg_wal", "pg_wal/archive_status"] {
             self.add_directory(Place::in_data_directory(directory), 0o750);
         }
-        let (summary, mut inventory) = (self.summary, self.inventory);
-        inventory.bytes = self.rules.bytes;
+        let mut inventory = self.inventory;
+        inventory.bytes = self.numbering.rules.bytes;
         for Required { name, sizes } in REQUIRED {
             let place = Place::in_data_directory(name);
             if !inventory.files.iter().any(|file| file.place == place && sizes.contains(&file.size)) {
                 let what = format!("it has no \"{name}\" as a backup must");
-                return Err(RestoreError::damaged(&summary.manifest.key, what));
+                return Err(RestoreError::damaged(&of.key, what));
             }
         }
-        inventory.packs = self.packs.into_values().filter(|pack| !pack.pieces.is_empty()).collect();
+        inventory.files.shrink_to_fit();
         Ok(inventory)
     }
 }
@@ -314,18 +389,3 @@ pub(crate) const REQUIRED: [Required; 3] = [
     Required { name: BACKUP_LABEL, sizes: 1..=LABEL_BYTES },
     Required { name: CONTROL_FILE, sizes: CONTROL_FILE_BYTES..=CONTROL_FILE_BYTES },
 ];
-
-fn new_pack(object: &StoredObject, layout: &Layout) -> Result<PackWork, RestoreError> {
-    if object.size > MAX_PACK_BYTES as u64 {
-        return Err(RestoreError::damaged(
-            &object.key,
-            format!("a pack of {} bytes is too large", object.size),
-        ));
-    }
-    match layout.parse(&object.key) {
-        Some(Entry::Pack { encrypted, .. }) => {
-            Ok(PackWork { object: object.clone(), encrypted, pieces: Vec::new() })
-        }
-        _ => Err(RestoreError::damaged(&object.key, "it is not a pack")),
-    }
-}

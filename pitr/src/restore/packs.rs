@@ -1,38 +1,41 @@
 //! Fetches packs and writes their pieces, several packs at once.
 //!
-//! A worker holds one pack (16 MiB), its frames when it is encrypted, and one piece; besides, all
-//! pieces that are to be fetched are known by their places, 80 bytes each. Every pack that is fetched whole is compared with the hash that
-//! the backup's summary has of it, every piece with the one in the manifest.
+//! Memory is bounded: a worker holds one pack (16 MiB), its frames when it is
+//! encrypted, one piece, and where the pieces of a batch go (5 MiB); the others wait
+//! on the disk ([`super::pieces`]). Every pack that is fetched whole is compared with
+//! the hash that the backup's summary has of it, every piece with the one in the
+//! manifest.
 //!
 //! A restore wants nearly every piece of nearly every pack, so it fetches packs whole:
 //! one request each, and the stored hash is checked along with the rest. Of a pack of which
 //! less is wanted (an older backup's, or what differs from what is there), only the frames that are
 //! wanted are fetched, neighbours together ([`ranges`]); a few small files alone piece by piece
-//! ([`read_files`]).
+//! ([`super::contents`]). One with more pieces than a batch has comes in several batches, each
+//! with the frames that it needs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use futures::{StreamExt, TryStreamExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use futures::{Stream, StreamExt, TryStreamExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use walpoint_archive::envelope::OpenError;
 use walpoint_archive::fault_point::panic_for_a_test;
-use walpoint_archive::pack::{PiecePlace, open_frame, open_pack, read_frame, read_piece};
-use walpoint_archive::summary::StoredObject;
+use walpoint_archive::pack::{PiecePlace, open_frame, open_pack};
+use walpoint_archive::summary::{BackupSummary, StoredObject};
 use walpoint_archive::{Archive, ArchiveError, KeyRing, ObjectKey, StoredHash};
 
 use super::error::RestoreError;
-use super::site::{NewFile, Site};
+use super::pack_table::PackTable;
+use super::pieces::{Batch, Batches, PieceWork};
 use super::stopped;
 use super::to_disk::{self, ToDisk};
+use super::to_fetch::{Made, ToFetch, unsorted};
 use crate::progress::Progress;
 
 mod ranges;
-
-pub(super) use ranges::stored_bytes_of;
 
 /// A pack and what of it goes where.
 #[derive(Debug, Clone)]
@@ -42,21 +45,24 @@ pub(super) struct PackWork {
     pub(super) pieces: Vec<PieceWork>,
 }
 
-/// A piece and where it goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct PieceWork {
-    /// Index of the file.
-    pub(super) file: usize,
-    /// Where in the file it begins.
-    pub(super) offset: u64,
-    /// Where in the pack it lies.
-    pub(super) place: PiecePlace,
+impl PackWork {
+    /// The pack of a batch.
+    pub(super) fn new(
+        batch: Batch,
+        table: &PackTable,
+        summary: &BackupSummary,
+    ) -> Result<PackWork, RestoreError> {
+        let (object, encrypted) = table.object(summary, batch.pack).ok_or_else(stopped)?;
+        Ok(PackWork { object: object.clone(), encrypted, pieces: batch.pieces })
+    }
 }
 
 /// What one pack brought.
 #[derive(Debug, Clone, Copy, Default)]
 struct Written {
     bytes: u64,
+    /// Stored bytes that came for these.
+    stored: u64,
     /// Files whose last missing piece this was.
     files: u64,
 }
@@ -66,14 +72,8 @@ struct Written {
 struct Remaining(Vec<AtomicU64>);
 
 impl Remaining {
-    fn of(packs: &[PackWork], files: usize) -> Remaining {
-        let mut counts: Vec<AtomicU64> = std::iter::repeat_with(AtomicU64::default).take(files).collect();
-        for piece in packs.iter().flat_map(|pack| &pack.pieces) {
-            if let Some(count) = counts.get_mut(piece.file) {
-                *count.get_mut() += 1;
-            }
-        }
-        Remaining(counts)
+    fn new(pieces: Vec<u64>) -> Remaining {
+        Remaining(pieces.into_iter().map(AtomicU64::new).collect())
     }
 
     fn empty_files(&self) -> u64 {
@@ -86,106 +86,83 @@ impl Remaining {
     }
 }
 
-/// Where pieces go.
-#[derive(Debug, Clone)]
-pub(super) struct Targets {
-    /// All files, at their length.
-    pub(super) files: Arc<Vec<NewFile>>,
-    /// Those, by their index, that were there before and kept their content.
-    pub(super) kept: Arc<BTreeSet<usize>>,
-    /// Where they are.
-    pub(super) site: Arc<Site>,
-}
-
-/// Fetches all packs and writes all their pieces. When it returns, with an error too,
-/// no more bytes are written; the disk may still be busy with some.
+/// Fetches all packs and writes all their pieces; returns how many stored bytes came. When it returns, with an error
+/// too, no more bytes are written; the disk may still be busy with some.
 pub(super) async fn write_all(
     archive: &Archive,
-    packs: Vec<PackWork>,
-    targets: Targets,
+    summary: &BackupSummary,
+    to_fetch: ToFetch,
+    made: &Made,
     workers: NonZeroUsize,
     progress: &Progress,
-) -> Result<(), RestoreError> {
+) -> Result<u64, RestoreError> {
     let permits = Arc::new(Semaphore::new(workers.get()));
-    let remaining = Arc::new(Remaining::of(&packs, targets.files.len()));
+    let remaining = Arc::new(Remaining::new(to_fetch.of_file));
     progress.add_files(remaining.empty_files());
     let (to_disk, written) = to_disk::channel();
-    let site = Arc::clone(&targets.site);
-    let work = Work { targets, remaining, to_disk };
+    let (batches, sorted) = hand_out(to_fetch.batches, made);
+    let work = Work { made: made.clone(), remaining, to_disk };
     let writing = async {
         // Nothing comes after it: then the sending ends, too.
         let work = work;
-        let packs = futures::stream::iter(packs).map(|pack| restore_pack(archive, pack, &work, &permits));
-        let mut written = packs.buffer_unordered(workers.get());
+        let packs = batches.map(|batch| {
+            let pack = PackWork::new(batch, &work.made.table, summary);
+            async { restore_pack(archive, pack?, &work, &permits).await }
+        });
+        let mut written = std::pin::pin!(packs.buffer_unordered(workers.get()));
+        let mut stored = 0u64;
         while let Some(written) = written.try_next().await? {
             progress.add_bytes(written.bytes);
             progress.add_files(written.files);
+            stored = stored.saturating_add(written.stored);
         }
-        Ok(())
+        Ok(stored)
     };
-    let restored = futures::try_join!(writing, written.send(&site)).map(drop);
+    let restored = futures::try_join!(writing, written.send(&made.site), sorted);
     // A write that has begun cannot be called off, and it holds its permit until it is done.
     let all = u32::try_from(workers.get()).unwrap_or(u32::MAX);
     drop(permits.acquire_many(all).await);
-    restored
+    restored.map(|(stored, (), ())| stored)
+}
+
+/// Reads batches where blocking holds up nothing else, one ahead. The second future says whether all came; it ends
+/// when nobody takes any more.
+fn hand_out(
+    batches: Batches,
+    made: &Made,
+) -> (impl Stream<Item = Batch>, impl Future<Output = Result<(), RestoreError>>) {
+    let (send, receive) = mpsc::channel(1);
+    let made = made.clone();
+    let reading = tokio::task::spawn_blocking(move || {
+        for batch in batches {
+            let batch = batch.map_err(|source| unsorted(&made, source))?;
+            if send.blocking_send(batch).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    });
+    let batches = futures::stream::unfold(receive, |mut receive| async {
+        let batch = receive.recv().await?;
+        Some((batch, receive))
+    });
+    (batches, async { reading.await.map_err(|_| stopped())? })
 }
 
 /// What all packs are written with.
 #[derive(Debug, Clone)]
 struct Work {
-    targets: Targets,
+    made: Made,
     remaining: Arc<Remaining>,
     to_disk: ToDisk,
 }
 
-/// Most pieces of one pack that are fetched one by one: more would take longer than all of it.
-const FEW_PIECES: usize = 4;
-
-/// The content of a few small files, by their index. Of an encrypted pack the whole is
-/// fetched: what a piece is in it shows only when it is decrypted from its beginning.
-pub(super) async fn read_files(
-    archive: &Archive,
-    packs: &[PackWork],
-    files: &[NewFile],
-    wanted: &BTreeSet<usize>,
-) -> Result<BTreeMap<usize, Vec<u8>>, RestoreError> {
-    let size = |file: usize| files.get(file).and_then(|file| usize::try_from(file.size).ok());
-    let mut contents: BTreeMap<usize, Vec<u8>> =
-        wanted.iter().map(|&file| (file, vec![0; size(file).unwrap_or_default()])).collect();
-    for pack in packs {
-        let pieces: Vec<PieceWork> =
-            pack.pieces.iter().copied().filter(|piece| wanted.contains(&piece.file)).collect();
-        if pieces.is_empty() {
-            continue;
-        }
-        let whole = match pack.encrypted || pieces.len() > FEW_PIECES {
-            true => Some(open(archive.keys(), pack, fetch(archive, &pack.object).await?)?),
-            false => None,
-        };
-        for piece in pieces {
-            let read = match &whole {
-                Some(frames) => read_piece(frames, &piece.place),
-                None => read_frame(&fetch_frame(archive, &pack.object, &piece.place).await?, &piece.place),
-            };
-            let plain = read.map_err(|error| unopened(&pack.object.key, error))?;
-            let from = usize::try_from(piece.offset).unwrap_or(usize::MAX);
-            let place = contents
-                .get_mut(&piece.file)
-                .and_then(|content| content.get_mut(from..from.checked_add(plain.len())?));
-            let outside = || RestoreError::damaged(&pack.object.key, "a piece lies outside of its file");
-            place.ok_or_else(outside)?.copy_from_slice(&plain);
-        }
-    }
-    Ok(contents)
-}
-
 async fn restore_pack(
     archive: &Archive,
-    mut pack: PackWork,
+    pack: PackWork,
     work: &Work,
     permits: &Arc<Semaphore>,
 ) -> Result<Written, RestoreError> {
-    pack.pieces.sort_unstable_by_key(|piece| (piece.file, piece.place.offset, piece.offset));
     let permit = Arc::clone(permits).acquire_owned().await.map_err(|_| stopped())?;
     let stored = match ranges::less_than_all(&pack)? {
         Some(ranges) => Stored::Ranges(fetch_ranges(archive, &pack.object, ranges).await?),
@@ -206,6 +183,15 @@ enum Stored {
     Whole(Vec<u8>),
     /// By where they begin.
     Ranges(BTreeMap<u64, Vec<u8>>),
+}
+
+impl Stored {
+    fn bytes(&self) -> u64 {
+        match self {
+            Stored::Whole(stored) => stored.len() as u64,
+            Stored::Ranges(ranges) => ranges.values().map(|range| range.len() as u64).sum(),
+        }
+    }
 }
 
 /// A pack's frames, or those that are wanted of it.
@@ -243,12 +229,12 @@ async fn fetch_ranges(
 const RANGES_AT_ONCE: usize = 4;
 
 /// The stored bytes, no more than the summary says there are.
-async fn fetch(archive: &Archive, object: &StoredObject) -> Result<Vec<u8>, RestoreError> {
+pub(super) async fn fetch(archive: &Archive, object: &StoredObject) -> Result<Vec<u8>, RestoreError> {
     fetch_bytes(archive, object, None, object.size).await
 }
 
 /// The frame of one piece, by range; what it must be the piece's own hash says.
-async fn fetch_frame(
+pub(super) async fn fetch_frame(
     archive: &Archive,
     object: &StoredObject,
     place: &PiecePlace,
@@ -284,11 +270,12 @@ async fn fetch_bytes(
 
 impl Work {
     fn write_pieces(&self, keys: &KeyRing, pack: &PackWork, stored: Stored) -> Result<Written, RestoreError> {
+        let stored_bytes = stored.bytes();
         let frames = match stored {
             Stored::Whole(stored) => Frames::Whole(open(keys, pack, stored)?),
             Stored::Ranges(ranges) => Frames::Ranges(ranges),
         };
-        let mut written = Written::default();
+        let mut written = Written { stored: stored_bytes, ..Written::default() };
         // Pieces of a file follow each other, and of these the parts of one frame.
         for pieces in pack.pieces.chunk_by(|one, next| one.file == next.file) {
             self.write_file(&pack.object.key, &frames, pieces, &mut written)?;
@@ -305,7 +292,7 @@ impl Work {
         written: &mut Written,
     ) -> Result<(), RestoreError> {
         let index = pieces.first().map_or(usize::MAX, |piece| piece.file);
-        let Targets { files, kept, site } = &self.targets;
+        let Made { files, kept, site, .. } = &self.made;
         let (file, is_new) = (files.get(index), !kept.contains(&index));
         let place = &file.ok_or_else(|| RestoreError::damaged(key, "a piece belongs to no file"))?.place;
         let open = site.open(place)?;
@@ -337,7 +324,7 @@ fn is_hole(plain: &[u8]) -> bool {
 }
 
 /// The pack's frames, when its bytes are those that were stored.
-fn open(keys: &KeyRing, pack: &PackWork, stored: Vec<u8>) -> Result<Vec<u8>, RestoreError> {
+pub(super) fn open(keys: &KeyRing, pack: &PackWork, stored: Vec<u8>) -> Result<Vec<u8>, RestoreError> {
     let key = &pack.object.key;
     if StoredHash::of(&stored) != pack.object.sha256 {
         return Err(RestoreError::damaged(key, "its bytes are not those that were stored"));
@@ -345,7 +332,7 @@ fn open(keys: &KeyRing, pack: &PackWork, stored: Vec<u8>) -> Result<Vec<u8>, Res
     open_pack(keys, stored, pack.encrypted).map_err(|error| unopened(key, error))
 }
 
-fn unopened(key: &ObjectKey, error: OpenError) -> RestoreError {
+pub(super) fn unopened(key: &ObjectKey, error: OpenError) -> RestoreError {
     let key = key.to_string();
     match error {
         OpenError::NoKey => ArchiveError::NoKey { key }.into(),

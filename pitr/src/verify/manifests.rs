@@ -1,10 +1,10 @@
-//! Reads manifests, one entry after the other: whether each is sound, and which frames of which packs it names.
+//! Reads manifests, one part after the other: whether each is sound, and which frames of which packs it names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use walpoint_archive::manifest::{ManifestEntry, ManifestError, ManifestReader};
+use walpoint_archive::manifest::{ManifestEntry, ManifestError, ManifestPart, ManifestReader};
 use walpoint_archive::pack::Frame;
 use walpoint_archive::{Archive, ArchiveError, BackupHead, BackupId, Piece};
 
@@ -114,7 +114,10 @@ pub(super) async fn check(
     let (own, inventory) = (summary.clone(), Arc::clone(inventory));
     let read = move |manifest| {
         let mut checking = Checking::new(&own, &inventory);
-        each_entry(manifest, &own, |entry| checking.take(entry))?;
+        each_part(manifest, &own, |part| match part {
+            ManifestPart::Entry(entry) => checking.take(entry),
+            ManifestPart::Content(content) => checking.take_pieces(&content.pieces),
+        })?;
         checking.finish()
     };
     read_piped(archive, summary, read, stopped).await
@@ -131,9 +134,10 @@ pub(super) async fn collect(
 ) -> Result<Result<(), Unsound>, ArchiveError> {
     let (own, owner, shared) = (summary.clone(), owner.clone(), Arc::clone(wanted));
     let read = move |manifest| {
-        each_entry(manifest, &own, |entry| {
+        each_part(manifest, &own, |part| {
+            let ManifestPart::Content(content) = part else { return Ok(()) };
             let is_owners = |piece: &&Piece| piece.backup.as_ref().unwrap_or(&own.id) == &owner;
-            let pieces = entry.pieces.iter().filter(is_owners).filter(|piece| piece.pack >= from);
+            let pieces = content.pieces.iter().filter(is_owners).filter(|piece| piece.pack >= from);
             let mut wanted = lock(&shared);
             pieces.into_iter().try_for_each(|piece| wanted.add(piece.pack, piece.place().frame(), number))
         })
@@ -154,10 +158,10 @@ fn stopped() -> Unsound {
     "the reading of it ended by itself".to_owned()
 }
 
-fn each_entry(
+fn each_part(
     manifest: impl BufRead,
     summary: &BackupHead,
-    mut take: impl FnMut(&ManifestEntry) -> Result<(), Unsound>,
+    mut take: impl FnMut(&ManifestPart) -> Result<(), Unsound>,
 ) -> Result<(), Unsound> {
     let words = |error: ManifestError| error.to_string();
     let mut manifest = ManifestReader::new(manifest).map_err(words)?;
@@ -165,8 +169,12 @@ fn each_entry(
     if header.backup != summary.id || header.system_identifier != summary.system_identifier {
         return Err(format!("it is of backup {} of cluster {}", header.backup, header.system_identifier));
     }
-    while let Some(entry) = manifest.next_entry().map_err(words)? {
-        take(&entry).map_err(|what| format!("\"{}\": {what}", entry.path))?;
+    let mut of = String::new();
+    while let Some(part) = manifest.next_part().map_err(words)? {
+        if let ManifestPart::Entry(entry) = &part {
+            of = entry.path.to_string();
+        }
+        take(&part).map_err(|what| format!("\"{of}\": {what}"))?;
     }
     Ok(())
 }
@@ -191,7 +199,15 @@ impl<'a> Checking<'a> {
 
     fn take(&mut self, entry: &ManifestEntry) -> Result<(), Unsound> {
         self.rules.check(entry)?;
-        for piece in &entry.pieces {
+        let required = REQUIRED.iter().find(|it| entry.path.as_str() == Some(it.name));
+        if required.is_some_and(|it| entry.kind.is_file() && it.sizes.contains(&entry.size)) {
+            self.missing.retain(|name| entry.path.as_str() != Some(name));
+        }
+        Ok(())
+    }
+
+    fn take_pieces(&self, pieces: &[Piece]) -> Result<(), Unsound> {
+        for piece in pieces {
             let number = piece.pack_of(&self.summary.id);
             let size = self.size_of(&number).ok_or_else(|| {
                 format!("it names pack {} of {}, which the summary does not", number.1, number.0)
@@ -200,10 +216,6 @@ impl<'a> Checking<'a> {
             if end.is_none_or(|end| end > size) {
                 return Err(format!("a piece lies outside of pack {} of {}", number.1, number.0));
             }
-        }
-        let required = REQUIRED.iter().find(|it| entry.path.as_str() == Some(it.name));
-        if required.is_some_and(|it| entry.kind.is_file() && it.sizes.contains(&entry.size)) {
-            self.missing.retain(|name| entry.path.as_str() != Some(name));
         }
         Ok(())
     }

@@ -198,8 +198,21 @@ fn is_clean_absolute(path: &Path) -> bool {
         && bytes.len() <= MAX_PATH_BYTES
 }
 
-/// What an entry must be, whoever made it: written and read alike.
+/// What an entry must be, whoever made it.
 pub(super) fn check_entry(entry: &ManifestEntry) -> Result<(), String> {
+    check_kind(entry)?;
+    match entry.kind.is_file() {
+        true => {
+            check_pieces(entry.size, &entry.pieces)?;
+            check_windows(entry.size, &entry.windows)
+        }
+        false if entry.size == 0 && entry.pieces.is_empty() && entry.windows.is_empty() => Ok(()),
+        false => Err("it is no file and has content".to_owned()),
+    }
+}
+
+/// What it must be apart from its content, written and read alike.
+pub(super) fn check_kind(entry: &ManifestEntry) -> Result<(), String> {
     if entry.mode & !0o777 != 0 {
         return Err(format!("its mode is {:o}", entry.mode));
     }
@@ -225,12 +238,5 @@ pub(super) fn check_entry(entry: &ManifestEntry) -> Result<(), String> {
         }
         EntryKind::File | EntryKind::Dir => {}
     }
-    match entry.kind.is_file() {
-        true => {
-            check_pieces(entry.size, &entry.pieces)?;
-            check_windows(entry.size, &entry.windows)
-        }
-        false if entry.size == 0 && entry.pieces.is_empty() && entry.windows.is_empty() => Ok(()),
-        false => Err("it is no file and has content".to_owned()),
-    }
+    Ok(())
 }

@@ -4,15 +4,19 @@
 use std::io::{BufRead, Read as _};
 
 use super::columns::OwnedColumns;
-use super::line::{AnyLine, MARK, check_entry};
+use super::line::{AnyLine, MARK, check_kind};
 use super::order::Order;
-use super::windows::check_count;
-use super::{MAX_LINE_BYTES, ManifestEntry, ManifestError, ManifestHeader, ManifestTotals, Windows};
+use super::windows::WindowsCheck;
+use super::{
+    MAX_LINE_BYTES, ManifestEntry, ManifestError, ManifestHeader, ManifestTotals, Piece, PiecesCheck, Windows,
+};
 use crate::content::{ContentHash, StoredHasher};
 use crate::facts::FORMAT;
+use crate::relative_path::RelativePath;
 
-/// Reads a manifest entry by entry. Memory is that of a line, of the
-/// directories' paths, and of one file's pieces (some 100 bytes for each MiB).
+/// Reads a manifest entry by entry, or part by part. Memory is that of a line and of
+/// the directories' paths, and where whole entries are asked for of one file's pieces
+/// (some 100 bytes for each MiB).
 #[derive(Debug)]
 pub struct ManifestReader<R> {
     stored: R,
@@ -22,13 +26,42 @@ pub struct ManifestReader<R> {
     totals: ManifestTotals,
     line: u64,
     ahead: Option<Line>,
+    /// The file whose content is being read.
+    open: Option<OpenFile>,
+}
+
+/// What a manifest consists of.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ManifestPart {
+    /// An entry, without content: that of a file follows.
+    Entry(Box<ManifestEntry>),
+    /// Some of what the last entry consists of.
+    Content(ManifestContent),
+}
+
+/// Some of what a file consists of: where the last part of it ended this one goes on.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct ManifestContent {
+    /// From the lowest offset on.
+    pub pieces: Vec<Piece>,
+    /// By number, whether or not they belong to these pieces.
+    pub windows: Vec<Option<ContentHash>>,
 }
 
 #[derive(Debug)]
 enum Line {
-    Entry(Box<ManifestEntry>, Vec<Option<ContentHash>>),
-    More(Vec<OwnedColumns>, Vec<Option<ContentHash>>),
+    /// An entry, and the first of its content.
+    Entry(Box<ManifestEntry>, ManifestContent),
+    Content(ManifestContent),
     End(ManifestTotals),
+}
+
+/// A file that is not yet known to be whole.
+#[derive(Debug)]
+struct OpenFile {
+    path: RelativePath,
+    pieces: PiecesCheck,
+    windows: WindowsCheck,
 }
 
 impl<R: BufRead> ManifestReader<R> {
@@ -40,7 +73,7 @@ impl<R: BufRead> ManifestReader<R> {
         let mut hasher = StoredHasher::new();
         hasher.update(&bytes);
         let (order, totals) = (Order::default(), ManifestTotals::default());
-        Ok(Self { stored, header, hasher, order, totals, line: 1, ahead: None })
+        Ok(Self { stored, header, hasher, order, totals, line: 1, ahead: None, open: None })
     }
 
     /// What it is a manifest of.
@@ -56,34 +89,82 @@ impl<R: BufRead> ManifestReader<R> {
     /// The next entry with all its pieces; `None` when the manifest has proved
     /// to be whole.
     pub fn next_entry(&mut self) -> Result<Option<ManifestEntry>, ManifestError> {
-        let (mut entry, mut windows) = match self.next_line()? {
-            Line::Entry(entry, windows) => (*entry, windows),
-            Line::More(..) => return Err(self.damaged("pieces follow no file")),
-            Line::End(said) if said == self.totals => {
-                self.ahead = Some(Line::End(said));
-                return Ok(None);
-            }
-            Line::End(_) => return Err(self.damaged("it counts other entries than there are")),
+        let mut entry = match self.next_part()? {
+            Some(ManifestPart::Entry(entry)) => *entry,
+            Some(ManifestPart::Content(_)) => return Err(self.damaged("pieces follow no file")),
+            None => return Ok(None),
         };
+        let mut windows = Vec::new();
         loop {
-            // As they come: nothing else bounds them.
-            check_count(entry.size, windows.len()).map_err(|what| self.damaged(&what))?;
             match self.next_line()? {
-                Line::More(more, more_windows) if entry.kind.is_file() => {
-                    entry.pieces.extend(more.into_iter().map(|OwnedColumns(piece)| piece));
-                    windows.extend(more_windows);
+                Line::Content(content) if self.open.is_some() => {
+                    let content = self.check(content)?;
+                    entry.pieces.extend(content.pieces);
+                    windows.extend(content.windows);
                 }
                 other => {
+                    self.close()?;
                     self.ahead = Some(other);
-                    break;
+                    entry.windows = Windows::new(windows);
+                    return Ok(Some(entry));
                 }
             }
         }
-        entry.windows = Windows::new(windows);
-        check_entry(&entry).map_err(|what| self.damaged(&format!("\"{}\": {what}", entry.path)))?;
-        self.order.take(&entry).map_err(|what| self.damaged(&what))?;
-        self.totals.count(&entry);
-        Ok(Some(entry))
+    }
+
+    /// The next part; `None` when the manifest has proved to be whole. What is said of
+    /// a file is sound only then, or when another entry has come.
+    pub fn next_part(&mut self) -> Result<Option<ManifestPart>, ManifestError> {
+        match self.next_line()? {
+            Line::Entry(entry, content) => {
+                self.close()?;
+                self.begin(&entry)?;
+                if entry.kind.is_file() {
+                    self.ahead = Some(Line::Content(content));
+                }
+                Ok(Some(ManifestPart::Entry(entry)))
+            }
+            Line::Content(content) => self.check(content).map(|it| Some(ManifestPart::Content(it))),
+            Line::End(said) => {
+                self.close()?;
+                if said != self.totals {
+                    return Err(self.damaged("it counts other entries than there are"));
+                }
+                self.ahead = Some(Line::End(said));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Takes an entry, but for its content.
+    fn begin(&mut self, entry: &ManifestEntry) -> Result<(), ManifestError> {
+        check_kind(entry).map_err(|what| self.damaged(&format!("\"{}\": {what}", entry.path)))?;
+        self.order.take(entry).map_err(|what| self.damaged(&what))?;
+        self.totals.count(entry);
+        if entry.kind.is_file() {
+            let (path, size) = (entry.path.clone(), entry.size);
+            let (pieces, windows) = (PiecesCheck::new(size), WindowsCheck::new(size));
+            self.open = Some(OpenFile { path, pieces, windows });
+        }
+        Ok(())
+    }
+
+    fn check(&mut self, content: ManifestContent) -> Result<ManifestContent, ManifestError> {
+        let Some(open) = &mut self.open else { return Err(self.damaged("pieces follow no file")) };
+        let pieces = content.pieces.iter().try_for_each(|piece| open.pieces.take(piece));
+        let checked = pieces.and_then(|()| content.windows.iter().try_for_each(|_| open.windows.take()));
+        // As they come: nothing else bounds them.
+        if let Err(what) = checked {
+            let what = format!("\"{}\": {what}", open.path);
+            return Err(self.damaged(&what));
+        }
+        Ok(content)
+    }
+
+    /// Nothing more comes of the last file.
+    fn close(&mut self) -> Result<(), ManifestError> {
+        let Some(open) = self.open.take() else { return Ok(()) };
+        open.pieces.finish().map_err(|what| self.damaged(&format!("\"{}\": {what}", open.path)))
     }
 
     fn next_line(&mut self) -> Result<Line, ManifestError> {
@@ -100,13 +181,13 @@ impl<R: BufRead> ManifestReader<R> {
         }
         self.hasher.update(&bytes);
         let windows = std::mem::take(&mut line.windows);
-        match line.more {
-            Some(more) => Ok(Line::More(more, windows)),
-            None => line
-                .into_entry()
-                .map(|entry| Line::Entry(Box::new(entry), windows))
-                .map_err(|what| self.damaged(&what)),
+        if let Some(more) = line.more {
+            let pieces = more.into_iter().map(|OwnedColumns(piece)| piece).collect();
+            return Ok(Line::Content(ManifestContent { pieces, windows }));
         }
+        let mut entry = line.into_entry().map_err(|what| self.damaged(&what))?;
+        let pieces = std::mem::take(&mut entry.pieces);
+        Ok(Line::Entry(Box::new(entry), ManifestContent { pieces, windows }))
     }
 
     fn trailer(&mut self, line: &AnyLine) -> Result<Line, ManifestError> {

@@ -205,6 +205,59 @@ fn a_file_has_no_more_windows_than_its_size_makes_and_others_have_none() {
     }
 }
 
+#[test]
+fn no_part_of_a_manifest_holds_more_than_a_line() {
+    let count = PIECES_PER_LINE as u64 * 2 + 3;
+    let hash = |number: u64| Some(ContentHash::of(&number.to_le_bytes()));
+    let windows = Windows::new((0..count).map(hash).collect());
+    let pieces = pieces(count, MAX_PIECE_BYTES as u32);
+    let large = ManifestEntry { size: count << 20, pieces, windows, ..entry("large", EntryKind::File) };
+    let entries = [dir("dir"), file("empty", 0), large, file("small", 1)];
+    let stored = write(&entries).unwrap();
+    let mut reader = ManifestReader::new(stored.as_slice()).unwrap();
+    let mut put_together: Vec<(ManifestEntry, Vec<Option<ContentHash>>)> = Vec::new();
+    while let Some(part) = reader.next_part().unwrap() {
+        match part {
+            ManifestPart::Entry(entry) => put_together.push((*entry, Vec::new())),
+            ManifestPart::Content(content) => {
+                assert!(content.pieces.len() <= PIECES_PER_LINE);
+                assert!(content.windows.len() <= WINDOWS_PER_LINE);
+                let (entry, windows) = put_together.last_mut().unwrap();
+                entry.pieces.extend(content.pieces);
+                windows.extend(content.windows);
+            }
+        }
+    }
+    assert!(reader.next_part().unwrap().is_none(), "the end stays the end");
+    assert_eq!(reader.totals().entries, 4);
+    let whole = |(entry, windows)| ManifestEntry { windows: Windows::new(windows), ..entry };
+    assert_eq!(put_together.into_iter().map(whole).collect::<Vec<_>>(), entries);
+}
+
+/// Whichever way they are asked for: who takes parts has them before the whole is known to be sound.
+#[test]
+fn what_is_damage_of_an_entry_is_damage_of_its_parts() {
+    let stored = String::from_utf8(write(&[file("a", 2), file("b", 1)]).unwrap()).unwrap();
+    let lines: Vec<&str> = stored.lines().collect();
+    let pieces_of = |line: &str| line.split_once("\"pieces\":").unwrap().1.trim_end_matches('}').to_owned();
+    let more = |pieces: &str| format!("{{\"more\":{pieces}}}");
+    let sound = [lines[0], lines[1], lines[2]].map(str::to_owned);
+    let cases = [
+        // Pieces of no file, and behind the end of one.
+        vec![sound[0].clone(), more(&pieces_of(lines[2])), sound[1].clone(), sound[2].clone()],
+        vec![sound[0].clone(), sound[1].clone(), more(&pieces_of(lines[2])), sound[2].clone()],
+        // Too few.
+        vec![sound[0].clone(), sound[1].replace("\"size\":16384", "\"size\":24576"), sound[2].clone()],
+    ];
+    for (number, case) in cases.into_iter().enumerate() {
+        let stored = closed(&(case.join("\n") + "\n"), 2, 2, 24576);
+        assert!(read(&stored).is_err(), "case {number}");
+        let mut reader = ManifestReader::new(stored.as_slice()).unwrap();
+        let ended = std::iter::repeat_with(|| reader.next_part()).find(|part| !matches!(part, Ok(Some(_))));
+        assert!(matches!(ended, Some(Err(ManifestError::Damaged { .. }))), "case {number}: {ended:?}");
+    }
+}
+
 /// As a version of before there were windows reads it.
 #[test]
 fn a_line_of_windows_alone_is_one_of_pieces_to_who_does_not_know_them() {

@@ -67,11 +67,29 @@ impl Windows {
 
 /// That a file of this size has so many windows.
 pub(super) fn check_windows(size: u64, windows: &Windows) -> Result<(), String> {
-    check_count(size, windows.0.len())
+    let mut check = WindowsCheck::new(size);
+    windows.0.iter().try_for_each(|_| check.take())
 }
 
-/// That a file of this size has so many.
-pub(super) fn check_count(size: u64, found: usize) -> Result<(), String> {
-    let most = size.div_ceil(WINDOW);
-    if found as u64 <= most { Ok(()) } else { Err(format!("it has {found} windows, its size makes {most}")) }
+/// The same, of windows as they come.
+#[derive(Debug)]
+pub(super) struct WindowsCheck {
+    most: u64,
+    found: u64,
+}
+
+impl WindowsCheck {
+    /// Of a file of this size.
+    pub(super) fn new(size: u64) -> WindowsCheck {
+        WindowsCheck { most: size.div_ceil(WINDOW), found: 0 }
+    }
+
+    /// The next one.
+    pub(super) fn take(&mut self) -> Result<(), String> {
+        self.found = self.found.saturating_add(1);
+        if self.found <= self.most {
+            return Ok(());
+        }
+        Err(format!("it has {} windows, its size makes {}", self.found, self.most))
+    }
 }

@@ -54,12 +54,7 @@ impl There<'_> {
     fn has(&self, beside: &Path, named: &str) -> bool {
         let path = plain(&self.data_directory.join(beside).join(named));
         match path.strip_prefix(self.data_directory) {
-            Ok(within) => {
-                let place = Place::in_data_directory(within);
-                within == Path::new("")
-                    || self.inventory.files.iter().any(|file| file.place == place)
-                    || self.inventory.directories.iter().any(|directory| directory.place == place)
-            }
+            Ok(within) => within == Path::new("") || self.inventory.has(&Place::in_data_directory(within)),
             Err(_) => path.exists(),
         }
     }

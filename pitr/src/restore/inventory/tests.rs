@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use walpoint_archive::Layout;
 use walpoint_archive::content::StoredHasher;
 use walpoint_wal::SystemIdentifier;
 
@@ -79,8 +80,17 @@ fn cluster(more: &[String]) -> Vec<String> {
 }
 
 fn read_lines(lines: &[String]) -> Result<Inventory, RestoreError> {
-    let text = manifest(lines);
-    read(text.as_slice(), &fixture::summary(&layout()), &layout())
+    read_kept(lines, Keep::All)
+}
+
+fn read_kept(lines: &[String], keep: Keep) -> Result<Inventory, RestoreError> {
+    read_text(&manifest(lines), keep)
+}
+
+fn read_text(text: &[u8], keep: Keep) -> Result<Inventory, RestoreError> {
+    let summary = fixture::summary(&layout());
+    let table = Arc::new(PackTable::new(&summary, &layout()).unwrap());
+    read(text, &ManifestOf::new(&summary), table, keep)
 }
 
 fn refused_for(expected: &str, lines: &[String]) {
@@ -110,9 +120,10 @@ fn a_sound_manifest_becomes_work() {
     assert!(inventory.files.iter().any(|file| file.place == in_tablespace));
     let made: Vec<&Path> = inventory.directories.iter().map(|it| it.place.path.as_path()).collect();
     assert!(made.contains(&Path::new("pg_wal/archive_status")), "{made:?}");
-    // All pieces are of one pack.
-    assert_eq!(inventory.packs.len(), 1);
-    assert_eq!(inventory.packs.first().unwrap().pieces.len(), 5);
+    // Those that may be configuration, and no table's.
+    let kept: Vec<&Path> =
+        inventory.pieces.keys().map(|number| inventory.files[*number].place.path.as_path()).collect();
+    assert_eq!(kept, ["PG_VERSION", BACKUP_LABEL, "base/1", CONTROL_FILE, "PG_15_1/x"].map(Path::new));
 }
 
 #[test]
@@ -172,8 +183,7 @@ fn sizes_that_lie_are_refused() {
 #[test]
 fn a_manifest_of_another_backup_or_cut_short_is_refused() {
     let text = String::from_utf8(manifest(&cluster(&[]))).unwrap();
-    let summary = fixture::summary(&layout());
-    let read_text = |text: &str| read(text.as_bytes(), &summary, &layout()).map(|_| ());
+    let read_text = |text: &str| read_text(text.as_bytes(), Keep::All).map(|_| ());
     read_text(&text).unwrap();
     let foreign = text.replace("\"system_identifier\":\"7\"", "\"system_identifier\":\"8\"");
     assert!(matches!(read_text(&foreign), Err(RestoreError::Damaged { .. })));
@@ -238,4 +248,51 @@ fn configuration_from_outside_takes_no_place_that_the_data_directory_has_filled(
     let inventory = read_lines(&cluster(&lines)).unwrap();
     let place = Path::new("walpoint-config/etc/pg/pg_hba.conf");
     assert_eq!(inventory.configuration, [(place.to_owned(), PathBuf::from("/etc/pg/pg_hba.conf"))]);
+}
+
+#[test]
+fn of_what_is_only_counted_all_is_checked_and_its_room_is_known() {
+    let lines = cluster(&[
+        dir("base"),
+        dir("base/5"),
+        dir("base/6"),
+        file("base/5/1", 100),
+        file("base/5/2", 11),
+        file("base/6/1", 1000),
+        dir("pg_tblspc/16384/PG_15_1"),
+        dir("pg_tblspc/16384/PG_15_1/5"),
+        file("pg_tblspc/16384/PG_15_1/5/x", 7),
+        link(16384, "/srv/fast"),
+        file("postgresql.conf", 70),
+    ]);
+    let (all, counted) = (read_lines(&lines).unwrap(), read_kept(&lines, Keep::OutsideDatabases).unwrap());
+    assert_eq!(all.counted, BTreeMap::new());
+    let (of_5, of_6) = (Counted { files: 2, bytes: 111 }, Counted { files: 1, bytes: 1000 });
+    let in_tablespace = Counted { files: 1, bytes: 7 };
+    assert_eq!(counted.counted, [((0, 5), of_5), ((0, 6), of_6), ((1, 5), in_tablespace)].into());
+    assert_eq!((all.bytes, all.files.len()), (counted.bytes, counted.files.len() + 4));
+    assert_eq!(all.directories, counted.directories);
+    for (path, there) in [("base/5/1", true), ("postgresql.conf", true), ("global", true), ("no", false)] {
+        let place = Place::in_data_directory(path);
+        assert_eq!((all.has(&place), counted.has(&place)), (there, there), "{path}");
+    }
+    // Nobody can say without the names.
+    assert!(counted.has(&Place::in_data_directory("base/5/3")));
+    let outside = file_of("base/5/3", 10, &piece(10, 0, 999_999, 10));
+    let mut lines = [lines, vec![outside]].concat();
+    lines.sort_by_key(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["path"].to_string());
+    let error = read_kept(&lines, Keep::OutsideDatabases).unwrap_err().to_string();
+    assert!(error.contains("outside of"), "{error}");
+}
+
+#[test]
+fn of_too_many_small_files_no_piece_is_kept() {
+    let many = |count: usize| {
+        let mut lines = vec![dir("pg_multixact")];
+        lines.extend((0..count).map(|number| file(&format!("pg_multixact/{number:05}"), 10)));
+        read_lines(&cluster(&lines)).unwrap().pieces.len()
+    };
+    assert_eq!(many(MOST_PIECES - 3), MOST_PIECES);
+    assert_eq!(many(MOST_PIECES - 2), 0);
+    assert_eq!(many(3 * MOST_PIECES), 0);
 }

@@ -22,15 +22,6 @@ pub(super) fn less_than_all(pack: &PackWork) -> Result<Option<Vec<Range<u64>>>, 
     Ok((!pack.encrypted && wanted < pack.object.size / 2).then_some(ranges))
 }
 
-/// Stored bytes that are fetched for these pieces.
-pub(in crate::restore) fn stored_bytes_of(packs: &[PackWork]) -> u64 {
-    let of_pack = |pack: &PackWork| match less_than_all(pack) {
-        Ok(Some(ranges)) => ranges.iter().map(|range| range.end - range.start).sum(),
-        Ok(None) | Err(_) => pack.object.size,
-    };
-    packs.iter().map(of_pack).fold(0, u64::saturating_add)
-}
-
 /// Where the frames of these pieces lie in their pack, in order, those near each other as one.
 fn ranges(pieces: &[PieceWork]) -> Vec<Range<u64>> {
     let range = |piece: &PieceWork| {
@@ -104,7 +95,6 @@ mod tests {
             |size, places: &[(u64, u32)], encrypted| less_than_all(&pack(size, places, encrypted)).unwrap();
         assert_eq!(wanted(100, &[(0, 50)], false), None);
         assert_eq!(wanted(1000, &[(0, 50)], true), None);
-        assert_eq!(stored_bytes_of(&[pack(1000, &[(0, 50)], true), pack(1000, &[(0, 50)], false)]), 1050);
         let near = wanted(1000, &[(20, 50), (70, 30)], false).unwrap();
         assert_eq!(near.iter().map(|range| (range.start, range.end)).collect::<Vec<_>>(), [(20, 100)]);
         let far = 2 * FETCHED_ALONG;

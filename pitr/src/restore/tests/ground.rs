@@ -150,3 +150,67 @@ async fn files_are_counted_as_they_are_completed() {
     restore(&stage.archive, &plan, &request, &progress).await.unwrap();
     assert_eq!(progress.now().done_files, progress.now().total_files);
 }
+
+/// Of a large file, and of one among many, the manifest is asked again where it lies.
+#[tokio::test]
+async fn configuration_is_read_wherever_it_lies_and_however_large_it_is() {
+    let stage = Stage::new().await;
+    let mut contents = Contents::cluster();
+    let comment = format!("# {}\n", "x".repeat(3_000_000));
+    contents
+        .file("postgresql.conf", format!("{comment}include_dir 'conf.d'\n").as_bytes())
+        .directory("conf.d")
+        .file("conf.d/99.conf", b"archive_cleanup_command = 'x'\n");
+    for many in [0, 100] {
+        for number in 0..many {
+            contents.file(&format!("conf.d/{number:02}.conf"), b"port = 1\n");
+        }
+        let mut contents = contents.clone();
+        contents.file("conf.d/99.conf", b"archive_cleanup_command = 'x'\n");
+        let plan = fixture::plan(contents.store(&stage.archive).await);
+        let brought = look_into(&stage.archive, &plan).await.unwrap().unwrap();
+        assert_eq!(brought.neutralised, ["archive_cleanup_command in conf.d/99.conf"]);
+        let destination = fixture::request(stage.target()).destination();
+        let ground = survey(&stage.archive, &plan, &destination).await.unwrap();
+        assert_eq!(ground.neutralised.unwrap(), brought.neutralised);
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_for_which_there_is_no_room_is_refused_before_anything_is_written() {
+    let stage = Stage::new().await;
+    let mut backup = Contents::cluster().store(&stage.archive).await;
+    backup.manifest.plain_size = u64::MAX / 2;
+    let (plan, request) = (fixture::plan(backup), fixture::request(stage.target()));
+    let refused = |refusals: &[Refusal]| refusals.len() == 1 && refusals[0].why.contains("bytes are needed");
+    let ground = survey(&stage.archive, &plan, &request.destination()).await.unwrap();
+    assert!(refused(&ground.refusals), "{ground:?}");
+    let error = restore(&stage.archive, &plan, &request, &Progress::new()).await.unwrap_err();
+    assert!(matches!(&error, RestoreError::Refused(refusal) if refused(std::slice::from_ref(refusal))));
+    assert!(!stage.target().exists());
+}
+
+/// A plan counts the files of databases and a restore has them all: both say the same of the room.
+#[tokio::test]
+async fn a_plan_knows_the_databases_that_are_left_out_as_a_restore_does() {
+    let stage = Stage::new().await;
+    let mut contents = Contents::cluster();
+    contents.directory("base/16384").file("base/16384/1", &noise(1000));
+    let plan = fixture::plan(contents.store(&stage.archive).await);
+    let mut destination = fixture::request(stage.target()).destination();
+    destination.databases = vec!["16384".to_owned()];
+    survey(&stage.archive, &plan, &destination).await.unwrap();
+    destination.databases = vec!["16385".to_owned()];
+    let error = survey(&stage.archive, &plan, &destination).await.unwrap_err();
+    assert!(matches!(&error, RestoreError::Database { there, .. } if there.contains("16384")), "{error:?}");
+    contents.directory("base/16385").file("base/16385/1", &noise(3000));
+    let plan = fixture::plan(contents.store(&stage.archive).await);
+    let mut request = fixture::request(stage.target());
+    request.databases = vec!["16384".to_owned()];
+    let prepared = prepare(&stage.archive, &plan, &request.destination()).await.unwrap();
+    let restored = restore(&stage.archive, &plan, &request, &Progress::new()).await.unwrap();
+    assert_eq!(prepared.inventory.bytes, restored.bytes);
+    assert_eq!(restored.fetched_bytes, restored.bytes);
+    assert_eq!(stage.read("base/16385/1"), vec![0; 3000]);
+    assert_eq!(stage.read("base/16384/1"), noise(1000));
+}
