@@ -34,6 +34,7 @@ mod delta;
 mod error;
 mod ground;
 mod handover;
+mod holes;
 pub(crate) mod inventory;
 mod manifest_copy;
 mod manifest_of;

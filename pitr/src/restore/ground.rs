@@ -19,7 +19,7 @@ use crate::data_dir::{self, Refusal, SpaceNeed};
 use crate::plan::RecoveryPlan;
 
 /// What a file takes on disk beyond its content: half a block and its inode, on average.
-const BYTES_PER_FILE: u64 = 4096;
+pub(super) const BYTES_PER_FILE: u64 = 4096;
 
 /// Where a plan is to be carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -195,15 +195,28 @@ fn refusals(
         refusals.extend(data_dir::others_that_would_be_lost(data_directory));
     }
     refusals.extend(tablespaces.iter().filter_map(|it| foreign(it, destination)));
+    let needs = needs(inventory, &directories, destination.delta, plan.backup.manifest.plain_size);
+    refusals.extend(data_dir::shortages(&needs));
+    refusals
+}
+
+/// The room that it takes, by directory: what is written of new files, and what files that are there grow by.
+pub(super) fn needs(
+    inventory: &Inventory,
+    directories: &[&Path],
+    delta: bool,
+    manifest: u64,
+) -> Vec<SpaceNeed> {
     let need = |directory: &&Path| SpaceNeed { directory: directory.to_path_buf(), bytes: 0, files: 0 };
     let mut needs: Vec<SpaceNeed> = directories.iter().map(need).collect();
     for (number, file) in inventory.files.iter().enumerate() {
         if let Some(need) = needs.get_mut(file.place.tree) {
             // What is there is written into, and takes no more room than it does.
-            let there = if destination.delta { size_there(&directories, file) } else { None };
-            // Zeros take none.
-            let size = if inventory.zeroed.contains(&number) { 0 } else { file.size };
-            let more = size.saturating_sub(there.unwrap_or(0));
+            let there = if delta { size_there(directories, file) } else { None };
+            let more = match there {
+                Some(there) if !inventory.zeroed.contains(&number) => file.size.saturating_sub(there),
+                _ => inventory.written(number, file),
+            };
             let overhead = if there.is_some() { 0 } else { BYTES_PER_FILE };
             need.bytes = need.bytes.saturating_add(more).saturating_add(overhead);
             need.files = need.files.saturating_add(u64::from(there.is_none()));
@@ -212,20 +225,20 @@ fn refusals(
     for ((tree, _), counted) in &inventory.counted {
         if let Some(need) = needs.get_mut(*tree) {
             let overhead = counted.files.saturating_mul(BYTES_PER_FILE);
-            need.bytes = need.bytes.saturating_add(counted.bytes).saturating_add(overhead);
+            let written = counted.bytes.saturating_sub(counted.holes);
+            need.bytes = need.bytes.saturating_add(written).saturating_add(overhead);
             need.files = need.files.saturating_add(counted.files);
         }
     }
     if let Some(need) = needs.first_mut() {
-        need.bytes = need.bytes.saturating_add(to_fetch::room(plan.backup.manifest.plain_size));
+        need.bytes = need.bytes.saturating_add(to_fetch::room(manifest));
     }
     for directory in &inventory.directories {
         if let Some(need) = needs.get_mut(directory.place.tree) {
             need.files = need.files.saturating_add(1);
         }
     }
-    refusals.extend(data_dir::shortages(&needs));
-    refusals
+    needs
 }
 
 /// Why a tablespace's directory may not be written to. One in which something lies is this cluster's when a link in the

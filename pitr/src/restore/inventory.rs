@@ -20,6 +20,7 @@ use walpoint_archive::manifest::{EntryKind, ManifestEntry, ManifestPart, Piece};
 use super::configuration;
 use super::databases::database_of;
 use super::error::RestoreError;
+use super::holes::Holes;
 use super::manifest_of::ManifestOf;
 use super::pack_table::PackTable;
 use super::pieces::{PackPiece, PieceWork};
@@ -92,6 +93,8 @@ pub(super) struct Inventory {
     pub(super) configuration: Vec<(PathBuf, PathBuf)>,
     /// Files of the backup that are not restored.
     pub(super) left_out: Vec<String>,
+    /// Bytes that are not written, of files that have such, by the file's number.
+    pub(super) holes: BTreeMap<usize, u64>,
     /// Files that are made and hold only zeros, by their number.
     pub(super) zeroed: BTreeSet<usize>,
     pub(super) group: GroupAccess,
@@ -104,9 +107,19 @@ pub(super) struct Inventory {
 pub(super) struct Counted {
     pub(super) files: u64,
     pub(super) bytes: u64,
+    /// Of these, those that are not written.
+    pub(super) holes: u64,
 }
 
 impl Inventory {
+    /// The bytes that are written of a file of this number when it is new.
+    pub(super) fn written(&self, number: usize, file: &NewFile) -> u64 {
+        match self.zeroed.contains(&number) {
+            true => 0,
+            false => file.size.saturating_sub(self.holes.get(&number).copied().unwrap_or(0)),
+        }
+    }
+
     /// Whether the backup has a file or directory there, as far as is known: of files that are only counted it is
     /// taken for granted.
     pub(super) fn has(&self, place: &Place) -> bool {
@@ -228,12 +241,24 @@ pub(super) fn read(
     reading.finish(of)
 }
 
+/// The file that pieces are of.
+#[derive(Debug, Clone, Copy)]
+enum Last {
+    /// One that is not restored.
+    Nobody,
+    /// One to make, by its number, whose pieces are kept.
+    Small(usize),
+    Large(usize),
+    /// One that is counted, by its tree and database.
+    Counted(usize, u32),
+}
+
 /// What has been read so far.
 struct Reading {
     numbering: Numbering,
     made: BTreeSet<Place>,
-    /// The last file, by its number, when its pieces are kept.
-    small: Option<usize>,
+    last: Last,
+    is_hole: Holes,
     /// How many pieces were kept.
     pieces: usize,
     /// Index and old path of each configuration file from outside.
@@ -253,17 +278,18 @@ impl Reading {
             tablespaces: Vec::new(),
             configuration: Vec::new(),
             left_out: Vec::new(),
+            holes: BTreeMap::new(),
             zeroed: BTreeSet::new(),
             group: GroupAccess::Denied,
             bytes: 0,
         };
         let (made, configuration) = (BTreeSet::new(), Vec::new());
-        Reading { numbering: Numbering::new(keep), made, small: None, pieces: 0, configuration, inventory }
+        let (numbering, is_hole) = (Numbering::new(keep), Holes::new());
+        Reading { numbering, made, last: Last::Nobody, is_hole, pieces: 0, configuration, inventory }
     }
 
     fn take(&mut self, entry: &ManifestEntry) -> Result<(), String> {
-        // What a file that is not restored consists of is nobody's.
-        self.small = None;
+        self.last = Last::Nobody;
         let (tree, oid) = match (self.numbering.take(entry)?, &entry.kind) {
             (Numbered::File(number, place), _) => return self.add_file(entry, number, place),
             (Numbered::Counted(tree, oid), _) => (tree, oid),
@@ -280,6 +306,7 @@ impl Reading {
         let counted = self.inventory.counted.entry((tree, oid)).or_default();
         counted.files += 1;
         counted.bytes = counted.bytes.saturating_add(entry.size);
+        self.last = Last::Counted(tree, oid);
         Ok(())
     }
 
@@ -296,7 +323,7 @@ impl Reading {
     fn take_pieces(&mut self, pieces: &[Piece]) -> Result<(), String> {
         for piece in pieces {
             let pack = self.inventory.table.pack_of(piece)?;
-            if let Some(number) = self.small {
+            if let Last::Small(number) = self.last {
                 let piece = PieceWork::new(number, piece);
                 self.inventory.pieces.entry(number).or_default().push(PackPiece { pack, piece });
                 self.pieces += 1;
@@ -305,14 +332,23 @@ impl Reading {
         // Which files have all of theirs must be known: when there are too many, none has any.
         if self.pieces > MOST_PIECES {
             self.inventory.pieces.clear();
-            self.small = None;
         }
+        self.count_holes(self.is_hole.bytes(pieces));
         Ok(())
+    }
+
+    fn count_holes(&mut self, bytes: u64) {
+        let holes = match self.last {
+            Last::Large(number) if bytes > 0 => self.inventory.holes.entry(number).or_default(),
+            Last::Counted(tree, oid) => &mut self.inventory.counted.entry((tree, oid)).or_default().holes,
+            _ => return,
+        };
+        *holes = holes.saturating_add(bytes);
     }
 
     fn add_file(&mut self, entry: &ManifestEntry, number: usize, place: Place) -> Result<(), String> {
         let may_be_read = entry.size <= SMALL && database_of(&place).is_none();
-        self.small = may_be_read.then_some(number);
+        self.last = if may_be_read { Last::Small(number) } else { Last::Large(number) };
         if let EntryKind::Config { original } = &entry.kind {
             self.configuration.push((number, original.clone()));
         }

@@ -28,6 +28,7 @@ use walpoint_archive::summary::{BackupSummary, StoredObject};
 use walpoint_archive::{Archive, ArchiveError, KeyRing, ObjectKey, StoredHash};
 
 use super::error::RestoreError;
+use super::holes::is_hole;
 use super::pack_table::PackTable;
 use super::pieces::{Batch, Batches, PieceWork};
 use super::stopped;
@@ -304,6 +305,7 @@ impl Work {
                 let plain = piece.place.cut(&frame).map_err(|error| unopened(key, error))?;
                 written.bytes += plain.len() as u64;
                 written.files += u64::from(self.remaining.one_piece_less(index));
+                // A file that was there before has content in its place.
                 if is_new && is_hole(plain) {
                     continue;
                 }
@@ -314,13 +316,6 @@ impl Work {
         self.to_disk.end_of_pack(place, &open, unsent);
         Ok(())
     }
-}
-
-/// Whether a piece need not be written into a new file: it is large and all zero, as the file is that was made at its
-/// full size. A file that was there before has content in its place.
-fn is_hole(plain: &[u8]) -> bool {
-    const LARGE: usize = 1 << 20;
-    plain.len() >= LARGE && plain.iter().all(|byte| *byte == 0)
 }
 
 /// The pack's frames, when its bytes are those that were stored.

@@ -250,6 +250,10 @@ fn configuration_from_outside_takes_no_place_that_the_data_directory_has_filled(
     assert_eq!(inventory.configuration, [(place.to_owned(), PathBuf::from("/etc/pg/pg_hba.conf"))]);
 }
 
+fn counted_of(files: u64, bytes: u64) -> Counted {
+    Counted { files, bytes, holes: 0 }
+}
+
 #[test]
 fn of_what_is_only_counted_all_is_checked_and_its_room_is_known() {
     let lines = cluster(&[
@@ -267,8 +271,8 @@ fn of_what_is_only_counted_all_is_checked_and_its_room_is_known() {
     ]);
     let (all, counted) = (read_lines(&lines).unwrap(), read_kept(&lines, Keep::OutsideDatabases).unwrap());
     assert_eq!(all.counted, BTreeMap::new());
-    let (of_5, of_6) = (Counted { files: 2, bytes: 111 }, Counted { files: 1, bytes: 1000 });
-    let in_tablespace = Counted { files: 1, bytes: 7 };
+    let (of_5, of_6) = (counted_of(2, 111), counted_of(1, 1000));
+    let in_tablespace = counted_of(1, 7);
     assert_eq!(counted.counted, [((0, 5), of_5), ((0, 6), of_6), ((1, 5), in_tablespace)].into());
     assert_eq!((all.bytes, all.files.len()), (counted.bytes, counted.files.len() + 4));
     assert_eq!(all.directories, counted.directories);

@@ -1,6 +1,11 @@
 //! What is said before anything is written.
 
+use std::os::unix::fs::MetadataExt;
+
 use super::*;
+use crate::restore::ground::{BYTES_PER_FILE, needs};
+use crate::restore::inventory::Keep;
+use crate::restore::read_manifest;
 
 async fn looked_at(stage: &Stage, contents: &Contents) -> Ground {
     let plan = fixture::plan(contents.store(&stage.archive).await);
@@ -188,6 +193,39 @@ async fn a_manifest_for_which_there_is_no_room_is_refused_before_anything_is_wri
     let error = restore(&stage.archive, &plan, &request, &Progress::new()).await.unwrap_err();
     assert!(matches!(&error, RestoreError::Refused(refusal) if refused(std::slice::from_ref(refusal))));
     assert!(!stage.target().exists());
+}
+
+/// A relation can be nearly all hole, and larger than the disk.
+#[tokio::test]
+async fn holes_need_no_room_and_take_none() {
+    const MIB: usize = 1 << 20;
+    let stage = Stage::new().await;
+    let with = |content: &[u8]| {
+        let mut contents = Contents::cluster();
+        contents.directory("base/5").file("base/5/1", content);
+        contents
+    };
+    let sparse = [noise(MIB), vec![0; 2 * MIB], noise(MIB / 2), vec![0; MIB / 2]].concat();
+    let dense = noise(sparse.len());
+    let mut needed = Vec::new();
+    for content in [&sparse, &dense] {
+        let plan = fixture::plan(with(content).store(&stage.archive).await);
+        let room = async |keep| {
+            let inventory = read_manifest(&stage.archive, &plan, keep).await.unwrap();
+            needs(&inventory, &[&stage.target()], false, 0).remove(0).bytes
+        };
+        let room = [room(Keep::All).await, room(Keep::OutsideDatabases).await];
+        assert_eq!(room[0], room[1]);
+        needed.push(room[0]);
+        restore(&stage.archive, &plan, &fixture::request(stage.target()), &Progress::new()).await.unwrap();
+        let path = stage.target().join("base/5/1");
+        assert!(std::fs::read(&path).unwrap() == *content);
+        let holes = if content == &sparse { 2 * MIB } else { 0 };
+        let taken = path.metadata().unwrap().blocks() * 512;
+        assert!(taken <= (content.len() - holes) as u64 + BYTES_PER_FILE, "{taken}");
+        std::fs::remove_dir_all(stage.target()).unwrap();
+    }
+    assert_eq!(needed[1] - needed[0], 2 * MIB as u64);
 }
 
 /// A plan counts the files of databases and a restore has them all: both say the same of the room.
