@@ -5,16 +5,15 @@
 //! it counts; `pg_control` appears last, so that a restore that was stopped half-way
 //! leaves nothing that could start.
 
-use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use walpoint_archive::Archive;
 use walpoint_wal::{Major, Timestamp};
 
-use crate::data_dir::{self, Existing, Refusal};
+use crate::data_dir::{self, Refusal};
 use crate::manifest_pipe::read_piped;
 use crate::plan::RecoveryPlan;
 use crate::progress::{Phase, Progress};
@@ -27,6 +26,7 @@ pub use ground::{Brought, Destination, Ground, Prepared, look_into, prepare, sur
 pub use tablespaces::TablespaceMapping;
 pub use tree::Owner;
 
+mod beginning;
 mod configuration;
 mod contents;
 mod databases;
@@ -52,16 +52,11 @@ mod to_disk;
 mod to_fetch;
 mod tree;
 
+use beginning::{Beginning, begin};
 use inventory::{Inventory, Keep};
-use manifest_copy::ManifestCopy;
 use manifest_of::ManifestOf;
 use pack_table::PackTable;
-use site::{Claim, Site};
 use tablespaces::Tablespace;
-use to_fetch::{Made, ToFetch};
-
-/// How often it is told how far the comparing is.
-const TOLD_EVERY: Duration = Duration::from_millis(200);
 
 /// How a plan is to be carried out.
 #[derive(Debug, Clone)]
@@ -160,10 +155,9 @@ pub async fn carry_out(
     }
     progress.expect(inventory.bytes, inventory.files.len() as u64);
 
-    let (made, inventory) = build(inventory, &tablespaces, request, plan).await?;
-    let files = made.files.len();
-    let to_fetch = compare(archive, plan, &made, request, progress).await?;
-    let fetched_bytes = to_fetch.bytes;
+    let Beginning { made, inventory, to_fetch } =
+        begin(archive, plan, request, (inventory, &tablespaces), progress).await?;
+    let (files, fetched_bytes) = (made.files.len(), to_fetch.bytes);
     progress.begin(fetched_bytes, files as u64);
     progress.enter(Phase::Copying);
     let transferred_bytes =
@@ -190,79 +184,6 @@ async fn read_manifest(
     let (of, table) = (ManifestOf::new(&plan.backup), PackTable::new(&plan.backup, archive.layout())?);
     let read = move |manifest| inventory::read(manifest, &of, Arc::new(table), keep);
     read_piped(archive, &plan.backup, read, stopped).await?
-}
-
-/// Takes the directories and makes everything that has a name.
-async fn build(
-    mut inventory: Inventory,
-    tablespaces: &[Tablespace],
-    request: &RestoreRequest,
-    plan: &RecoveryPlan,
-) -> Result<(Made, Inventory), RestoreError> {
-    let data_directory = request.data_directory.clone();
-    let directories: Vec<PathBuf> = tablespaces.iter().map(|it| it.directory.clone()).collect();
-    let tablespaces = tablespaces.to_vec();
-    let (owner, cluster, delta) = (request.owner, plan.system_identifier, request.delta);
-    blocking(move || {
-        let claim = Claim {
-            data_directory: &data_directory,
-            tablespaces: &directories,
-            group: inventory.group,
-            owner,
-            cluster,
-        };
-        let is_there = delta && data_dir::examine_existing(&data_directory, cluster)? == Existing::Cluster;
-        let (site, kept) = match is_there {
-            true => {
-                let site = Site::claim_existing(&claim)?;
-                let kept = delta::clear(&site, &inventory, &tablespaces)?;
-                (site, kept)
-            }
-            false => (Site::claim(&claim)?, BTreeSet::new()),
-        };
-        site.build_over(&inventory.directories, &tablespaces, &inventory.files, &kept)?;
-        let made = Made {
-            site: Arc::new(site),
-            files: Arc::new(std::mem::take(&mut inventory.files)),
-            kept: Arc::new(kept),
-            zeroed: Arc::new(std::mem::take(&mut inventory.zeroed)),
-            table: Arc::clone(&inventory.table),
-        };
-        Ok((made, inventory))
-    })
-    .await
-}
-
-/// Finds what is to be fetched: of the files that are there the pieces that differ, and all of the others.
-async fn compare(
-    archive: &Archive,
-    plan: &RecoveryPlan,
-    made: &Made,
-    request: &RestoreRequest,
-    progress: &Progress,
-) -> Result<ToFetch, RestoreError> {
-    let copy = ManifestCopy::fetch(archive, &plan.backup, made.site.data().path()).await?;
-    if !made.kept.is_empty() {
-        progress.enter(Phase::Comparing);
-    }
-    // The threads that compare count by themselves; who draws sees it at the end of each of their steps.
-    let (made, of, workers) = (made.clone(), ManifestOf::new(&plan.backup), request.workers.get());
-    let counted = Arc::new(Progress::new());
-    let counting = Arc::clone(&counted);
-    let find = move || to_fetch::find(copy, &of, &made, workers, &counting);
-    let mut comparing = tokio::spawn(blocking(find));
-    let mut told = 0;
-    loop {
-        let pause = tokio::time::sleep(TOLD_EVERY);
-        tokio::select! {
-            compared = &mut comparing => return compared.unwrap_or_else(|_| Err(stopped())),
-            () = pause => {
-                let now = counted.now().done_bytes;
-                progress.add_bytes(now - told);
-                told = now;
-            }
-        }
-    }
 }
 
 fn restored(

@@ -231,7 +231,7 @@ pub(super) fn needs(
         }
     }
     if let Some(need) = needs.first_mut() {
-        need.bytes = need.bytes.saturating_add(to_fetch::room(manifest));
+        need.bytes = need.bytes.saturating_add(to_fetch::room(manifest, inventory.piece_count));
     }
     for directory in &inventory.directories {
         if let Some(need) = needs.get_mut(directory.place.tree) {

@@ -85,6 +85,8 @@ pub(super) struct Inventory {
     /// Files that are not among these, by tree and database.
     pub(super) counted: BTreeMap<(usize, u32), Counted>,
     pub(super) table: Arc<PackTable>,
+    /// How many pieces all files have.
+    pub(super) piece_count: u64,
     /// The pieces of small files, as far as they are kept, by the file's number.
     pub(super) pieces: BTreeMap<usize, Vec<PackPiece>>,
     /// Object identifier and old path of each tablespace; the n-th is tree n + 1.
@@ -243,7 +245,7 @@ pub(super) fn read(
 
 /// The file that pieces are of.
 #[derive(Debug, Clone, Copy)]
-enum Last {
+enum Current {
     /// One that is not restored.
     Nobody,
     /// One to make, by its number, whose pieces are kept.
@@ -257,7 +259,7 @@ enum Last {
 struct Reading {
     numbering: Numbering,
     made: BTreeSet<Place>,
-    last: Last,
+    current: Current,
     is_hole: Holes,
     /// How many pieces were kept.
     pieces: usize,
@@ -274,6 +276,7 @@ impl Reading {
             files: Vec::new(),
             counted: BTreeMap::new(),
             table,
+            piece_count: 0,
             pieces: BTreeMap::new(),
             tablespaces: Vec::new(),
             configuration: Vec::new(),
@@ -285,11 +288,11 @@ impl Reading {
         };
         let (made, configuration) = (BTreeSet::new(), Vec::new());
         let (numbering, is_hole) = (Numbering::new(keep), Holes::new());
-        Reading { numbering, made, last: Last::Nobody, is_hole, pieces: 0, configuration, inventory }
+        Reading { numbering, made, current: Current::Nobody, is_hole, pieces: 0, configuration, inventory }
     }
 
     fn take(&mut self, entry: &ManifestEntry) -> Result<(), String> {
-        self.last = Last::Nobody;
+        self.current = Current::Nobody;
         let (tree, oid) = match (self.numbering.take(entry)?, &entry.kind) {
             (Numbered::File(number, place), _) => return self.add_file(entry, number, place),
             (Numbered::Counted(tree, oid), _) => (tree, oid),
@@ -306,7 +309,7 @@ impl Reading {
         let counted = self.inventory.counted.entry((tree, oid)).or_default();
         counted.files += 1;
         counted.bytes = counted.bytes.saturating_add(entry.size);
-        self.last = Last::Counted(tree, oid);
+        self.current = Current::Counted(tree, oid);
         Ok(())
     }
 
@@ -321,9 +324,10 @@ impl Reading {
 
     /// Takes pieces of the last file.
     fn take_pieces(&mut self, pieces: &[Piece]) -> Result<(), String> {
+        self.inventory.piece_count += pieces.len() as u64;
         for piece in pieces {
             let pack = self.inventory.table.pack_of(piece)?;
-            if let Last::Small(number) = self.last {
+            if let Current::Small(number) = self.current {
                 let piece = PieceWork::new(number, piece);
                 self.inventory.pieces.entry(number).or_default().push(PackPiece { pack, piece });
                 self.pieces += 1;
@@ -338,9 +342,9 @@ impl Reading {
     }
 
     fn count_holes(&mut self, bytes: u64) {
-        let holes = match self.last {
-            Last::Large(number) if bytes > 0 => self.inventory.holes.entry(number).or_default(),
-            Last::Counted(tree, oid) => &mut self.inventory.counted.entry((tree, oid)).or_default().holes,
+        let holes = match self.current {
+            Current::Large(number) if bytes > 0 => self.inventory.holes.entry(number).or_default(),
+            Current::Counted(tree, oid) => &mut self.inventory.counted.entry((tree, oid)).or_default().holes,
             _ => return,
         };
         *holes = holes.saturating_add(bytes);
@@ -348,7 +352,7 @@ impl Reading {
 
     fn add_file(&mut self, entry: &ManifestEntry, number: usize, place: Place) -> Result<(), String> {
         let may_be_read = entry.size <= SMALL && database_of(&place).is_none();
-        self.last = if may_be_read { Last::Small(number) } else { Last::Large(number) };
+        self.current = if may_be_read { Current::Small(number) } else { Current::Large(number) };
         if let EntryKind::Config { original } = &entry.kind {
             self.configuration.push((number, original.clone()));
         }

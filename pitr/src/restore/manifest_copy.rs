@@ -15,6 +15,11 @@ const IN_MEMORY: usize = if cfg!(test) { 256 } else { 4 << 20 };
 /// The compression of what is soon thrown away.
 const LEVEL: i32 = 1;
 
+/// The most room on the disk that a copy of a manifest of this size can take.
+pub(super) fn room(manifest: u64) -> u64 {
+    if manifest > IN_MEMORY as u64 { manifest } else { 0 }
+}
+
 /// Compressed, in a file without a name or in memory. It has no more bytes than the summary says of the manifest.
 #[derive(Debug)]
 pub(super) struct ManifestCopy {

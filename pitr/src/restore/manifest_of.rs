@@ -1,6 +1,7 @@
 //! A backup's manifest, part by part: no file's pieces stand in memory because they are many.
 
-use std::io::BufRead;
+use std::io::{self, BufRead};
+use std::path::{Path, PathBuf};
 
 use walpoint_archive::manifest::{ManifestError, ManifestPart, ManifestReader};
 use walpoint_archive::{ArchiveError, BackupId, BackupSummary, ObjectKey, RelativePath};
@@ -35,6 +36,8 @@ pub(super) struct ManifestOf {
     backup: BackupId,
     system_identifier: SystemIdentifier,
     pub(super) key: ObjectKey,
+    /// Where on this host it is read from, after the archive's was found sound.
+    copy_in: Option<PathBuf>,
 }
 
 impl ManifestOf {
@@ -43,7 +46,14 @@ impl ManifestOf {
             backup: summary.id.clone(),
             system_identifier: summary.system_identifier,
             key: summary.manifest.key.clone(),
+            copy_in: None,
         }
+    }
+
+    /// The same, read from a copy of it whose room is in this directory. What is wrong with that is the fault of this
+    /// host's disk.
+    pub(super) fn copy_in(self, directory: &Path) -> ManifestOf {
+        ManifestOf { copy_in: Some(directory.to_owned()), ..self }
     }
 
     /// Reads it to its end.
@@ -56,7 +66,7 @@ impl ManifestOf {
         let header = manifest.header();
         if header.backup != self.backup || header.system_identifier != self.system_identifier {
             let what = format!("it is of backup {} of cluster {}", header.backup, header.system_identifier);
-            return Err(RestoreError::damaged(&self.key, what));
+            return Err(self.damaged(what));
         }
         let mut path = None::<RelativePath>;
         while let Some(part) = manifest.next_part().map_err(|error| self.unreadable(error))? {
@@ -64,10 +74,8 @@ impl ManifestOf {
                 path = Some(entry.path.clone());
             }
             take(part).map_err(|error| match (error.into(), &path) {
-                (NotTaken::Unsound(what), Some(path)) => {
-                    RestoreError::damaged(&self.key, format!("\"{path}\": {what}"))
-                }
-                (NotTaken::Unsound(what), None) => RestoreError::damaged(&self.key, what),
+                (NotTaken::Unsound(what), Some(path)) => self.damaged(format!("\"{path}\": {what}")),
+                (NotTaken::Unsound(what), None) => self.damaged(what),
                 (NotTaken::Failed(error), _) => error,
             })?;
         }
@@ -75,11 +83,20 @@ impl ManifestOf {
     }
 
     fn unreadable(&self, error: ManifestError) -> RestoreError {
-        let key = self.key.to_string();
         match error {
-            ManifestError::UnknownFormat(version) => ArchiveError::UnknownFormat { key, version }.into(),
-            ManifestError::Damaged { .. } | ManifestError::Io(_) => {
-                RestoreError::damaged(key, error.to_string())
+            ManifestError::UnknownFormat(version) => {
+                ArchiveError::UnknownFormat { key: self.key.to_string(), version }.into()
+            }
+            ManifestError::Damaged { .. } | ManifestError::Io(_) => self.damaged(error.to_string()),
+        }
+    }
+
+    fn damaged(&self, what: String) -> RestoreError {
+        match &self.copy_in {
+            None => RestoreError::damaged(&self.key, what),
+            Some(directory) => {
+                let source = io::Error::new(io::ErrorKind::InvalidData, what);
+                RestoreError::io(directory, "read the manifest kept in", source)
             }
         }
     }

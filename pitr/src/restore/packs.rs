@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::{Stream, StreamExt, TryStreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinHandle;
 use walpoint_archive::envelope::OpenError;
 use walpoint_archive::fault_point::panic_for_a_test;
 use walpoint_archive::pack::{PiecePlace, open_frame, open_pack};
@@ -81,6 +82,11 @@ impl Remaining {
         self.0.iter().filter(|count| count.load(Ordering::Relaxed) == 0).count() as u64
     }
 
+    /// Whether no file lacks any.
+    fn is_nothing(&self) -> bool {
+        self.empty_files() == self.0.len() as u64
+    }
+
     /// Whether this was the last one.
     fn one_piece_less(&self, file: usize) -> bool {
         self.0.get(file).is_some_and(|count| count.fetch_sub(1, Ordering::Relaxed) == 1)
@@ -101,8 +107,8 @@ pub(super) async fn write_all(
     let remaining = Arc::new(Remaining::new(to_fetch.of_file));
     progress.add_files(remaining.empty_files());
     let (to_disk, written) = to_disk::channel();
-    let (batches, sorted) = hand_out(to_fetch.batches, made);
-    let work = Work { made: made.clone(), remaining, to_disk };
+    let (batches, mut reader) = hand_out(to_fetch.batches, made);
+    let work = Work { made: made.clone(), remaining: Arc::clone(&remaining), to_disk };
     let writing = async {
         // Nothing comes after it: then the sending ends, too.
         let work = work;
@@ -119,22 +125,30 @@ pub(super) async fn write_all(
         }
         Ok(stored)
     };
+    let sorted = async { (&mut reader).await.map_err(|_| stopped())? };
     let restored = futures::try_join!(writing, written.send(&made.site), sorted);
     // A write that has begun cannot be called off, and it holds its permit until it is done.
     let all = u32::try_from(workers.get()).unwrap_or(u32::MAX);
     drop(permits.acquire_many(all).await);
-    restored.map(|(stored, (), ())| stored)
+    if !reader.is_finished() {
+        let _ = reader.await;
+    }
+    let (stored, (), ()) = restored?;
+    match remaining.is_nothing() {
+        true => Ok(stored),
+        false => Err(RestoreError::Interrupted("not every piece came to be written".to_owned())),
+    }
 }
 
-/// Reads batches where blocking holds up nothing else, one ahead. The second future says whether all came; it ends
-/// when nobody takes any more.
+/// Reads batches where blocking holds up nothing else, one ahead. The task says whether all came; it ends when nobody
+/// takes any more.
 fn hand_out(
     batches: Batches,
     made: &Made,
-) -> (impl Stream<Item = Batch>, impl Future<Output = Result<(), RestoreError>>) {
+) -> (impl Stream<Item = Batch>, JoinHandle<Result<(), RestoreError>>) {
     let (send, receive) = mpsc::channel(1);
     let made = made.clone();
-    let reading = tokio::task::spawn_blocking(move || {
+    let reader = tokio::task::spawn_blocking(move || {
         for batch in batches {
             let batch = batch.map_err(|source| unsorted(&made, source))?;
             if send.blocking_send(batch).is_err() {
@@ -147,7 +161,7 @@ fn hand_out(
         let batch = receive.recv().await?;
         Some((batch, receive))
     });
-    (batches, async { reading.await.map_err(|_| stopped())? })
+    (batches, reader)
 }
 
 /// What all packs are written with.

@@ -2,9 +2,8 @@
 //! cluster has more of them than should stand in memory: they are sorted as many as fit at a time, kept on the disk
 //! as sorted runs in files without names, and merged as they are asked for.
 //!
-//! Memory: 12 MiB while they come, and 64 KiB for each of at most some dozen dozen runs while they are merged. Disk:
-//! 68 bytes for each piece, for a while twice that. A manifest takes more for each, so the size of the manifest bounds
-//! it, whatever the manifest says; few pieces touch no disk.
+//! Memory: 12 MiB, and 64 KiB for each of at most some dozen dozen runs while they are merged. Disk: [`room`]. A
+//! manifest takes more for each piece, so its size bounds that, whatever it says; few pieces touch no disk.
 
 use std::io;
 use std::iter::Peekable;
@@ -29,6 +28,11 @@ const MOST_RUNS: usize = if cfg!(test) { 3 } else { 64 };
 
 /// Most pieces in one batch. Of a pack with more there are several.
 const IN_BATCH: usize = if cfg!(test) { 32 } else { 64 * 1024 };
+
+/// The most room on the disk that so many pieces take: while runs become one, twice.
+pub(super) fn room(pieces: u64) -> u64 {
+    if pieces < IN_MEMORY as u64 { 0 } else { pieces.saturating_mul(2 * run::ROOM) }
+}
 
 /// A piece and where it goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

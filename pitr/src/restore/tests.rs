@@ -104,6 +104,25 @@ async fn what_was_backed_up_comes_back_and_can_start() {
     assert!(restored.start_command.contains(&format!("-D {}", stage.target().display())));
 }
 
+/// Whatever kept them from coming.
+#[tokio::test]
+async fn a_restore_that_wrote_less_than_the_manifest_names_is_no_success() {
+    for missing in [0, 1] {
+        let stage = Stage::new().await;
+        let plan = fixture::plan(Contents::cluster().store(&stage.archive).await);
+        let (request, progress) = (fixture::request(stage.target()), Progress::new());
+        let prepared = prepare(&stage.archive, &plan, &request.destination()).await.unwrap();
+        let inventory = (prepared.inventory, prepared.tablespaces.as_slice());
+        let beginning = begin(&stage.archive, &plan, &request, inventory, &progress).await.unwrap();
+        let mut to_fetch = beginning.to_fetch;
+        to_fetch.of_file[0] += missing;
+        let (made, workers) = (&beginning.made, request.workers);
+        let written =
+            packs::write_all(&stage.archive, &plan.backup, to_fetch, made, workers, &progress).await;
+        assert_eq!(written.is_err(), missing > 0, "{written:?}");
+    }
+}
+
 #[tokio::test]
 async fn modes_are_those_of_a_cluster() {
     let stage = Stage::new().await;

@@ -17,7 +17,7 @@ use super::manifest_of::{ManifestOf, NotTaken};
 use super::pack_table::PackTable;
 use super::pieces::{Batches, PackPiece, PieceWork, Pieces};
 use super::site::{NewFile, Site};
-use super::stopped;
+use super::{manifest_copy, pieces, stopped};
 use crate::progress::Progress;
 
 /// What a restore has made before it fetches.
@@ -43,19 +43,21 @@ pub(super) struct ToFetch {
     pub(super) bytes: u64,
 }
 
-/// Room on the disk that is needed meanwhile, for a manifest of this size: a copy of it, and its pieces twice.
-pub(super) fn room(manifest: u64) -> u64 {
-    manifest.saturating_mul(3)
+/// Room on the disk that is needed meanwhile, for a manifest of this size that names so many pieces. Of those that are
+/// there already none is sorted; how many these are shows only when the restore is at work.
+pub(super) fn room(manifest: u64, pieces: u64) -> u64 {
+    manifest_copy::room(manifest).saturating_add(pieces::room(pieces))
 }
 
 /// Blocks.
 pub(super) fn find(
     copy: ManifestCopy,
-    of: &ManifestOf,
+    of: ManifestOf,
     made: &Made,
     workers: usize,
     progress: &Progress,
 ) -> Result<ToFetch, RestoreError> {
+    let of = of.copy_in(made.site.data().path());
     let finding = Finding {
         made,
         found: Mutex::new(Found {
@@ -76,7 +78,7 @@ pub(super) fn find(
         let threads: Vec<_> = (0..workers).map(work).collect();
         // When all of them have ended nobody waits for them.
         drop(receive);
-        let read = finding.read(copy, of, &send);
+        let read = finding.read(copy, &of, &send);
         drop(send);
         let mut compared = Ok(());
         for thread in threads {
@@ -99,7 +101,7 @@ pub(super) fn unsorted(made: &Made, source: std::io::Error) -> RestoreError {
 const COMPARED: usize = if cfg!(test) { 64 } else { 32 * 1024 };
 
 /// The file that the manifest is at.
-enum Last {
+enum Current {
     /// None, or one of which nothing is fetched.
     Nothing,
     ToFetch(usize),
@@ -110,10 +112,10 @@ enum Last {
     },
 }
 
-impl Last {
+impl Current {
     /// Nothing more comes of it.
     fn send(self, compare: &SyncSender<Comparison>) -> Result<(), RestoreError> {
-        let Last::ToCompare { number, pieces, windows } = self else { return Ok(()) };
+        let Current::ToCompare { number, pieces, windows } = self else { return Ok(()) };
         if pieces.is_empty() {
             return Ok(());
         }
@@ -154,7 +156,7 @@ impl Finding<'_> {
         compare: &SyncSender<Comparison>,
     ) -> Result<(), RestoreError> {
         let mut numbering = Numbering::new(Keep::All);
-        let mut file = Last::Nothing;
+        let mut file = Current::Nothing;
         of.each_part(copy.read()?, |part| {
             if self.failed.load(Ordering::Relaxed) {
                 return Err(NotTaken::Failed(stopped()));
@@ -163,7 +165,7 @@ impl Finding<'_> {
                 ManifestPart::Entry(entry) => {
                     let next = match numbering.take(&entry)? {
                         Numbered::File(number, _) => self.begin(number),
-                        Numbered::Counted(..) | Numbered::Other => Last::Nothing,
+                        Numbered::Counted(..) | Numbered::Other => Current::Nothing,
                     };
                     std::mem::replace(&mut file, next).send(compare)?;
                 }
@@ -174,29 +176,29 @@ impl Finding<'_> {
         file.send(compare)
     }
 
-    fn begin(&self, number: usize) -> Last {
+    fn begin(&self, number: usize) -> Current {
         if self.made.zeroed.contains(&number) {
-            Last::Nothing
+            Current::Nothing
         } else if self.made.kept.contains(&number) {
-            Last::ToCompare { number, pieces: Vec::new(), windows: Vec::new() }
+            Current::ToCompare { number, pieces: Vec::new(), windows: Vec::new() }
         } else {
-            Last::ToFetch(number)
+            Current::ToFetch(number)
         }
     }
 
     fn take(
         &self,
-        file: &mut Last,
+        file: &mut Current,
         content: ManifestContent,
         compare: &SyncSender<Comparison>,
     ) -> Result<(), NotTaken> {
         match file {
-            Last::Nothing => Ok(()),
-            Last::ToFetch(number) => {
+            Current::Nothing => Ok(()),
+            Current::ToFetch(number) => {
                 let pieces = self.pieces_of(*number, &content)?;
                 self.add(pieces.into_iter()).map_err(NotTaken::from)
             }
-            Last::ToCompare { number, pieces, windows } => {
+            Current::ToCompare { number, pieces, windows } => {
                 let more = self.pieces_of(*number, &content)?;
                 if !pieces.is_empty() && pieces.len() + more.len() > COMPARED {
                     let pieces = std::mem::take(pieces);

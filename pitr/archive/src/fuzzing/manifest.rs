@@ -15,7 +15,20 @@ pub fn manifest(data: &[u8]) {
     let _ = read(&sealed(lines, totals));
 }
 
+/// Part by part it is as sound as entry by entry.
+fn read_parts(bytes: &[u8]) -> Result<ManifestTotals, ManifestError> {
+    let mut reader = ManifestReader::new(bytes)?;
+    while reader.next_part()?.is_some() {}
+    Ok(reader.totals())
+}
+
 fn read(bytes: &[u8]) -> Result<(), ManifestError> {
+    let read = read_entries(bytes);
+    assert_eq!(read.as_ref().ok(), read_parts(bytes).as_ref().ok());
+    read.map(drop)
+}
+
+fn read_entries(bytes: &[u8]) -> Result<ManifestTotals, ManifestError> {
     let mut reader = ManifestReader::new(bytes)?;
     let mut entries = Vec::new();
     while let Some(entry) = reader.next_entry()? {
@@ -32,7 +45,7 @@ fn read(bytes: &[u8]) -> Result<(), ManifestError> {
         assert_eq!(again.next_entry().ok().flatten(), Some(entry));
     }
     assert!(matches!(again.next_entry(), Ok(None)));
-    Ok(())
+    Ok(totals)
 }
 
 fn is_sound(entry: &ManifestEntry) {

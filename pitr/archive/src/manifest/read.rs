@@ -121,6 +121,8 @@ impl<R: BufRead> ManifestReader<R> {
                 self.begin(&entry)?;
                 if entry.kind.is_file() {
                     self.ahead = Some(Line::Content(content));
+                } else if !content.windows.is_empty() {
+                    return Err(self.damaged("what is no file has windows"));
                 }
                 Ok(Some(ManifestPart::Entry(entry)))
             }

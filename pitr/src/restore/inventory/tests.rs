@@ -195,6 +195,17 @@ fn a_manifest_of_another_backup_or_cut_short_is_refused() {
     assert!(matches!(read_text(&changed), Err(RestoreError::Damaged { .. })));
 }
 
+/// What was found sound once is not the archive's fault when it comes back from the disk as something else.
+#[test]
+fn a_copy_that_this_host_damaged_is_no_damage_of_the_archive() {
+    let text = manifest(&cluster(&[]));
+    let (summary, cut) = (fixture::summary(&layout()), text.len() - 5);
+    let of = |of: ManifestOf| of.each_part(&text[..cut], |_| Ok::<_, String>(())).unwrap_err();
+    assert!(matches!(of(ManifestOf::new(&summary)), RestoreError::Damaged { .. }));
+    let error = of(ManifestOf::new(&summary).copy_in(Path::new("/data")));
+    assert!(matches!(&error, RestoreError::Io { path, .. } if path == Path::new("/data")), "{error}");
+}
+
 #[test]
 fn a_backup_without_the_files_that_make_it_one_is_refused() {
     for missing in ["PG_VERSION", BACKUP_LABEL, "global/pg_control"] {

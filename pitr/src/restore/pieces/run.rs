@@ -1,44 +1,55 @@
 //! Sorted pieces in a file without a name. What comes back is what was written, or it is an error: by these numbers
-//! content goes to its place.
+//! content goes to its place. So they come in blocks, each behind its hash, and none is used before its block is whole.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use walpoint_archive::ContentHash;
-use walpoint_archive::content::ContentHasher;
 use walpoint_archive::fault_point::step;
 use walpoint_archive::pack::{PartOfFrame, PiecePlace};
 
 use super::{PackPiece, PieceWork};
 
+/// Bytes of a piece.
 const RECORD: usize = 68;
-const BUFFER: usize = 64 * 1024;
+
+/// Bytes that a piece takes with its part of a hash, at most.
+pub(super) const ROOM: u64 = RECORD as u64 + 1;
+
+/// Pieces of a block: 64 KiB of them. Only the last has fewer.
+const IN_BLOCK: usize = if cfg!(test) { 4 } else { 960 };
+
+/// Bytes of a hash.
+const HASH: usize = 32;
 
 /// A run that was written.
 #[derive(Debug)]
 pub(super) struct Run {
     file: File,
-    records: u64,
-    hash: ContentHash,
+    records: usize,
 }
 
 impl Run {
     /// Writes pieces that come in order.
     pub(super) fn write(
         directory: &Path,
-        pieces: impl Iterator<Item = io::Result<PackPiece>>,
+        mut pieces: impl Iterator<Item = io::Result<PackPiece>>,
     ) -> io::Result<Run> {
-        let file = step("make a file without a name", || tempfile::tempfile_in(directory))?;
-        let mut out = BufWriter::with_capacity(BUFFER, Hashed::new(file));
-        let mut records = 0;
-        for piece in pieces {
-            out.write_all(&encode(&piece?)?)?;
-            records += 1;
+        let mut file = step("make a file without a name", || tempfile::tempfile_in(directory))?;
+        let (mut records, mut block) = (0, Vec::with_capacity(IN_BLOCK * RECORD));
+        loop {
+            block.clear();
+            for piece in pieces.by_ref().take(IN_BLOCK) {
+                block.extend_from_slice(&encode(&piece?)?);
+                records += 1;
+            }
+            if block.is_empty() {
+                return Ok(Run { file, records });
+            }
+            let hash = ContentHash::of(&block);
+            step("write", || file.write_all(hash.as_bytes()).and_then(|()| file.write_all(&block)))?;
         }
-        let Hashed { file, hasher } =
-            step("write", || out.into_inner().map_err(io::IntoInnerError::into_error))?;
-        Ok(Run { file, records, hash: hasher.finish() })
     }
 
     #[cfg(test)]
@@ -49,33 +60,57 @@ impl Run {
     /// From its beginning.
     pub(super) fn read(mut self) -> io::Result<RunReader> {
         self.file.seek(SeekFrom::Start(0))?;
-        let stored = BufReader::with_capacity(BUFFER, Hashed::new(self.file));
-        Ok(RunReader { stored, left: self.records, hash: Some(self.hash) })
+        Ok(RunReader { stored: self.file, left: self.records, block: Vec::new(), taken: 0 })
     }
 }
 
 /// A run as it is read.
 #[derive(Debug)]
 pub(super) struct RunReader {
-    stored: BufReader<Hashed>,
-    left: u64,
-    /// What was written, until that is compared.
-    hash: Option<ContentHash>,
+    stored: File,
+    /// Pieces behind the block.
+    left: usize,
+    block: Vec<u8>,
+    /// Bytes that were taken of it.
+    taken: usize,
+}
+
+impl RunReader {
+    fn read_block(&mut self) -> io::Result<()> {
+        let records = self.left.min(IN_BLOCK);
+        let mut hash = [0; HASH];
+        self.stored.read_exact(&mut hash)?;
+        self.block.resize(records * RECORD, 0);
+        self.stored.read_exact(&mut self.block)?;
+        if ContentHash::of(&self.block) != ContentHash::from_bytes(hash) {
+            return Err(torn());
+        }
+        (self.left, self.taken) = (self.left - records, 0);
+        Ok(())
+    }
+
+    fn take(&mut self) -> Option<PackPiece> {
+        let record = self.block.get(self.taken..)?.first_chunk()?;
+        self.taken += RECORD;
+        decode(record)
+    }
 }
 
 impl Iterator for RunReader {
     type Item = io::Result<PackPiece>;
 
     fn next(&mut self) -> Option<io::Result<PackPiece>> {
-        if self.left == 0 {
-            let hash = self.hash.take()?;
-            let read = self.stored.get_ref().hasher.finish();
-            return (read != hash).then(|| Err(torn()));
+        if self.taken == self.block.len() {
+            if self.left == 0 {
+                return None;
+            }
+            if let Err(error) = self.read_block() {
+                // Nothing comes after it.
+                (self.left, self.taken) = (0, self.block.len());
+                return Some(Err(error));
+            }
         }
-        self.left -= 1;
-        let mut record = [0; RECORD];
-        let read = self.stored.read_exact(&mut record);
-        Some(read.and_then(|()| decode(&record).ok_or_else(torn)))
+        Some(self.take().ok_or_else(torn))
     }
 }
 
@@ -83,49 +118,12 @@ fn torn() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "what was kept is not what is there")
 }
 
-/// A file, and the hash of what went through.
-#[derive(Debug)]
-struct Hashed {
-    file: File,
-    hasher: ContentHasher,
-}
-
-impl Hashed {
-    fn new(file: File) -> Hashed {
-        Hashed { file, hasher: ContentHasher::new() }
-    }
-
-    fn through(&mut self, bytes: &[u8], count: usize) -> usize {
-        self.hasher.update(bytes.get(..count).unwrap_or_default());
-        count
-    }
-}
-
-impl Write for Hashed {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.file.write(bytes)?;
-        Ok(self.through(bytes, written))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-impl Read for Hashed {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read(bytes)?;
-        Ok(self.through(bytes, read))
-    }
-}
-
 fn encode(piece: &PackPiece) -> io::Result<[u8; RECORD]> {
     let PackPiece { pack, piece: PieceWork { file, offset, place } } = *piece;
     let PiecePlace { offset: pack_offset, stored_length, length, hash, part } = place;
     let PartOfFrame { skip, frame_length } = part.unwrap_or(PartOfFrame { skip: 0, frame_length: 0 });
-    let too_large = |_| io::Error::other("there are too many files");
+    let too_large = |_| io::Error::other("a file's number or a place in a pack is too large");
     let file = u32::try_from(file).map_err(too_large)?;
-    // Packs are smaller.
     let pack_offset = u32::try_from(pack_offset).map_err(too_large)?;
     let mut record = [0; RECORD];
     let mut out = record.as_mut_slice();

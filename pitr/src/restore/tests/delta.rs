@@ -52,6 +52,49 @@ async fn a_restore_of_tablespaces_that_was_broken_off_is_gone_on_with() {
     assert!(broken_off > 1, "{broken_off}");
 }
 
+/// A store that goes away just then costs nothing of what is there.
+#[tokio::test]
+async fn nothing_of_a_cluster_is_touched_before_all_of_the_manifest_is_here() {
+    let stage = Stage::new().await;
+    stage.restore(&Contents::cluster()).await.unwrap();
+    let there = tree(&stage.target());
+    let mut changed = Contents::cluster();
+    changed.file("base/5/16386", b"new").without("base/5/16385");
+    let plan = fixture::plan(changed.store(&stage.archive).await);
+    let faulty = Faulty::new(Arc::clone(&stage.store));
+    let archive = fixture::archive(Arc::new(faulty.clone()));
+    let mut request = fixture::request(stage.target());
+    request.delta = true;
+    prepare(&archive, &plan, &request.destination()).await.unwrap();
+    let of_preparing = faulty.calls(Verb::Get);
+    for index in 0..=of_preparing {
+        faulty.fail(Verb::Get, faulty.calls(Verb::Get) + index, Fault::Before(StoreErrorKind::Transient));
+        restore(&archive, &plan, &request, &Progress::new()).await.unwrap_err();
+        assert!(tree(&stage.target()) == there, "request {index}");
+    }
+    restore(&archive, &plan, &request, &Progress::new()).await.unwrap();
+    assert_eq!(stage.read("base/5/16386"), b"new");
+}
+
+/// As many as do not stand in one line of a manifest are compared a part at a time.
+#[tokio::test]
+async fn of_a_file_of_very_many_pieces_those_that_differ_are_fetched() {
+    const LENGTH: usize = 64;
+    let (stage, table) = (Stage::new().await, noise(6000 * LENGTH));
+    let mut contents = Contents::cluster();
+    contents.small_pieces(TABLE, &table, LENGTH);
+    stage.restore(&contents).await.unwrap();
+    for places in [vec![], vec![0], vec![4095, 4096], vec![4097, 5999], vec![1, 2, 4100, 4200, 5000]] {
+        let mut changed = table.clone();
+        places.iter().for_each(|place| changed[place * LENGTH + 7] ^= 1);
+        std::fs::write(stage.target().join(TABLE), &changed).unwrap();
+        let again = delta(&stage, &contents).await;
+        let least = (places.len() * LENGTH) as u64;
+        assert!((least..least + LITTLE).contains(&again.fetched_bytes), "{places:?}: {again:?}");
+        assert!(stage.read(TABLE) == table, "{places:?}");
+    }
+}
+
 /// A copy of a data directory has the links of the original, to the original's tablespaces.
 #[tokio::test]
 async fn the_tablespace_of_the_original_is_not_written_into_by_way_of_a_copy() {

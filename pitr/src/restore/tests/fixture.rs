@@ -106,6 +106,8 @@ pub(in crate::restore) fn summary(layout: &Layout) -> BackupSummary {
 pub(in crate::restore) struct Contents {
     entries: BTreeMap<RelativePath, (EntryKind, u32, Vec<u8>)>,
     chains: BTreeMap<RelativePath, Chain>,
+    /// Files in pieces of so many bytes.
+    small_pieces: BTreeMap<RelativePath, usize>,
 }
 
 /// A file as a chain of incremental backups leaves it: the first version in windows, of each later one the pages that
@@ -121,7 +123,8 @@ const PAGE: usize = 8192;
 impl Contents {
     /// The least that a cluster has.
     pub(in crate::restore) fn cluster() -> Contents {
-        let mut contents = Contents { entries: BTreeMap::new(), chains: BTreeMap::new() };
+        let mut contents =
+            Contents { entries: BTreeMap::new(), chains: BTreeMap::new(), small_pieces: BTreeMap::new() };
         for directory in ["base", "base/5", "global", "pg_notify", "pg_tblspc", "pg_wal"] {
             contents.directory(directory);
         }
@@ -172,6 +175,17 @@ impl Contents {
         self.file(path, versions.last().unwrap())
     }
 
+    /// A file in pieces of this length.
+    pub(in crate::restore) fn small_pieces(
+        &mut self,
+        path: &str,
+        content: &[u8],
+        length: usize,
+    ) -> &mut Contents {
+        self.small_pieces.insert(RelativePath::new(path).unwrap(), length);
+        self.file(path, content)
+    }
+
     fn add(&mut self, path: &str, kind: EntryKind, mode: u32, content: &[u8]) -> &mut Contents {
         self.entries.insert(RelativePath::new(path).unwrap(), (kind, mode, content.to_vec()));
         self
@@ -186,9 +200,10 @@ impl Contents {
         packs.summary.packs.clear();
         for (path, (kind, mode, content)) in &self.entries {
             let chain = self.chains.get(path);
-            let pieces = match chain {
-                Some(chain) => packs.add_chain(&chain.versions).await,
-                None => packs.add_all(content).await,
+            let pieces = match (chain, self.small_pieces.get(path)) {
+                (Some(chain), _) => packs.add_chain(&chain.versions).await,
+                (None, Some(length)) => packs.add_small(content, *length).await,
+                (None, None) => packs.add_all(content).await,
             };
             let size = content.len() as u64;
             let windows = chain.map(|chain| chain.windows.clone()).unwrap_or_default();
@@ -255,6 +270,18 @@ impl Packs<'_> {
         for (index, piece) in content.chunks(1 << 20).enumerate() {
             pieces.push(self.add((index as u64) << 20, piece).await);
         }
+        pieces
+    }
+
+    /// All in one pack.
+    async fn add_small(&mut self, content: &[u8], length: usize) -> Vec<Piece> {
+        self.close().await;
+        let mut pieces = Vec::new();
+        for (index, plain) in content.chunks(length).enumerate() {
+            let place = self.open.append(plain).unwrap();
+            pieces.push(Piece::new((index * length) as u64, self.count, place));
+        }
+        self.close().await;
         pieces
     }
 
