@@ -306,6 +306,7 @@ impl Copied {
             start: self.started.lsn,
             stop: self.stopped.position.lsn,
             size: self.control.segment_size,
+            end: if self.label.from_standby { wal_wait::End::Open } else { wal_wait::End::Switched },
         }
     }
 }
