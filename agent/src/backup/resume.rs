@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use walpoint_archive::summary::StoredObject;
-use walpoint_archive::{Archive, ArchiveError, BackupId, BackupSummary, Entry};
+use walpoint_archive::{Archive, ArchiveError, BackupId, BackupSummary, Entry, ObjectKey, StoredHash};
 
 use super::marked::Marked;
 use super::prepare::Preparation;
@@ -148,16 +148,17 @@ fn with_packs(mut left: Left, stored: &BTreeMap<u32, Vec<(String, u64)>>) -> Lef
 }
 
 /// Of these packs, those whose bytes are the ones that were stored. The size says nothing of what became of them, and a
-/// piece is looked for by the hash that was noted, so each is read back before it is counted on.
+/// piece is looked for by the hash that was noted. Where the store has kept the SHA-256 of what came to it, that says so;
+/// else each is read back before it is counted on.
 async fn sound(archive: &Archive, mut left: Left) -> Result<Left, ArchiveError> {
     if left.packs.is_empty() {
         return Ok(left);
     }
-    tracing::info!("reading back {} packs of {}, which was interrupted", left.packs.len(), left.backup);
+    tracing::info!("looking at {} packs of {}, which was interrupted", left.packs.len(), left.backup);
     let packs: Vec<(u32, StoredObject)> =
         left.packs.iter().map(|(number, object)| (*number, object.clone())).collect();
     let looks = stream::iter(packs).map(|(number, object)| async move {
-        match archive.stored_hash(&object.key).await {
+        match stored_hash(archive, &object.key).await {
             Ok(found) if found == object.sha256 => return Ok(None),
             Err(error) if error.is_not_found() => return Ok(Some(number)),
             Err(error) if !error.is_damaged() => return Err(error),
@@ -171,4 +172,12 @@ async fn sound(archive: &Archive, mut left: Left) -> Result<Left, ArchiveError> 
         left.packs.remove(&number);
     }
     Ok(left)
+}
+
+/// The SHA-256 that the store has kept of an object, or that of its bytes.
+async fn stored_hash(archive: &Archive, key: &ObjectKey) -> Result<StoredHash, ArchiveError> {
+    match archive.store().kept_checksum(key).await? {
+        Some(kept) => Ok(kept),
+        None => archive.stored_hash(key).await,
+    }
 }

@@ -2,7 +2,7 @@
 //! needs public keys only.
 
 use std::fmt;
-use std::io::{self, BufRead, Cursor, Read, Write};
+use std::io::{self, BufRead, Cursor, Read, Seek, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ pub const MAX_RECIPIENTS: usize = 100;
 
 /// Longest age header that is read: room for [`MAX_RECIPIENTS`]. The parser
 /// begins anew at every line, so a long hostile header would cost its square.
-const MAX_HEADER_BYTES: usize = 16 * 1024;
+pub(crate) const MAX_HEADER_BYTES: usize = 16 * 1024;
 
 /// The keys of an archive: public ones to seal with, secret ones to open with.
 #[derive(Clone, Default)]
@@ -112,10 +112,27 @@ impl KeyRing {
             return Err(DecryptFailure::NoKey);
         }
         let (header, rest) = split_header(stored)?;
-        let decryptor = Decryptor::new_buffered(Cursor::new(header).chain(rest)).map_err(refused)?;
-        decryptor
-            .decrypt(self.identities.iter().map(|identity| identity as &dyn age::Identity))
-            .map_err(refused)
+        self.decrypt(Decryptor::new_buffered(Cursor::new(header).chain(rest)))
+    }
+
+    /// The same where single parts are read; its header is one that [`split_header`] took. It proves no more than what
+    /// is read.
+    pub(crate) fn seekable_decryptor<R: Read + Seek>(
+        &self,
+        stored: R,
+    ) -> Result<StreamReader<R>, DecryptFailure> {
+        if !self.can_open() {
+            return Err(DecryptFailure::NoKey);
+        }
+        self.decrypt(Decryptor::new(stored))
+    }
+
+    fn decrypt<R: Read>(
+        &self,
+        decryptor: Result<Decryptor<R>, DecryptError>,
+    ) -> Result<StreamReader<R>, DecryptFailure> {
+        let identities = self.identities.iter().map(|identity| identity as &dyn age::Identity);
+        decryptor.and_then(|decryptor| decryptor.decrypt(identities)).map_err(refused)
     }
 }
 
@@ -150,7 +167,7 @@ fn refused(error: DecryptError) -> DecryptFailure {
 
 /// Takes the header (up to the line that begins with `---`, its last) off the
 /// file. The nonce and the encrypted chunks remain.
-fn split_header<R: BufRead>(mut stored: R) -> Result<(Vec<u8>, R), DecryptFailure> {
+pub(crate) fn split_header<R: BufRead>(mut stored: R) -> Result<(Vec<u8>, R), DecryptFailure> {
     let mut header = Vec::new();
     loop {
         let line = header.len();

@@ -12,8 +12,10 @@ use crate::content::{ContentHash, ContentHasher};
 use crate::encrypt::{DecryptFailure, KeyRing};
 use crate::envelope::{OpenError, Sealed, Sealer};
 
+mod sealed;
 mod walk;
 
+pub use sealed::{HEAD_BYTES, SealedHead};
 pub use walk::{Frame, FrameWalk, WalkedPack};
 
 /// Most bytes of a file in one piece. Small enough to be held, fetched and
@@ -154,16 +156,21 @@ pub fn open_pack(keys: &KeyRing, stored: Vec<u8>, encrypted: bool) -> Result<Vec
     if !encrypted {
         return Ok(stored);
     }
-    let mut decrypted = keys.decryptor(stored.as_slice()).map_err(|failure| match failure {
-        DecryptFailure::NoKey => OpenError::NoKey,
-        DecryptFailure::WrongKey => OpenError::WrongKey,
-        DecryptFailure::Damaged(what) => OpenError::Damaged(what),
-        DecryptFailure::Io(error) => OpenError::Damaged(error.to_string()),
-    })?;
+    let mut decrypted = keys.decryptor(stored.as_slice()).map_err(refused)?;
     let mut frames = Vec::with_capacity(stored.len());
     io::Read::read_to_end(&mut decrypted, &mut frames)
         .map_err(|error| OpenError::Damaged(error.to_string()))?;
     Ok(frames)
+}
+
+/// Of bytes that lie in memory.
+fn refused(failure: DecryptFailure) -> OpenError {
+    match failure {
+        DecryptFailure::NoKey => OpenError::NoKey,
+        DecryptFailure::WrongKey => OpenError::WrongKey,
+        DecryptFailure::Damaged(what) => OpenError::Damaged(what),
+        DecryptFailure::Io(error) => OpenError::Damaged(error.to_string()),
+    }
 }
 
 /// The plain bytes of a piece out of its pack's frames, verified.
@@ -177,12 +184,6 @@ pub fn open_frame(frames: &[u8], place: &PiecePlace) -> Result<Vec<u8>, OpenErro
     let begin = usize::try_from(place.offset).map_err(|_| outside())?;
     let end = begin.checked_add(place.stored_length as usize).ok_or_else(outside)?;
     open_single(frames.get(begin..end).ok_or_else(outside)?, place)
-}
-
-/// The plain bytes of a piece out of its frame alone (fetched by range from a
-/// pack that is not encrypted), verified.
-pub fn read_frame(frame: &[u8], place: &PiecePlace) -> Result<Vec<u8>, OpenError> {
-    cut_out(place, open_single(frame, place)?)
 }
 
 /// Most pieces are all of their frame: then nothing is copied.

@@ -5,26 +5,21 @@ use std::sync::Arc;
 
 use walpoint_archive::Archive;
 use walpoint_archive::manifest::ManifestPart;
-use walpoint_archive::pack::{read_frame, read_piece};
 use walpoint_archive::summary::BackupSummary;
 
 use super::error::RestoreError;
 use super::inventory::{Inventory, Numbered, Numbering};
 use super::manifest_of::ManifestOf;
-use super::packs::{PackWork, fetch, fetch_frame, open, unopened};
+use super::packs::{PackWork, Stored, unopened};
 use super::pieces::{Batch, PackPiece, PieceWork};
 use super::stopped;
 use crate::manifest_pipe::read_piped;
-
-/// Most pieces of one pack that are fetched one by one: more would take longer than all of it.
-const FEW_PIECES: usize = 4;
 
 /// Files that are read here have no more pieces: they have some dozen MiB, in pages at most.
 const MOST_PIECES: usize = 64 * 1024;
 
 /// The content of files, by their number. Where their pieces lie is read in the manifest when the inventory does not
-/// have it. Of an encrypted pack the whole is fetched: what a piece is in it shows only when it is decrypted from its
-/// beginning.
+/// have it.
 pub(super) async fn read(
     archive: &Archive,
     summary: &BackupSummary,
@@ -95,16 +90,11 @@ async fn read_pack(
     pack: &PackWork,
     contents: &mut BTreeMap<usize, Vec<u8>>,
 ) -> Result<(), RestoreError> {
-    let whole = match pack.encrypted || pack.pieces.len() > FEW_PIECES {
-        true => Some(open(archive.keys(), pack, fetch(archive, &pack.object).await?)?),
-        false => None,
-    };
+    let frames = Stored::fetch(archive, pack).await?.open(archive.keys(), pack)?;
     for piece in &pack.pieces {
-        let read = match &whole {
-            Some(frames) => read_piece(frames, &piece.place),
-            None => read_frame(&fetch_frame(archive, &pack.object, &piece.place).await?, &piece.place),
-        };
-        let plain = read.map_err(|error| unopened(&pack.object.key, error))?;
+        let opened = frames.open(&piece.place);
+        let plain = opened.and_then(|frame| piece.place.cut(&frame).map(<[u8]>::to_vec));
+        let plain = plain.map_err(|error| unopened(&pack.object.key, error))?;
         let from = usize::try_from(piece.offset).unwrap_or(usize::MAX);
         let place = contents
             .get_mut(&piece.file)

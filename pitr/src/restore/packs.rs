@@ -13,9 +13,7 @@
 //! ([`super::contents`]). One with more pieces than a batch has comes in several batches, each
 //! with the frames that it needs.
 
-use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,9 +22,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use walpoint_archive::envelope::OpenError;
 use walpoint_archive::fault_point::panic_for_a_test;
-use walpoint_archive::pack::{PiecePlace, open_frame, open_pack};
 use walpoint_archive::summary::{BackupSummary, StoredObject};
-use walpoint_archive::{Archive, ArchiveError, KeyRing, ObjectKey, StoredHash};
+use walpoint_archive::{Archive, ArchiveError, KeyRing, ObjectKey};
 
 use super::error::RestoreError;
 use super::holes::is_hole;
@@ -38,6 +35,11 @@ use super::to_fetch::{Made, ToFetch, unsorted};
 use crate::progress::Progress;
 
 mod ranges;
+mod stored;
+
+pub(super) use stored::Stored;
+
+use stored::Frames;
 
 /// A pack and what of it goes where.
 #[derive(Debug, Clone)]
@@ -179,10 +181,7 @@ async fn restore_pack(
     permits: &Arc<Semaphore>,
 ) -> Result<Written, RestoreError> {
     let permit = Arc::clone(permits).acquire_owned().await.map_err(|_| stopped())?;
-    let stored = match ranges::less_than_all(&pack)? {
-        Some(ranges) => Stored::Ranges(fetch_ranges(archive, &pack.object, ranges).await?),
-        None => Stored::Whole(fetch(archive, &pack.object).await?),
-    };
+    let stored = Stored::fetch(archive, &pack).await?;
     let (keys, work) = (Arc::clone(archive.keys()), work.clone());
     let write = move || {
         let _permit: OwnedSemaphorePermit = permit;
@@ -192,105 +191,10 @@ async fn restore_pack(
     tokio::task::spawn_blocking(write).await.map_err(|_| stopped())?
 }
 
-/// What was fetched of a pack.
-#[derive(Debug)]
-enum Stored {
-    Whole(Vec<u8>),
-    /// By where they begin.
-    Ranges(BTreeMap<u64, Vec<u8>>),
-}
-
-impl Stored {
-    fn bytes(&self) -> u64 {
-        match self {
-            Stored::Whole(stored) => stored.len() as u64,
-            Stored::Ranges(ranges) => ranges.values().map(|range| range.len() as u64).sum(),
-        }
-    }
-}
-
-/// A pack's frames, or those that are wanted of it.
-enum Frames {
-    Whole(Vec<u8>),
-    Ranges(BTreeMap<u64, Vec<u8>>),
-}
-
-impl Frames {
-    /// The plain bytes of all of a piece's frame, verified.
-    fn open(&self, place: &PiecePlace) -> Result<Vec<u8>, OpenError> {
-        let ranges = match self {
-            Frames::Whole(frames) => return open_frame(frames, place),
-            Frames::Ranges(ranges) => ranges,
-        };
-        let outside = || OpenError::Damaged("a piece lies outside of what was fetched".to_owned());
-        let (begin, bytes) = ranges.range(..=place.offset).next_back().ok_or_else(outside)?;
-        open_frame(bytes, &PiecePlace { offset: place.offset - begin, ..*place })
-    }
-}
-
-async fn fetch_ranges(
-    archive: &Archive,
-    object: &StoredObject,
-    ranges: Vec<Range<u64>>,
-) -> Result<BTreeMap<u64, Vec<u8>>, RestoreError> {
-    let fetch = |range: Range<u64>| async move {
-        let (begin, length) = (range.start, range.end - range.start);
-        Ok::<_, RestoreError>((begin, fetch_bytes(archive, object, Some(range), length).await?))
-    };
-    futures::stream::iter(ranges.into_iter().map(fetch)).buffered(RANGES_AT_ONCE).try_collect().await
-}
-
-/// Ranges of one pack that are fetched at once.
-const RANGES_AT_ONCE: usize = 4;
-
-/// The stored bytes, no more than the summary says there are.
-pub(super) async fn fetch(archive: &Archive, object: &StoredObject) -> Result<Vec<u8>, RestoreError> {
-    fetch_bytes(archive, object, None, object.size).await
-}
-
-/// The frame of one piece, by range; what it must be the piece's own hash says.
-pub(super) async fn fetch_frame(
-    archive: &Archive,
-    object: &StoredObject,
-    place: &PiecePlace,
-) -> Result<Vec<u8>, RestoreError> {
-    let length = u64::from(place.stored_length);
-    let end = place.offset.checked_add(length).filter(|end| *end <= object.size);
-    let end = end.ok_or_else(|| ranges::outside(object))?;
-    fetch_bytes(archive, object, Some(place.offset..end), length).await
-}
-
-/// At most `most` bytes of an object that has the size it should.
-async fn fetch_bytes(
-    archive: &Archive,
-    object: &StoredObject,
-    range: Option<Range<u64>>,
-    most: u64,
-) -> Result<Vec<u8>, RestoreError> {
-    let damaged = |what: String| RestoreError::damaged(&object.key, what);
-    let found = archive.store().get(&object.key, range).await.map_err(ArchiveError::from)?;
-    if found.size != object.size {
-        return Err(damaged(format!("it has {} bytes and should have {}", found.size, object.size)));
-    }
-    let mut body = found.body;
-    let mut stored = Vec::with_capacity(usize::try_from(most).unwrap_or_default());
-    while let Some(bytes) = body.next().await {
-        stored.extend_from_slice(&bytes.map_err(ArchiveError::from)?);
-        if stored.len() as u64 > most {
-            return Err(damaged(format!("it has more than the {most} bytes that were asked for")));
-        }
-    }
-    Ok(stored)
-}
-
 impl Work {
     fn write_pieces(&self, keys: &KeyRing, pack: &PackWork, stored: Stored) -> Result<Written, RestoreError> {
-        let stored_bytes = stored.bytes();
-        let frames = match stored {
-            Stored::Whole(stored) => Frames::Whole(open(keys, pack, stored)?),
-            Stored::Ranges(ranges) => Frames::Ranges(ranges),
-        };
-        let mut written = Written { stored: stored_bytes, ..Written::default() };
+        let mut written = Written { stored: stored.bytes(), ..Written::default() };
+        let frames = stored.open(keys, pack)?;
         // Pieces of a file follow each other, and of these the parts of one frame.
         for pieces in pack.pieces.chunk_by(|one, next| one.file == next.file) {
             self.write_file(&pack.object.key, &frames, pieces, &mut written)?;
@@ -330,15 +234,6 @@ impl Work {
         self.to_disk.end_of_pack(place, &open, unsent);
         Ok(())
     }
-}
-
-/// The pack's frames, when its bytes are those that were stored.
-pub(super) fn open(keys: &KeyRing, pack: &PackWork, stored: Vec<u8>) -> Result<Vec<u8>, RestoreError> {
-    let key = &pack.object.key;
-    if StoredHash::of(&stored) != pack.object.sha256 {
-        return Err(RestoreError::damaged(key, "its bytes are not those that were stored"));
-    }
-    open_pack(keys, stored, pack.encrypted).map_err(|error| unopened(key, error))
 }
 
 pub(super) fn unopened(key: &ObjectKey, error: OpenError) -> RestoreError {

@@ -5,24 +5,31 @@ mod incremental;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::PathBuf;
+use std::process::Child;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use walpoint_tests::cluster::{ClusterOptions, Stop};
+use walpoint_tests::cluster::{Cluster, ClusterOptions, Stop};
+use walpoint_tests::garage::Garage;
+use walpoint_tests::proxy::Proxy;
 use walpoint_tests::scene::Scene;
 use walpoint_tests::{archive_files, programs, wait};
 
 fn scene() -> Result<Option<Scene>> {
     let Some(postgres) = programs::distribution_postgres()? else { return Ok(None) };
     let scene = Scene::on_directory(&postgres, ClusterOptions::default())?;
-    scene.cluster.execute(
+    fill(&scene.cluster)?;
+    Ok(Some(scene))
+}
+
+fn fill(cluster: &Cluster) -> Result<()> {
+    cluster.execute(
         "create table t as select n, string_agg(md5(random()::text), '') as filler
          from generate_series(1, 30000) n, generate_series(1, 60) group by n",
     )?;
     // Else the first who reads the rows sets hints on every page.
-    scene.cluster.execute("vacuum (freeze) t")?;
-    scene.cluster.execute("checkpoint")?;
-    Ok(Some(scene))
+    cluster.execute("vacuum (freeze) t")?;
+    cluster.execute("checkpoint")
 }
 
 /// The folders of backups, and the packs in each.
@@ -50,6 +57,13 @@ fn bytes(scene: &Scene, backup: &str, packs: &BTreeSet<String>) -> Result<u64> {
     packs.iter().map(|pack| Ok(fs::metadata(folder.join(pack))?.len())).sum()
 }
 
+/// Starts a slow backup.
+fn spawn(scene: &Scene, flag: &str) -> Result<Child> {
+    let output: PathBuf = scene.cluster.scratch().path().join("interrupted.log");
+    let args = ["backup", flag, "--max-rate", "12MiB", "--workers", "1"];
+    scene.walpoint.spawn(std::path::Path::new("/"), &args, &File::create(output)?)
+}
+
 /// Starts a slow full backup and kills it when a few packs are stored and noted: its id and these.
 fn interrupt(scene: &Scene) -> Result<(String, BTreeSet<String>)> {
     interrupt_one(scene, "--full", "walpoint.unfinished")
@@ -57,9 +71,7 @@ fn interrupt(scene: &Scene) -> Result<(String, BTreeSet<String>)> {
 
 /// The same of the kind that this flag asks for, which keeps these notes.
 fn interrupt_one(scene: &Scene, flag: &str, notes: &str) -> Result<(String, BTreeSet<String>)> {
-    let output: PathBuf = scene.cluster.scratch().path().join("interrupted.log");
-    let args = ["backup", flag, "--max-rate", "12MiB", "--workers", "1"];
-    let mut child = scene.walpoint.spawn(std::path::Path::new("/"), &args, &File::create(output)?)?;
+    let mut child = spawn(scene, flag)?;
     let notes = scene.cluster.data().join(notes);
     let mut stored = None;
     wait::until_true("two packs to be stored and noted", Duration::from_secs(120), || {
@@ -145,6 +157,35 @@ fn a_pack_that_rotted_is_stored_again() -> Result<()> {
     let outcome = scene.walpoint.ok(&["backup"])?;
     ensure!(outcome.last_line()? == id, "another backup: {outcome}");
     ensure!(outcome.stderr.contains("is damaged: what is in it is stored again"), "{outcome}");
+    let mut restored = scene.recover(&["--target-immediate"])?;
+    ensure!(restored.value("select count(*) from t")? == "30000");
+    restored.stop(Stop::Immediate)?;
+    scene.cluster.stop(Stop::Fast)
+}
+
+/// S3 keeps the SHA-256 of what came to it: a backup of terabytes that goes on does not download them first.
+#[test]
+fn over_s3_the_packs_that_were_stored_are_counted_on_without_reading_them() -> Result<()> {
+    let Some(postgres) = programs::distribution_postgres()? else { return Ok(()) };
+    let Some(garage) = Garage::shared()? else { return Ok(()) };
+    let proxy = Proxy::start(garage.address())?;
+    let place = garage.archive_in(&garage.bucket()?, &proxy.endpoint());
+    let mut scene = Scene::start(Cluster::init(&postgres, ClusterOptions::default())?, place)?;
+    fill(&scene.cluster)?;
+    let mut child = spawn(&scene, "--full")?;
+    let notes = scene.cluster.data().join("walpoint.unfinished");
+    wait::until_true("two packs to be stored and noted", Duration::from_secs(120), || {
+        let noted = fs::read(&notes).unwrap_or_default();
+        Ok(String::from_utf8_lossy(&noted).matches("pack-").count() >= 2)
+    })?;
+    child.kill()?;
+    child.wait()?;
+    let stored = proxy.count("PUT", "pack-");
+    proxy.forget_requests();
+    let outcome = scene.walpoint.ok(&["backup"])?;
+    ensure!(outcome.stderr.contains("going on with a backup"), "{outcome}");
+    let (asked, read) = (proxy.count("HEAD", "pack-"), proxy.count("GET", "pack-"));
+    ensure!(stored >= 2 && asked >= 2 && read == 0, "{stored} stored, {asked} asked for, {read} read");
     let mut restored = scene.recover(&["--target-immediate"])?;
     ensure!(restored.value("select count(*) from t")? == "30000");
     restored.stop(Stop::Immediate)?;

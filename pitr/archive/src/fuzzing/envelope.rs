@@ -1,13 +1,14 @@
 //! Stored objects: zstd, and age around it.
 
 use std::io::{self, Read};
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use crate::compress::CompressionLevel;
 use crate::content::ContentHash;
 use crate::encrypt::KeyRing;
 use crate::envelope::{Expected, OpenError, Opened, Sealer, open_bytes, open_to};
-use crate::pack::{MAX_PIECE_BYTES, PiecePlace, open_pack, read_frame, read_piece};
+use crate::pack::{MAX_PIECE_BYTES, PiecePlace, SealedHead, open_pack, read_piece};
 
 /// The key that the encrypted seeds are sealed for.
 const IDENTITY: &str = include_str!("../../../../tests/golden/v1/identity");
@@ -79,7 +80,23 @@ fn open_piece(keys: &KeyRing, stored: &[u8], encrypted: bool, data: &[u8]) {
     let place = PiecePlace { offset: offset.into(), stored_length: number(5), length, hash, part: None };
     assert!(read_piece(&frames, &place).is_err());
     let length = u32::try_from(MAX_PIECE_BYTES).unwrap_or(u32::MAX);
-    assert!(read_frame(&frames, &PiecePlace { length, ..place }).is_err());
+    assert!(read_piece(&frames, &PiecePlace { length, ..place }).is_err());
+    open_chunks(keys, stored, u64::from(offset)..u64::from(offset) + u64::from(length));
+}
+
+/// The same bytes as an encrypted pack, of which a range is opened: as all of it is, or not at all.
+fn open_chunks(keys: &KeyRing, stored: &[u8], wanted: Range<u64>) {
+    let Ok(head) = SealedHead::new(stored.to_vec()) else { return };
+    let size = stored.len() as u64;
+    let chunks = head.stored(&wanted, size);
+    let part = stored.get(chunks.start as usize..chunks.end as usize).unwrap_or_default();
+    let fetched = [(chunks.start, part.to_vec())].into();
+    let opened = head.open(keys, size, fetched, std::slice::from_ref(&wanted));
+    let (Ok(opened), Ok(frames)) = (opened, open_pack(keys, stored.to_vec(), true)) else { return };
+    assert_eq!(
+        opened.values().next().map(Vec::as_slice),
+        frames.get(wanted.start as usize..wanted.end as usize)
+    );
 }
 
 fn keys() -> &'static KeyRing {

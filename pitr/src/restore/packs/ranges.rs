@@ -2,24 +2,31 @@
 
 use std::ops::Range;
 
-use walpoint_archive::pack::PiecePlace;
+use walpoint_archive::pack::{HEAD_BYTES, PiecePlace};
 use walpoint_archive::summary::StoredObject;
 
 use super::{PackWork, PieceWork};
 use crate::restore::error::RestoreError;
 
+/// age's chunks have 64 KiB and 16 bytes.
+const TWO_CHUNKS: u64 = 2 * (64 * 1024 + 16);
+
 /// Bytes that are fetched along rather than with a request of their own.
 const FETCHED_ALONG: u64 = 256 * 1024;
 
-/// Where in the pack the wanted frames lie, when that is less than half of it. An encrypted pack is opened as a
-/// whole.
+/// Where among the pack's frames the wanted ones lie, when less than half of it is to be fetched for them. Of an encrypted
+/// pack that is its head and, around each range, what is left of the chunks at both ends.
 pub(super) fn less_than_all(pack: &PackWork) -> Result<Option<Vec<Range<u64>>>, RestoreError> {
     let ranges = ranges(&pack.pieces);
     if !lie_within(&ranges, pack.object.size) {
         return Err(outside(&pack.object));
     }
     let wanted: u64 = ranges.iter().map(|range| range.end - range.start).sum();
-    Ok((!pack.encrypted && wanted < pack.object.size / 2).then_some(ranges))
+    let along = match pack.encrypted {
+        true => HEAD_BYTES + ranges.len() as u64 * TWO_CHUNKS,
+        false => 0,
+    };
+    Ok((wanted.saturating_add(along) < pack.object.size / 2).then_some(ranges))
 }
 
 /// Where the frames of these pieces lie in their pack, in order, those near each other as one.
@@ -90,11 +97,14 @@ mod tests {
     }
 
     #[test]
-    fn much_of_a_pack_and_what_is_encrypted_is_fetched_whole() {
+    fn a_pack_of_which_much_is_wanted_is_fetched_whole() {
         let wanted =
             |size, places: &[(u64, u32)], encrypted| less_than_all(&pack(size, places, encrypted)).unwrap();
         assert_eq!(wanted(100, &[(0, 50)], false), None);
-        assert_eq!(wanted(1000, &[(0, 50)], true), None);
+        // Of an encrypted one the head and the chunks come along.
+        let along = HEAD_BYTES + TWO_CHUNKS;
+        assert_eq!(wanted(2 * along, &[(0, 50)], true), None);
+        assert_eq!(wanted(2 * along + 102, &[(0, 50)], true).map(|ranges| ranges.len()), Some(1));
         let near = wanted(1000, &[(20, 50), (70, 30)], false).unwrap();
         assert_eq!(near.iter().map(|range| (range.start, range.end)).collect::<Vec<_>>(), [(20, 100)]);
         let far = 2 * FETCHED_ALONG;

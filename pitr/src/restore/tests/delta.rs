@@ -326,3 +326,29 @@ async fn a_window_as_the_backup_read_it_is_left_as_it_is() {
     let again = delta(&stage, &contents).await;
     assert!(stage.read(TABLE) == read && again.fetched_bytes < LITTLE, "{}", again.fetched_bytes);
 }
+
+/// A piece is read by range there, too: the header, and the chunks that hold it.
+#[tokio::test]
+async fn of_an_encrypted_pack_no_more_is_fetched_than_what_differs_lies_in() {
+    let stage = Stage::new().await;
+    let sealer = fixture::sealer(Some(stage.scratch.path()));
+    let archive = Archive::new(Arc::clone(&stage.store), fixture::CLUSTER, sealer);
+    let table = noise(12 * MIB);
+    let mut contents = Contents::cluster();
+    contents.file(TABLE, &table);
+    let plan = fixture::plan(contents.store(&archive).await);
+    let mut request = fixture::request(stage.target());
+    let whole = restore(&archive, &plan, &request, &Progress::new()).await.unwrap();
+    assert!(whole.transferred_bytes > table.len() as u64);
+    assert!(stage.read(TABLE) == table);
+    request.delta = true;
+    for at in [0, 5 * MIB + 17, 9 * MIB - 1] {
+        let mut changed = table.clone();
+        changed[at] ^= 1;
+        std::fs::write(stage.target().join(TABLE), &changed).unwrap();
+        let again = restore(&archive, &plan, &request, &Progress::new()).await.unwrap();
+        assert!(stage.read(TABLE) == table, "{at}");
+        let most = (MIB + 300_000) as u64 + LITTLE;
+        assert!(again.transferred_bytes < most, "{at}: {}", again.transferred_bytes);
+    }
+}
