@@ -59,6 +59,10 @@ impl Promised {
         if promised.backups.is_empty() {
             promised.backups.extend(count.checked_sub(1));
         }
+        // Nobody can say what is needed.
+        if count == 0 {
+            promised.segments.extend(world.segments.keys());
+        }
         promised.verified = policy.min_verified as usize;
         promised
     }
