@@ -6,6 +6,9 @@ pub mod decide;
 pub mod elapsed;
 pub mod expire;
 pub mod look;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod model;
 pub mod policy;
 pub mod snapshot;
 mod spans;

@@ -34,6 +34,8 @@ pub enum Why {
     Stretch(Unit),
     /// It is the newest one that leads to a timeline in use.
     Newest,
+    /// Nothing asks for any backup, and there is no newer one.
+    Only,
     /// So many verified ones must stay.
     Verified,
     /// Fewer were verified than must stay, so nobody knows which is good.

@@ -16,35 +16,50 @@ pub const LONGEST_SILENCE: Duration = Duration::from_secs(8 * 24 * 3600);
 /// a clock that jumps adds no more than a day would.
 pub const MOST_OF_A_SILENCE: Duration = Duration::from_secs(26 * 3600);
 
-/// When something was stored: in order, none later than now.
+/// What is stored while somebody looks is later than now by less.
+const LONGEST_LOOK: Duration = Duration::from_secs(3600);
+
+/// When something was stored.
 #[derive(Clone, Debug, Default)]
-pub struct SignsOfLife(Vec<i64>);
+pub struct SignsOfLife {
+    /// In order, none later than now.
+    past: Vec<i64>,
+    /// The first that is later than now.
+    ahead: Option<i64>,
+}
 
 impl SignsOfLife {
     /// From times in any order. Those later than `now` say nothing: some clock was wrong.
     pub fn new(times: impl IntoIterator<Item = Timestamp>, now: Timestamp) -> Self {
-        let mut times: Vec<i64> =
-            times.into_iter().map(|time| time.0).filter(|time| *time <= now.0).collect();
-        times.sort_unstable();
-        times.dedup();
-        Self(times)
+        let times = times.into_iter().map(|time| time.0);
+        let (mut past, ahead): (Vec<i64>, Vec<i64>) = times.partition(|time| *time <= now.0);
+        past.sort_unstable();
+        past.dedup();
+        let is_ahead = |time: &i64| time.saturating_sub(now.0) > micros(LONGEST_LOOK);
+        Self { past, ahead: ahead.into_iter().filter(is_ahead).min() }
     }
 
     /// More of them.
     pub fn with(self, times: impl IntoIterator<Item = Timestamp>, now: Timestamp) -> Self {
-        Self::new(self.0.into_iter().map(Timestamp).chain(times), now)
+        Self::new(self.past.into_iter().chain(self.ahead).map(Timestamp).chain(times), now)
+    }
+
+    /// When something was stored that is later than now, but not by more than a silence that is counted. The clock was
+    /// set back: what is marked now would be as old as that when it is set right again, by signs that were there before.
+    pub fn ahead_of(&self, now: Timestamp) -> Option<Timestamp> {
+        self.ahead.filter(|time| time.saturating_sub(now.0) <= micros(LONGEST_SILENCE)).map(Timestamp)
     }
 
     /// The last one.
     pub fn last(&self) -> Option<Timestamp> {
-        self.0.last().copied().map(Timestamp)
+        self.past.last().copied().map(Timestamp)
     }
 
     /// The moment from which on so much time has passed until now, silences left out.
     pub fn so_long_ago(&self, now: Timestamp, how_long: Duration) -> Timestamp {
         let mut left = micros(how_long);
         let mut later = now.0;
-        for earlier in self.0.iter().rev().copied() {
+        for earlier in self.past.iter().rev().copied() {
             let between = later.saturating_sub(earlier);
             if between <= micros(LONGEST_SILENCE) {
                 if between >= left {
@@ -59,10 +74,10 @@ impl SignsOfLife {
 
     /// Whether so much time has passed since then, however a clock may have jumped in the silences.
     pub fn has_passed(&self, since: Timestamp, now: Timestamp, how_long: Duration) -> bool {
-        let begin = self.0.partition_point(|time| *time <= since.0);
+        let begin = self.past.partition_point(|time| *time <= since.0);
         let mut earlier = since.0;
         let mut passed: i64 = 0;
-        for later in self.0.iter().skip(begin).copied().chain([now.0]) {
+        for later in self.past.iter().skip(begin).copied().chain([now.0]) {
             let between = later.saturating_sub(earlier);
             if between <= micros(LONGEST_SILENCE) {
                 passed = passed.saturating_add(between.clamp(0, micros(MOST_OF_A_SILENCE)));
@@ -74,8 +89,8 @@ impl SignsOfLife {
 
     /// The silences after this moment that are not counted.
     pub fn silences_since(&self, since: Timestamp, now: Timestamp) -> Vec<(Timestamp, Timestamp)> {
-        let ends = self.0.iter().copied().skip(1).chain([now.0]);
-        let pairs = self.0.iter().copied().zip(ends);
+        let ends = self.past.iter().copied().skip(1).chain([now.0]);
+        let pairs = self.past.iter().copied().zip(ends);
         let long = pairs.filter(|(from, to)| to - from > micros(LONGEST_SILENCE) && *to > since.0);
         long.map(|(from, to)| (Timestamp(from), Timestamp(to))).collect()
     }
@@ -127,6 +142,21 @@ mod tests {
     fn what_was_stored_later_than_now_is_no_sign_of_life() {
         assert_eq!(ago(&at(&[0, 1, 2, 3, 367, 368], 4), 4, 2), 2);
         assert_eq!(at(&[0, 367], 4).last(), Some(Timestamp(0)));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_is_noticed_by_what_was_stored_before() {
+        let ahead =
+            |signs: &[i64], now| at(signs, now).ahead_of(Timestamp(now * DAY)).map(|time| time.0 / DAY);
+        assert_eq!(ahead(&[0, 1, 2, 3], 3), None);
+        assert_eq!(ahead(&[0, 1, 2, 3], 1), Some(2));
+        // One that ran ahead for an hour, a year ago, stands in nobody's way.
+        assert_eq!(ahead(&[0, 1, 367], 1), None);
+        // Stored while somebody looks.
+        let now = Timestamp(DAY);
+        assert_eq!(SignsOfLife::new([Timestamp(DAY + 1)], now).ahead_of(now), None);
+        let signs = at(&[0, 1, 2, 3], 1).with([Timestamp(0)], now);
+        assert_eq!(signs.ahead_of(now), Some(Timestamp(2 * DAY)));
     }
 
     #[test]

@@ -114,10 +114,17 @@ impl Expiry<'_> {
         for mark in untrue {
             if let Err(error) = self.archive.store().delete(&mark.key).await {
                 applied.failed.push(Stuck { key: mark.key.to_string(), why: error.detail });
+                // Should it be true again one day, its time of grace must not be over already.
+                self.archive.put_expiry_mark(&mark.mark).await?;
             }
         }
         let mark = fresh(&first.snapshot, &first.decision, &standing);
-        if !mark.is_empty() {
+        if let Some((now, ahead)) = first.ahead() {
+            applied.notes.push(format!(
+                "something was stored at {ahead} by the store's clock, and by the same clock it is {now}: it was set \
+                 back, or had run ahead; until then nothing is marked"
+            ));
+        } else if !mark.is_empty() {
             self.archive.put_expiry_mark(&mark).await?;
             applied.marked = mark;
         }
@@ -184,6 +191,12 @@ fn unreadable(marks: &[StandingMark]) -> Vec<String> {
 }
 
 impl Seen {
+    /// What time it is, and a later one at which something was stored.
+    fn ahead(&self) -> Option<(Timestamp, Timestamp)> {
+        let now = self.snapshot.now?;
+        Some((now, self.snapshot.signs.ahead_of(now)?))
+    }
+
     /// The backups that are marked, and since when.
     pub fn marked(&self) -> BTreeMap<&BackupId, Timestamp> {
         let mut marked = BTreeMap::new();

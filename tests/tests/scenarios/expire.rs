@@ -1,6 +1,8 @@
 //! After an expiry every moment that the policy promises is restored, on a real server and a real store, whatever
 //! happens beside it or in the midst of it.
 
+mod histories;
+
 use std::fs::File;
 use std::path::Path;
 use std::thread;

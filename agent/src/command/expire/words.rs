@@ -23,6 +23,7 @@ fn backup(why: Why, policy: &Policy) -> String {
         }
         Why::Stretch(unit) => format!("last of its {}", unit.word()),
         Why::Newest => "newest on the way to a timeline in use".to_owned(),
+        Why::Only => "the last there is".to_owned(),
         Why::Verified => format!("one of {} verified", policy.min_verified),
         Why::TooFewVerified => format!("fewer than {} are verified", policy.min_verified),
         Why::Future => "its time has not come: a clock was wrong".to_owned(),

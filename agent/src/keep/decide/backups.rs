@@ -38,8 +38,9 @@ impl Chosen {
     pub fn by(snapshot: &Snapshot, policy: &Policy, now: Timestamp) -> Self {
         let mut chosen = Self::default();
         let whole: Vec<bool> = snapshot.backups.iter().map(|it| is_sound(snapshot, it)).collect();
-        for reading in readings(snapshot, &whole, now) {
-            chosen.take_last(snapshot, policy.last, &reading);
+        let readings = readings(snapshot, &whole, now);
+        for reading in &readings {
+            chosen.take_last(snapshot, policy.last, reading);
             for (place, unit) in calendar::picked(&policy.calendar, &reading.times) {
                 chosen.keep(reading.order.get(place), Why::Stretch(unit));
             }
@@ -55,6 +56,9 @@ impl Chosen {
             if !policy.is_of_backups() {
                 chosen.keep(Some(&index), Why::NoPolicy);
             }
+        }
+        if chosen.backups.is_empty() {
+            chosen.take_only(&readings);
         }
         chosen.take_verified(snapshot, &whole, policy.min_verified as usize);
         chosen
@@ -118,6 +122,13 @@ impl Chosen {
                     self.lead_on(*timeline, WhyWal::Present, backup.redo);
                 }
             }
+        }
+    }
+
+    /// Timelines may all have been left behind, or have none yet: the last backup of an archive never goes.
+    fn take_only(&mut self, readings: &[Reading]) {
+        for reading in readings {
+            self.keep(reading.order.last(), Why::Only);
         }
     }
 

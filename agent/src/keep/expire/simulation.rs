@@ -1,379 +1,319 @@
-//! Day after day: backups are taken, policies change, deletes fail, runs are killed. After every run each backup that
-//! is visible has all its packs and its own WAL, and nothing went sooner than the grace after it was last wanted.
+//! Day after day: a server archives, is promoted, loses a segment; backups build on others and take days; policies
+//! change, the store's clock jumps, deletes fail, runs are killed, and several are at work at once. All that lets go is
+//! the expiry itself, over a store in memory. After every day each backup that is visible has all its packs and its own
+//! WAL, every moment that the policy promises can be reached, and nothing went sooner than the grace after it was last
+//! wanted.
 
-use super::held::Held;
-use super::marks::{Ripe, Standing, fresh, is_true};
-use crate::keep::decide::{Decision, decide};
-use crate::keep::elapsed::SignsOfLife;
+mod judge;
+mod server;
+mod shelf;
+
+use super::{Applied, Expiry};
+use crate::keep::look::Clock;
+use crate::keep::model::{DAY, HOUR, Promised};
 use crate::keep::policy::{Calendar, Policy};
-use crate::keep::snapshot::{Backup, Snapshot};
 use jiff::tz::TimeZone;
+use judge::{Judge, View};
 use proptest::prelude::*;
-use std::collections::{BTreeMap, BTreeSet};
+use server::{Job, Server, Work};
+use shelf::Manner;
+use std::collections::BTreeSet;
 use std::time::Duration;
-use walpoint_archive::{
-    BackupId, ContentHash, ContentId, ExpiryMark, FolderObjects, ObjectKey, PackObjects, SegmentObjects,
-    StandingMark,
-};
-use walpoint_wal::{Lsn, SegmentSize, TimelineHistory, TimelineId, Timestamp};
+use walpoint_archive::{Archive, ObjectKey};
 
-const MIB: u64 = 1 << 20;
-const HOUR: i64 = 3600 * 1_000_000;
-const DAY: i64 = 24 * HOUR;
-/// 2026-11-20.
-const BEGIN: i64 = 848_448_000_000_000;
-const SEGMENTS_A_DAY: u64 = 4;
-const GRACE_DAYS: i64 = 2;
+const GRACE_DAYS: u64 = 4;
 
 /// What happens on a day.
 #[derive(Clone, Debug)]
 struct Today {
-    is_full: bool,
-    /// Which of the packs that its parent names an incremental backup goes on naming.
-    keeps: u16,
+    work: Work,
     policy: Policy,
-    /// Deletes that the store refuses, by their order in the run.
-    denied: BTreeSet<usize>,
-    /// The run is killed before this delete.
-    killed_at: usize,
+    /// What expires at the same time, and how.
+    runs: Vec<Manner>,
+    /// How a backup goes that is completed beside them.
+    completes: Manner,
+    /// Days by which the store's clock is wrong.
+    off: i64,
 }
 
-/// What can be deleted.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Thing {
-    Summary(BackupId),
-    Pack(BackupId, u32),
-    Segment(u64),
+/// A history.
+#[derive(Debug)]
+struct Story {
+    server: Server,
+    judge: Judge,
+    day: i64,
 }
 
-/// The archive.
-#[derive(Debug, Default)]
-struct World {
-    now: i64,
-    /// When each thing was stored.
-    there: BTreeMap<Thing, i64>,
-    backups: Vec<Backup>,
-    marks: Vec<ExpiryMarkAt>,
-    /// When an expiry ran.
-    runs: Vec<i64>,
-    /// When something that stays last needed it.
-    wanted: BTreeMap<Thing, i64>,
-    deletes: usize,
+fn days(days: u64) -> Duration {
+    Duration::from_secs(days * 24 * 3600)
 }
 
-type ExpiryMarkAt = (ObjectKey, i64, ExpiryMark);
-
-fn manifest() -> ContentId {
-    ContentHash::of(b"manifest").id()
+fn policy(last: u32, window: Option<u64>, daily: u32, wal: Option<u64>) -> Policy {
+    let calendar = Calendar { daily, weekly: 0, monthly: 0, yearly: 0, zone: TimeZone::UTC };
+    let (window, wal) = (window.map(days), wal.map(days));
+    Policy { last, window, calendar, wal, min_verified: 0, grace: days(GRACE_DAYS) }
 }
 
-fn size() -> SegmentSize {
-    SegmentSize::new(MIB).unwrap()
-}
-
-fn id(day: i64, is_full: bool) -> BackupId {
-    let kind = if is_full { "full" } else { "incr" };
-    format!("202611{:02}T000000Z-{kind}-{day:06x}", day + 1).parse().unwrap()
-}
-
-fn policy(last: u32, window: Option<u64>) -> Policy {
-    let calendar = Calendar { daily: 0, weekly: 0, monthly: 0, yearly: 0, zone: TimeZone::UTC };
-    let days = |days: u64| Duration::from_secs(days * 24 * 3600);
-    let (window, grace) = (window.map(days), days(GRACE_DAYS as u64));
-    Policy { last, window, calendar, wal: None, min_verified: 0, grace }
-}
-
-impl World {
-    /// A day's WAL, and a backup in the midst of it.
-    fn live(&mut self, day: i64, today: &Today) {
-        let begin = BEGIN + day * DAY;
-        let first = 1 + day as u64 * SEGMENTS_A_DAY;
-        for number in first..first + SEGMENTS_A_DAY {
-            self.there.insert(Thing::Segment(number), begin + (number - first) as i64 * HOUR);
-        }
-        let ended = begin + 8 * HOUR;
-        let parent = self.backups.last().filter(|_| !today.is_full).cloned();
-        let new = id(day, parent.is_none());
-        let mut named: BTreeMap<BackupId, Vec<u32>> = BTreeMap::new();
-        let of_parent = parent.iter().flat_map(|parent| &parent.named);
-        let of_parent = of_parent.flat_map(|(of, numbers)| numbers.iter().map(move |number| (of, *number)));
-        for (index, (of, number)) in of_parent.enumerate() {
-            if today.keeps >> (index % 16) & 1 == 1 {
-                named.entry(of.clone()).or_default().push(number);
-            }
-        }
-        named.insert(new.clone(), vec![0, 1, 2]);
-        for number in 0..3 {
-            self.there.insert(Thing::Pack(new.clone(), number), ended);
-        }
-        self.there.insert(Thing::Summary(new.clone()), ended);
-        self.backups.push(Backup {
-            id: new,
-            timeline: TimelineId::FIRST,
-            redo: Lsn(first * MIB + 40),
-            stop: Lsn((first + 1) * MIB + 50),
-            ended: Timestamp(ended),
-            stored_at: Timestamp(ended),
-            verified_at: None,
-            is_damaged: false,
-            is_altered: false,
-            damaged_pages: 0,
-            manifest: Some(manifest()),
-            named,
-        });
-        self.now = begin + 10 * HOUR;
+impl Story {
+    async fn new(tells_age: bool) -> Story {
+        Story { server: Server::new(tells_age).await, judge: Judge::default(), day: 0 }
     }
 
-    fn snapshot(&self) -> Snapshot {
-        let mut folders: BTreeMap<BackupId, FolderObjects> = BTreeMap::new();
-        let mut segments = Vec::new();
-        for (thing, at) in &self.there {
-            let folder = match thing {
-                Thing::Segment(number) => {
-                    let newest = Timestamp(*at);
-                    let number = *number;
-                    segments.push(SegmentObjects {
-                        number,
-                        newest,
-                        bytes: 1,
-                        objects: 1,
-                        has_wal: true,
-                        is_decided: true,
-                    });
-                    continue;
-                }
-                Thing::Summary(id) | Thing::Pack(id, _) => folders.entry(id.clone()).or_default(),
-            };
-            folder.objects += 1;
-            folder.newest = folder.newest.max(Some(Timestamp(*at)));
-            match thing {
-                Thing::Pack(_, number) => {
-                    folder.packs.insert(*number, PackObjects { bytes: 1, objects: 1 });
-                }
-                _ => {
-                    folder.summary = Some(Timestamp(*at));
-                    folder.manifests = vec![manifest()];
-                }
+    async fn live(&mut self, today: &Today) -> Result<(), TestCaseError> {
+        let before = self.server.shelf().off;
+        let off = today.off * DAY;
+        self.server.shelf().off = off;
+        self.server.work(self.day, &today.work).await;
+        if off != before {
+            self.judge.jumped(self.server.shelf().now, off > before);
+        }
+        self.server.shelf().now += 10 * HOUR;
+        let done = self.server.done_on(self.day).await;
+        let before = self.view();
+        let completes = async {
+            if let Some(running) = &done {
+                self.server.complete(running, today.completes.clone()).await;
             }
-        }
-        let signs = self.there.values().chain(&self.runs).map(|at| Timestamp(*at));
-        Snapshot {
-            now: Some(Timestamp(self.now)),
-            signs: SignsOfLife::new(signs, Timestamp(self.now)),
-            segment_size: size(),
-            paths: BTreeMap::from([(TimelineId::FIRST, TimelineHistory::first().path())]),
-            backups: self.backups.clone(),
-            folders,
-            wal: BTreeMap::from([(TimelineId::FIRST, segments)]),
-            idle: BTreeMap::new(),
-            obstacles: Vec::new(),
-            unknown: Vec::new(),
-        }
-    }
-
-    fn standing(&self, snapshot: &Snapshot, policy: &Policy) -> Vec<Standing> {
-        let standing = |(key, at, mark): &ExpiryMarkAt| {
-            let (key, stored_at) = (key.clone(), Some(Timestamp(*at)));
-            let mark = StandingMark { key, stored_at, age: None, mark: Ok(mark.clone()) };
-            Standing::of(mark, snapshot, policy.grace)
         };
-        self.marks.iter().map(standing).collect()
+        let runs = today.runs.iter().map(|manner| self.expire(&today.policy, manner));
+        let (_, applied) = tokio::join!(completes, futures::future::join_all(runs));
+        let counts = applied.iter().any(Option::is_some);
+        self.judge.judge(&self.server, &before, &today.policy, counts)?;
+        self.day += 1;
+        Ok(())
     }
 
-    fn needs(backup: &Backup) -> Vec<Thing> {
-        let packs = backup
-            .named
-            .iter()
-            .flat_map(|(of, numbers)| numbers.iter().map(move |number| Thing::Pack(of.clone(), *number)));
-        let (first, last) = backup.own_wal(size());
-        packs.chain((first..=last).map(Thing::Segment)).collect()
+    fn view(&self) -> View {
+        let (objects, now) = {
+            let shelf = self.server.shelf();
+            (shelf.objects.clone(), shelf.now + shelf.off)
+        };
+        View::of(&self.server, objects.iter(), now)
     }
 
-    fn note_wanted(&mut self, decision: &Decision) {
-        for (backup, fate) in self.backups.iter().zip(&decision.backups) {
-            if !fate.stays.is_empty() {
-                let needed = Self::needs(backup).into_iter().chain([Thing::Summary(backup.id.clone())]);
-                self.wanted.extend(needed.map(|thing| (thing, self.now)));
-            }
-        }
-        for run in decision.wal.iter().filter(|run| !run.stays.is_empty()) {
-            self.wanted.extend((run.first..=run.last).map(|number| (Thing::Segment(number), self.now)));
-        }
+    /// `expire --apply`; nothing when it was killed.
+    async fn expire(&self, policy: &Policy, manner: &Manner) -> Option<Applied> {
+        let (archive, hand) = self.server.archive_by(manner.clone());
+        let applied = self.apply(&archive, policy).await;
+        (!hand.is_dead()).then_some(applied?)
     }
 
-    /// Whether it went; nothing when the run was killed before.
-    fn delete(&mut self, thing: Thing, today: &Today) -> Option<bool> {
-        self.deletes += 1;
-        if self.deletes > today.killed_at {
-            return None;
-        }
-        if today.denied.contains(&self.deletes) {
-            return Some(false);
-        }
-        let stored_at = self.there.remove(&thing);
-        let since = self.wanted.get(&thing).copied().or(stored_at);
-        assert!(
-            since.is_none_or(|since| self.now - since >= GRACE_DAYS * DAY),
-            "{thing:?} went within the grace: wanted at {since:?}, now {}",
-            self.now
-        );
-        Some(true)
+    async fn apply(&self, archive: &Archive, policy: &Policy) -> Option<Applied> {
+        let expiry = Expiry { archive, cluster: &self.server.cluster, policy, clock: Clock::OfAPut };
+        let seen = expiry.see().await.ok()?;
+        assert_eq!(seen.decision.obstacles, Vec::<String>::new());
+        expiry.apply(&seen).await.ok()
     }
 
-    /// `expire --apply`, in the order of the deletion.
-    fn expire(&mut self, today: &Today) {
-        self.deletes = 0;
-        let snapshot = self.snapshot();
-        let decision = decide(&snapshot, &today.policy);
-        self.note_wanted(&decision);
-        let marks = self.standing(&snapshot, &today.policy);
-        let standing: Vec<&Standing> =
-            marks.iter().filter(|mark| is_true(mark, &snapshot, &decision)).collect();
-        self.marks.retain(|(key, ..)| standing.iter().any(|mark| mark.key == *key));
-        let mark = fresh(&snapshot, &decision, &standing);
-        if !mark.is_empty() {
-            let key = ObjectKey::new(&format!("expire/{}.json", self.now)).unwrap();
-            self.marks.push((key, self.now, mark));
+    /// With nothing in the way, all that no policy asks for is gone some days later.
+    async fn end(mut self, is_exact: bool) -> Result<(), TestCaseError> {
+        self.server.running = None;
+        let quiet = Today {
+            work: Work {
+                segments: 1,
+                loses_one: false,
+                forks_before: None,
+                old_goes_on: false,
+                backup: None,
+                leaves_packs: false,
+            },
+            policy: policy(1, None, 0, None),
+            runs: vec![Manner::default()],
+            completes: Manner::default(),
+            off: 0,
+        };
+        for _ in 0..20 {
+            self.live(&quiet).await?;
         }
-        let ripe = Ripe::of(&standing, size(), &decision, &decision);
-        self.runs.push(self.now);
-        let _ = self.delete_ripe(&snapshot, &decision, &ripe, today);
-    }
-
-    fn delete_ripe(
-        &mut self,
-        snapshot: &Snapshot,
-        decision: &Decision,
-        ripe: &Ripe,
-        today: &Today,
-    ) -> Option<()> {
-        let mut held = Held::of(snapshot, decision, ripe);
-        let mut gone = Vec::new();
-        for id in ripe.backups.keys() {
-            let Some(backup) = snapshot.backups.iter().find(|backup| backup.id == *id) else {
-                gone.push(id);
-                continue;
-            };
-            if self.delete(Thing::Summary(id.clone()), today)? {
-                self.backups.retain(|it| it.id != *id);
-                gone.push(id);
-            } else {
-                held.hold(backup);
-            }
-        }
-        for id in gone {
-            for number in (0..3).filter(|number| !held.has_pack(id, *number)) {
-                if self.there.contains_key(&Thing::Pack(id.clone(), number)) {
-                    self.delete(Thing::Pack(id.clone(), number), today)?;
-                }
-            }
-        }
-        for (timeline, first, last, since) in &ripe.wal {
-            for number in (*first..=*last).filter(|number| !held.has_segment(*timeline, *number)) {
-                if self.there.get(&Thing::Segment(number)).is_some_and(|at| *at <= since.0) {
-                    self.delete(Thing::Segment(number), today)?;
-                }
-            }
-        }
-        Some(())
-    }
-
-    fn every_backup_is_whole(&self) -> Result<(), TestCaseError> {
-        for backup in &self.backups {
-            for thing in Self::needs(backup) {
-                prop_assert!(self.there.contains_key(&thing), "{} lacks {:?}", backup.id, thing);
-            }
+        let (archive, _) = self.server.archive_by(Manner::default());
+        let expiry = Expiry {
+            archive: &archive,
+            cluster: &self.server.cluster,
+            policy: &quiet.policy,
+            clock: Clock::OfAPut,
+        };
+        let left = expiry.see().await.unwrap();
+        let decision = &left.decision;
+        prop_assert!(!decision.lets_anything_go(), "{:?} {:?}", decision.folders, decision.wal);
+        if is_exact {
+            let view = self.view();
+            let promised = Promised::by(&view.world, &quiet.policy, 0);
+            prop_assert_eq!(&view.there.backups, &promised.backups);
+            let needed = promised.needed(&view.world);
+            let left_over: Vec<_> = view.there.segments.difference(&needed).collect();
+            prop_assert!(left_over.is_empty(), "{:?}", left_over);
+            let named = view.world.backups.iter().flat_map(|backup| &backup.named);
+            let named: BTreeSet<(usize, u32)> =
+                named.flat_map(|(of, numbers)| numbers.iter().map(|number| (*of, *number))).collect();
+            prop_assert_eq!(&view.there.packs, &named);
         }
         Ok(())
     }
 }
 
-fn days() -> impl Strategy<Value = Vec<Today>> {
-    let usual = (0u32..4, prop::option::of(1u64..5));
-    let odd = prop::option::weighted(0.15, (1u32..4, prop::option::of(1u64..7)));
-    let denied = prop::collection::btree_set(1usize..12, 0..3);
-    let killed_at = prop_oneof![3 => Just(usize::MAX), 1 => 0usize..12];
-    let day = (prop::bool::weighted(0.2), any::<u16>(), odd, denied, killed_at);
-    (usual, prop::collection::vec(day, 4..16)).prop_map(|((last, window), days)| {
-        let usual = policy(last.max(u32::from(window.is_none())), window);
-        let today = |(is_full, keeps, odd, denied, killed_at): (_, _, Option<(u32, Option<u64>)>, _, _)| {
-            let policy = odd.map_or_else(|| usual.clone(), |(last, window)| policy(last, window));
-            Today { is_full, keeps, policy, denied, killed_at }
+fn work() -> impl Strategy<Value = Work> {
+    let takes = prop_oneof![3 => Just(0i64), 2 => 1i64..6];
+    let job = (prop::bool::weighted(0.25), any::<u16>(), takes, prop::bool::weighted(0.2));
+    let job = job.prop_map(|(is_full, keeps, takes, is_silent)| Job { is_full, keeps, takes, is_silent });
+    let rarely = prop::bool::weighted(0.1);
+    (
+        1u64..4,
+        rarely,
+        prop::option::weighted(0.08, 0u64..4),
+        any::<bool>(),
+        prop::option::weighted(0.7, job),
+        prop::bool::weighted(0.1),
+    )
+        .prop_map(|(segments, loses_one, forks_before, old_goes_on, backup, leaves_packs)| Work {
+            segments,
+            loses_one,
+            forks_before,
+            old_goes_on,
+            backup,
+            leaves_packs,
+        })
+}
+
+fn manners() -> impl Strategy<Value = Manner> {
+    let dies_after = prop_oneof![3 => Just(None), 1 => (0u32..90).prop_map(Some)];
+    let denied = prop_oneof![2 => Just(BTreeSet::new()), 1 => prop::collection::btree_set(0u32..14, 1..5)];
+    (pauses(), dies_after, denied).prop_map(|(pauses, dies_after, denied)| Manner {
+        pauses,
+        dies_after,
+        denied,
+    })
+}
+
+fn pauses() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(prop_oneof![3 => 0u8..3, 1 => 0u8..40], 0..12)
+}
+
+fn policies() -> impl Strategy<Value = Policy> {
+    let some = |most: u64| prop::option::of(1..most);
+    (0u32..4, some(6), 0u32..4, prop::option::weighted(0.2, 1u64..6)).prop_map(
+        |(last, window, daily, wal)| {
+            let asks = window.is_some() || daily > 0;
+            policy(last.max(u32::from(!asks)), window, daily, wal)
+        },
+    )
+}
+
+/// The usual policy, and now and then another one. A clock that jumped is set right the next day, and somebody looks.
+fn histories() -> impl Strategy<Value = Vec<Today>> {
+    let runs = prop_oneof![
+        1 => Just(Vec::new()),
+        4 => prop::collection::vec(manners(), 1),
+        2 => prop::collection::vec(manners(), 2),
+    ];
+    let off = prop_oneof![6 => Just(0i64), 1 => -5i64..=5];
+    let odd = prop::option::weighted(0.15, policies());
+    let day = (work(), odd, runs, pauses(), off);
+    (policies(), prop::collection::vec(day, 6..26), any::<bool>()).prop_map(|(usual, days, jumps)| {
+        let mut was_wrong = false;
+        let today = |(work, odd, mut runs, pauses, off): (_, Option<Policy>, Vec<Manner>, _, i64)| {
+            let mut policy = odd.unwrap_or_else(|| usual.clone());
+            if was_wrong {
+                (policy, runs) = (usual.clone(), vec![Manner::default()]);
+            }
+            let off = if jumps && !was_wrong { off } else { 0 };
+            was_wrong = off != 0;
+            Today { work, policy, runs, completes: Manner { pauses, ..Manner::default() }, off }
         };
         days.into_iter().map(today).collect()
     })
 }
 
+fn tell(history: &[Today], tells_age: bool) -> Result<(), TestCaseError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        let mut story = Story::new(tells_age).await;
+        for today in history {
+            story.live(today).await?;
+        }
+        story.end(history.iter().all(|today| today.off == 0)).await
+    })
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 
     #[test]
-    fn day_after_day_every_visible_backup_is_whole_and_nothing_goes_before_its_grace(days in days()) {
-        let mut world = World::default();
-        for (day, today) in days.iter().enumerate() {
-            world.live(day as i64, today);
-            world.expire(today);
-            world.every_backup_is_whole()?;
-        }
-        // With nothing new, and nothing in the way, all that no policy asks for is gone some days later.
-        let quiet = Today { killed_at: usize::MAX, denied: BTreeSet::new(), policy: policy(1, None), ..days[0].clone() };
-        for _ in 0..6 {
-            world.now += DAY;
-            world.expire(&quiet);
-            world.every_backup_is_whole()?;
-        }
-        let left = decide(&world.snapshot(), &quiet.policy);
-        prop_assert!(!left.lets_anything_go(), "{:?} {:?}", left.folders, left.wal);
-        prop_assert_eq!(world.backups.len(), 1);
+    fn day_after_day_every_visible_backup_is_whole_and_nothing_goes_before_its_grace(
+        history in histories(), tells_age in any::<bool>(),
+    ) {
+        tell(&history, tells_age)?;
+    }
+}
+
+/// A day with a backup and an expiry that keeps the last ones.
+fn usual(is_full: bool, keeps: u16, last: u32) -> Today {
+    let job = Job { is_full, keeps, takes: 0, is_silent: false };
+    let work = Work {
+        segments: 2,
+        loses_one: false,
+        forks_before: None,
+        old_goes_on: false,
+        backup: Some(job),
+        leaves_packs: false,
+    };
+    let policy = policy(last, None, 0, None);
+    Today { work, policy, runs: vec![Manner::default()], completes: Manner::default(), off: 0 }
+}
+
+impl Story {
+    /// The keys of a day's backup that are there: its summary, and its packs.
+    fn left_of(&self, day: usize) -> (usize, usize) {
+        let objects = &self.server.shelf().objects;
+        let of_day = format!("{day:06x}/");
+        let count = |part: &str| {
+            let is_part = |key: &&ObjectKey| key.as_str().contains(&format!("{of_day}{part}"));
+            objects.keys().filter(is_part).count()
+        };
+        (count("backup.json"), count("pack-"))
     }
 }
 
 /// A full backup and one that names its packs go a day apart; the packs that only the second names wait for it.
-#[test]
-fn packs_of_a_full_backup_wait_for_the_last_backup_that_names_them() {
-    let today = |is_full, keeps, last| Today {
-        is_full,
-        keeps,
-        policy: policy(last, None),
-        denied: BTreeSet::new(),
-        killed_at: usize::MAX,
-    };
-    let mut world = World::default();
+#[tokio::test]
+async fn packs_of_a_full_backup_wait_for_the_last_backup_that_names_them() {
+    let mut story = Story::new(true).await;
     // The first incremental names all packs of the full one, those after it none.
-    for (day, keeps) in [(0, 0), (1, u16::MAX), (2, 0), (3, 0)] {
-        world.live(day, &today(day == 0, keeps, 2));
-        world.expire(&today(false, 0, 2));
+    for keeps in [0, u16::MAX, 0, 0, 0, 0] {
+        story.live(&usual(false, keeps, 2)).await.unwrap();
     }
     // The full one was marked on the third day, the incremental on the fourth: now the first of them is ripe.
-    world.live(4, &today(false, 0, 2));
-    world.expire(&today(false, 0, 2));
-    let full = id(0, true);
-    assert!(!world.there.contains_key(&Thing::Summary(full.clone())));
-    assert!(world.there.contains_key(&Thing::Summary(id(1, false))));
-    assert!((0..3).all(|number| world.there.contains_key(&Thing::Pack(full.clone(), number))));
-    world.live(5, &today(false, 0, 2));
-    world.expire(&today(false, 0, 2));
-    assert!(!(0..3).any(|number| world.there.contains_key(&Thing::Pack(full.clone(), number))));
+    story.live(&usual(false, 0, 2)).await.unwrap();
+    assert_eq!((story.left_of(0), story.left_of(1)), ((0, 3), (1, 3)));
+    story.live(&usual(false, 0, 2)).await.unwrap();
+    assert_eq!((story.left_of(0), story.left_of(1)), ((0, 0), (0, 0)));
 }
 
 /// The time in which a mistake can be undone.
-#[test]
-fn a_policy_that_was_a_mistake_costs_nothing_in_the_run_that_makes_it() {
-    let today = |last, killed_at| Today {
-        is_full: false,
-        keeps: u16::MAX,
-        policy: policy(last, None),
-        denied: BTreeSet::new(),
-        killed_at,
-    };
-    let mut world = World::default();
-    // The full backup is marked on the third day; nothing of it could be deleted yet.
-    for day in 0..5 {
-        world.live(day, &today(2, 0));
-        world.expire(&today(2, 0));
+#[tokio::test]
+async fn a_policy_that_was_a_mistake_costs_nothing_in_the_run_that_makes_it() {
+    let mut story = Story::new(true).await;
+    for _ in 0..6 {
+        let dies = vec![Manner { dies_after: Some(0), ..Manner::default() }];
+        // The full backup is marked on the third day; nothing of it could be deleted yet.
+        let runs = if story.day < 3 { vec![Manner::default()] } else { dies };
+        story.live(&Today { runs, ..usual(false, u16::MAX, 2) }).await.unwrap();
     }
-    world.live(5, &Today { keeps: 0, ..today(2, 0) });
-    let wanted: Vec<Thing> = world.backups.iter().rev().take(2).flat_map(World::needs).collect();
-    world.expire(&today(1, usize::MAX));
-    assert!(world.deletes > 0 && wanted.iter().all(|thing| world.there.contains_key(thing)));
+    story.live(&usual(false, 0, 1)).await.unwrap();
+    assert_eq!((story.left_of(0), story.left_of(4), story.left_of(5)), ((0, 3), (1, 3), (1, 3)));
+}
+
+/// What was stored before makes a mark look old that was made while the clock was behind.
+#[tokio::test]
+async fn a_clock_that_is_set_back_for_a_day_ends_no_grace() {
+    let mut story = Story::new(true).await;
+    for day in 0..15 {
+        // On the tenth day a policy lets the backups of the first days go, while the clock is five days behind.
+        let (off, last) = (if day == 10 { -5 } else { 0 }, if day < 10 { 12 } else { 3 });
+        story.live(&Today { off, ..usual(false, 0, last) }).await.unwrap();
+    }
+    assert_eq!(story.left_of(0).0, 1);
+    for _ in 0..2 {
+        story.live(&usual(false, 0, 3)).await.unwrap();
+    }
+    assert_eq!(story.left_of(0).0, 0);
 }

@@ -245,6 +245,23 @@ async fn a_mark_that_is_wanted_again_starts_anew() {
     assert_eq!(stage.backups().await.len(), 3);
 }
 
+/// The store may hold on to marks as to anything else.
+#[tokio::test]
+async fn a_mark_that_was_wanted_again_and_could_not_be_taken_away_starts_anew() {
+    let mut stage = Stage::with_backups(1, &[1, 3, 5]).await;
+    stage.apply().await;
+    stage.wait(days(3)).await;
+    stage.policy = policy(3);
+    let call = stage.store.calls(Verb::Delete);
+    stage.store.fail(Verb::Delete, call, Fault::Before(StoreErrorKind::Denied));
+    assert_eq!(stage.apply().await.failed.len(), 1);
+    stage.policy = policy(1);
+    let applied = stage.apply().await;
+    assert_eq!((applied.objects, stage.backups().await.len()), (0, 3));
+    stage.wait(days(3)).await;
+    assert_eq!(stage.apply().await.backups, 2);
+}
+
 #[tokio::test]
 async fn a_backup_that_was_running_when_its_parent_was_marked_keeps_what_it_names() {
     let stage = Stage::with_backups(1, &[1, 5]).await;

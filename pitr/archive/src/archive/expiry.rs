@@ -46,13 +46,13 @@ pub struct StandingMark {
 }
 
 impl Archive {
-    /// Stores a mark. One that says the same may be there already: then it stays, with its age.
+    /// Stores a mark. One that says the same may be there already: then its age begins anew.
     pub async fn put_expiry_mark(&self, mark: &ExpiryMark) -> Result<ObjectKey, ArchiveError> {
         let undescribable = |what: String| ArchiveError::Undescribable { key: "a mark".to_owned(), what };
         let json = mark.to_json().map_err(|error| undescribable(error.to_string()))?;
         let key = self.layout.expiry_mark(&ContentHash::of(&json).id().to_string());
         let metadata = plain_metadata(&json).map_err(|error| undescribable(error.to_string()))?;
-        let _ = self.store.put(&key, Bytes::from(json), &metadata, PutMode::CreateOnly).await?;
+        let _ = self.store.put(&key, Bytes::from(json), &metadata, PutMode::Overwrite).await?;
         Ok(key)
     }
 
