@@ -11,8 +11,12 @@ use super::{CONTROL_FILE, Refusal, UNFINISHED_MARKER};
 const NAMED: usize = 3;
 
 /// Whether a restore began in this directory and did not end: what is there is its own.
+///
+/// One that was stopped before it took `pg_control` away has changed nothing: the cluster is the old one, and its server
+/// may have run since.
 pub fn is_unfinished(directory: &Path) -> bool {
-    directory.join(UNFINISHED_MARKER).symlink_metadata().is_ok()
+    let has = |name: &str| directory.join(name).symlink_metadata().is_ok();
+    has(UNFINISHED_MARKER) && !has(CONTROL_FILE)
 }
 
 /// Why `pg_wal` may hold what no archive has: segments that wait to be archived, or the end of the WAL of a server that
@@ -109,6 +113,17 @@ mod tests {
         assert!(why(&cluster).unwrap().contains("000000010000000000000005"));
         std::fs::write(cluster.path().join(UNFINISHED_MARKER), "").unwrap();
         assert_eq!(why(&cluster), None, "a restore that did not end has no WAL of its own");
+    }
+
+    #[test]
+    fn a_restore_that_was_stopped_before_it_changed_anything_gives_nothing_up() {
+        let cluster = cluster();
+        std::fs::write(cluster.path().join(UNFINISHED_MARKER), "").unwrap();
+        std::fs::create_dir(cluster.path().join("global")).unwrap();
+        std::fs::write(cluster.path().join(CONTROL_FILE), "").unwrap();
+        std::fs::write(cluster.path().join("pg_wal/archive_status/000000010000000000000005.ready"), "").unwrap();
+        assert!(why(&cluster).unwrap().contains("000000010000000000000005"));
+        assert!(others_that_would_be_lost(cluster.path()).is_some());
     }
 
     #[test]

@@ -228,7 +228,7 @@ pub(super) fn delete(root: &Path, key: &ObjectKey, attempt: &Attempt) -> Result<
 }
 
 fn unlink(folder: &OwnedFd, name: &str, attempt: &Attempt) -> Result<(), StoreError> {
-    match rustix::fs::unlinkat(folder, name, AtFlags::empty()) {
+    match step("unlink", || rustix::fs::unlinkat(folder, name, AtFlags::empty())) {
         // A folder of that name is no object.
         Ok(()) | Err(Errno::NOENT | Errno::ISDIR) => Ok(()),
         Err(error) => Err(attempt.io(&format!("remove {name:?}"), &error.into())),
