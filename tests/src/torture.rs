@@ -38,6 +38,8 @@ pub struct Torture<'a, K> {
     pub kinds: &'a [K],
     /// Of thousands of points each fails in one of the ways, which take turns; else in every one.
     pub in_turn: bool,
+    /// Of those that take turns every so many-th fails, and every one at both ends.
+    pub stride: usize,
     /// How many points a sample has.
     pub sample: usize,
 }
@@ -48,7 +50,6 @@ impl<K: Copy + Display> Torture<'_, K> {
     /// of this number (none has number 0), and checks what must hold whatever
     /// happened.
     pub fn run(&self, mut trial: impl FnMut(usize, K) -> Result<Reached>) -> Result<()> {
-        let first = *self.kinds.first().context("no kinds of faults")?;
         match Extent::of(self.operation)? {
             Extent::Other => Ok(()),
             Extent::Only { number, kind } => {
@@ -60,11 +61,18 @@ impl<K: Copy + Display> Torture<'_, K> {
             }
             Extent::All => self.all(&mut trial),
             Extent::Sample { seed } => {
-                let Reached::Untouched(count) = trial(0, first)? else {
-                    bail!("{}: a fault where none was ordered", self.operation);
-                };
+                let count = self.count(&mut trial)?;
                 self.sample(seed, count, &mut trial)
             }
+        }
+    }
+
+    /// How many points there are.
+    fn count(&self, trial: &mut impl FnMut(usize, K) -> Result<Reached>) -> Result<usize> {
+        let first = *self.kinds.first().context("no kinds of faults")?;
+        match trial(0, first)? {
+            Reached::Untouched(count) => Ok(count),
+            Reached::Hit(_) => bail!("{}: a fault where none was ordered", self.operation),
         }
     }
 
@@ -90,12 +98,14 @@ impl<K: Copy + Display> Torture<'_, K> {
 
     fn all_in_turn(&self, trial: &mut impl FnMut(usize, K) -> Result<Reached>) -> Result<()> {
         let mut tally = Tally::new(self.operation);
+        let count = if self.stride > 1 { self.count(trial)? } else { 0 };
         let mut tried = 0;
-        for (number, kind) in (1..).zip(self.kinds.iter().cycle()) {
+        let numbers = (1..).filter(|number| is_tried(*number, count, self.stride));
+        for (number, kind) in numbers.zip(self.kinds.iter().cycle()) {
             if tally.failures() >= ENOUGH_FAILURES || !tally.goes_on(number, kind, || trial(number, *kind)) {
                 break;
             }
-            tried = number;
+            tried += 1;
         }
         let kinds: Vec<String> = self.kinds.iter().map(K::to_string).collect();
         println!("{}: {tried} {} tried, in turn: {}", self.operation, self.points, kinds.join(", "));
@@ -126,5 +136,26 @@ impl<K: Copy + Display> Torture<'_, K> {
             self.kinds.len()
         );
         tally.end()
+    }
+}
+
+/// How many points at each end are all tried.
+const ENDS: usize = 150;
+
+/// Whether the point of this number is, of so many.
+fn is_tried(number: usize, count: usize, stride: usize) -> bool {
+    number <= ENDS || number + ENDS > count || number.is_multiple_of(stride)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ends_are_tried_and_every_third_point_in_between() {
+        let tried: Vec<usize> = (1..=400).filter(|number| is_tried(*number, 400, 3)).collect();
+        assert_eq!(tried.len(), 300 + 33);
+        assert!((1..=150).chain(251..=400).chain([153, 249]).all(|number| tried.contains(&number)));
+        assert!((1..=400).all(|number| is_tried(number, 0, 1)));
     }
 }

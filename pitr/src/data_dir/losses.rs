@@ -121,7 +121,8 @@ mod tests {
         std::fs::write(cluster.path().join(UNFINISHED_MARKER), "").unwrap();
         std::fs::create_dir(cluster.path().join("global")).unwrap();
         std::fs::write(cluster.path().join(CONTROL_FILE), "").unwrap();
-        std::fs::write(cluster.path().join("pg_wal/archive_status/000000010000000000000005.ready"), "").unwrap();
+        std::fs::write(cluster.path().join("pg_wal/archive_status/000000010000000000000005.ready"), "")
+            .unwrap();
         assert!(why(&cluster).unwrap().contains("000000010000000000000005"));
         assert!(others_that_would_be_lost(cluster.path()).is_some());
     }

@@ -279,9 +279,17 @@ impl Site {
         data.sync_root()?;
         self.must_be_whole()?;
         data.rename(Path::new(HIDDEN_CONTROL_FILE), "pg_control")?;
-        if let Err(error) = self.must_be_whole() {
-            data.remove(Path::new(CONTROL_FILE))?;
-            return Err(error);
+        match self.must_be_whole() {
+            Ok(()) => {}
+            Err(removed @ RestoreError::Interrupted(_)) => {
+                data.remove(Path::new(CONTROL_FILE))?;
+                return Err(removed);
+            }
+            Err(unseen) => {
+                // By it whoever goes on knows whose directory this is.
+                data.rename(Path::new(CONTROL_FILE), ".walpoint.pg_control")?;
+                return Err(unseen);
+            }
         }
         sync::directory(data, Path::new("global"))
     }

@@ -47,7 +47,7 @@ impl Answer {
 impl<B: Breaks> Get<'_, B> {
     fn every_point(self, operation: &str, sample: usize) -> Result<()> {
         let (kinds, points) = (self.breaks.kinds(), self.breaks.points());
-        Torture { operation, points, kinds, in_turn: false, sample }
+        Torture { operation, points, kinds, in_turn: false, stride: 1, sample }
             .run(|number, kind| self.trial(number, kind))
     }
 

@@ -1,4 +1,4 @@
-//! Every step of push, get, backup and restore fails in turn, and every request
+//! Every step of push, get, backup, restore and expire fails in turn, and every request
 //! that they send to a real S3 server. What is acknowledged stays, what is half
 //! done counts for nothing, and a plain retry succeeds.
 //!
@@ -9,6 +9,8 @@
 mod backup;
 mod breaks;
 mod bucket;
+mod delta;
+mod expire;
 mod get;
 mod in_steps;
 mod large;

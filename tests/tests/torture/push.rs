@@ -26,7 +26,7 @@ pub struct Push<'a, B> {
 impl<B: Breaks> Push<'_, B> {
     pub fn every_point(mut self, operation: &str, sample: usize) -> Result<()> {
         let (kinds, points) = (self.breaks.kinds(), self.breaks.points());
-        Torture { operation, points, kinds, in_turn: false, sample }
+        Torture { operation, points, kinds, in_turn: false, stride: 1, sample }
             .run(|number, kind| self.trial(number, kind))
     }
 

@@ -58,7 +58,8 @@ impl<'a, B: Breaks> Restore<'a, B> {
         let points = self.breaks.points();
         // A step and its repetition for the next file: there are two thousand of them, and few requests.
         let in_turn = points == "steps";
-        Torture { operation, points, kinds, in_turn, sample }.run(|number, kind| self.trial(number, kind))
+        Torture { operation, points, kinds, in_turn, stride: 1, sample }
+            .run(|number, kind| self.trial(number, kind))
     }
 
     fn trial(&mut self, number: usize, kind: B::Kind) -> Result<Reached> {
@@ -134,13 +135,13 @@ impl<'a, B: Breaks> Restore<'a, B> {
 }
 
 /// What to restore.
-struct RestoreArgs<'a> {
-    scene: &'a Scene,
-    target: Vec<String>,
+pub struct RestoreArgs<'a> {
+    pub scene: &'a Scene,
+    pub target: Vec<String>,
 }
 
 impl RestoreArgs<'_> {
-    fn at(&self, place: &Path) -> Result<Vec<String>> {
+    pub fn at(&self, place: &Path) -> Result<Vec<String>> {
         let [data, tablespace] = places(place);
         let mapping = stage::mapping(self.scene, &tablespace)?;
         let place = ["--data-directory", text(&data)?, "--tablespace", &mapping].map(str::to_owned);
@@ -149,13 +150,13 @@ impl RestoreArgs<'_> {
 }
 
 /// Files that say which restore wrote them, when, and by which build of the program.
-fn is_of_its_own(path: &Path) -> bool {
+pub fn is_of_its_own(path: &Path) -> bool {
     let own = ["walpoint.writer", "walpoint.recovery.json", "postgresql.auto.conf"];
     own.iter().any(|name| path.as_os_str() == *name)
 }
 
 /// One that was killed while it wrote a small file of its own, beside a whole cluster, leaves what it had of it.
-fn remove_left_over(data: &Path) -> Result<()> {
+pub fn remove_left_over(data: &Path) -> Result<()> {
     for entry in std::fs::read_dir(data)? {
         let entry = entry?;
         if entry.file_name().to_string_lossy().starts_with(".tmp-") {
@@ -165,7 +166,7 @@ fn remove_left_over(data: &Path) -> Result<()> {
     Ok(())
 }
 
-fn places(target: &Path) -> [PathBuf; 2] {
+pub fn places(target: &Path) -> [PathBuf; 2] {
     [target.join("data"), target.join("tablespace")]
 }
 
