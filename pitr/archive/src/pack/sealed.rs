@@ -44,7 +44,8 @@ impl SealedHead {
         chunk(frames.start / CHUNK)..chunk(frames.end.div_ceil(CHUNK))
     }
 
-    /// The bytes of these ranges of the frames, by where they begin, out of what was fetched, by where that begins.
+    /// The bytes of these ranges of the frames, by where they begin, out of what was fetched, by where that begins. The
+    /// ranges are in order, and no two have bytes of one chunk.
     ///
     /// # Errors
     /// No key opens it, or something in it is not as it was stored.
@@ -162,11 +163,11 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
+        #![proptest_config(ProptestConfig::with_cases(256))]
         #[test]
         fn any_bytes_of_the_frames_come_out_of_their_chunks_alone(
             length in prop_oneof![1..400_000usize, (1..6usize).prop_map(|chunks| chunks * 65_536)],
-            places in prop::collection::vec((any::<prop::sample::Index>(), 1..200_000usize), 1..5),
+            places in prop::collection::vec((any::<prop::sample::Index>(), 1..100_000usize), 1..5),
             on_chunk in any::<bool>(),
         ) {
             let frames = frames(length);
@@ -178,7 +179,8 @@ mod tests {
                 wanted.push(at as u64..(at + most).min(length) as u64);
             }
             wanted.sort_by_key(|range| range.start);
-            wanted.dedup_by_key(|range| range.start);
+            let chunk = |at: u64| at / CHUNK;
+            wanted.dedup_by(|next, one| chunk(next.start) <= chunk(one.end - 1));
             let opened = open(&pack, &keys, &wanted).unwrap();
             for range in wanted {
                 prop_assert!(opened[&range.start] == frames[range.start as usize..range.end as usize]);
