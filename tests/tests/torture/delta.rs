@@ -219,7 +219,7 @@ fn a_delta_restore_whose_step_fails() -> Result<()> {
     let plain = went_on.scene.walpoint.clone();
     let Some(breaks) = InSteps::of(Workplace::new()?, plain)? else { return Ok(()) };
     let kinds = [StepFault::KillBefore, StepFault::Error, StepFault::Refused, StepFault::Lost];
-    Delta::prepared(breaks, went_on)?.every_point("delta restore", &kinds, 5)
+    Delta::prepared(breaks, went_on)?.every_point("delta restore", &kinds, 3)
 }
 
 #[test]
