@@ -115,7 +115,7 @@ impl Expiry<'_> {
             if let Err(error) = self.archive.store().delete(&mark.key).await {
                 applied.failed.push(Stuck { key: mark.key.to_string(), why: error.detail });
                 // Should it be true again one day, its time of grace must not be over already.
-                self.archive.put_expiry_mark(&mark.mark).await?;
+                self.archive.empty_expiry_mark(&mark.key).await?;
             }
         }
         let mark = fresh(&first.snapshot, &first.decision, &standing);
@@ -149,8 +149,8 @@ impl Expiry<'_> {
         if !applied.obstacles.is_empty() {
             return Ok(());
         }
-        // Another run, with another policy, may have taken a mark away.
-        let stand = |mark: &&&Standing| again.marks.iter().any(|it| it.key == mark.key);
+        // Another run, with another policy, may have taken a mark away, or emptied it.
+        let stand = |mark: &&&Standing| again.marks.iter().any(|it| it.is_still(mark));
         let marks: Vec<&Standing> = marks.iter().filter(stand).copied().collect();
         let ripe = Ripe::of(&marks, again.snapshot.segment_size, &first.decision, &again.decision);
         delete::Deletion::new(self, &again.snapshot, &again.decision, &ripe).run(applied).await

@@ -37,6 +37,11 @@ impl Standing {
         Self { key, mark: mark.mark.unwrap_or_default(), stored_at, is_ripe, is_sound }
     }
 
+    /// Whether this is the other one, as it was.
+    pub fn is_still(&self, other: &Self) -> bool {
+        (&self.key, &self.mark, self.stored_at) == (&other.key, &other.mark, other.stored_at)
+    }
+
     /// Whether it says anything at all.
     pub fn is_sound(&self) -> bool {
         self.is_sound

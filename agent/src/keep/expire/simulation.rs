@@ -302,6 +302,20 @@ async fn a_policy_that_was_a_mistake_costs_nothing_in_the_run_that_makes_it() {
     assert_eq!((story.left_of(0), story.left_of(4), story.left_of(5)), ((0, 3), (1, 3), (1, 3)));
 }
 
+/// It would be old as soon as the clock is right, were it just stored anew.
+#[tokio::test]
+async fn a_mark_that_cannot_be_taken_away_while_the_clock_is_behind_marks_nothing() {
+    let mut story = Story::new(true).await;
+    for day in 0..18 {
+        // On the tenth day a policy wants all that is marked.
+        let (off, last) = if day == 10 { (-5, 12) } else { (0, 3) };
+        let denied = if day == 10 { (0..20).collect() } else { BTreeSet::new() };
+        let runs = vec![Manner { denied, ..Manner::default() }];
+        story.live(&Today { off, runs, ..usual(false, 0, last) }).await.unwrap();
+    }
+    assert_eq!((story.left_of(6).0, story.left_of(15).0), (0, 1));
+}
+
 /// What was stored before makes a mark look old that was made while the clock was behind.
 #[tokio::test]
 async fn a_clock_that_is_set_back_for_a_day_ends_no_grace() {

@@ -45,15 +45,29 @@ pub struct StandingMark {
     pub mark: Result<ExpiryMark, DamagedObject>,
 }
 
+fn undescribable(what: String) -> ArchiveError {
+    ArchiveError::Undescribable { key: "a mark".to_owned(), what }
+}
+
 impl Archive {
     /// Stores a mark. One that says the same may be there already: then its age begins anew.
     pub async fn put_expiry_mark(&self, mark: &ExpiryMark) -> Result<ObjectKey, ArchiveError> {
-        let undescribable = |what: String| ArchiveError::Undescribable { key: "a mark".to_owned(), what };
         let json = mark.to_json().map_err(|error| undescribable(error.to_string()))?;
         let key = self.layout.expiry_mark(&ContentHash::of(&json).id().to_string());
-        let metadata = plain_metadata(&json).map_err(|error| undescribable(error.to_string()))?;
-        let _ = self.store.put(&key, Bytes::from(json), &metadata, PutMode::Overwrite).await?;
+        self.put_mark_as(&key, json).await?;
         Ok(key)
+    }
+
+    /// Has a mark that cannot be deleted mark nothing.
+    pub async fn empty_expiry_mark(&self, key: &ObjectKey) -> Result<(), ArchiveError> {
+        let nothing = ExpiryMark::default().to_json().map_err(|error| undescribable(error.to_string()))?;
+        self.put_mark_as(key, nothing).await
+    }
+
+    async fn put_mark_as(&self, key: &ObjectKey, json: Vec<u8>) -> Result<(), ArchiveError> {
+        let metadata = plain_metadata(&json).map_err(|error| undescribable(error.to_string()))?;
+        let _ = self.store.put(key, Bytes::from(json), &metadata, PutMode::Overwrite).await?;
+        Ok(())
     }
 
     /// The marks that stand, and what else lies there.
