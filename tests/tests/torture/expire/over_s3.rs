@@ -20,8 +20,6 @@ use crate::requests::RequestFault;
 use crate::stage::{self, ROWS};
 use crate::workplace::Workplace;
 
-/// What one run marks the next one deletes.
-const GRACE: &str = "0s";
 /// The second that S3 tells times in.
 const LATER: Duration = Duration::from_millis(1200);
 
@@ -55,26 +53,35 @@ impl ExpireOverS3 {
     }
 
     fn trial(&mut self, number: usize, kind: RequestFault) -> Result<Reached> {
+        let grace = self.grace();
         if self.phase == Phase::Delete {
-            run_expire(self.breaks.plain(), GRACE)?;
+            run_expire(self.breaks.plain(), grace)?;
             thread::sleep(LATER);
         }
-        let (outcome, reached) = self.breaks.run(Path::new("/"), &apply(GRACE), number, kind)?;
+        let (outcome, reached) = self.breaks.run(Path::new("/"), &apply(grace), number, kind)?;
         expect_ending(&self.breaks, kind, (&outcome, &reached), 0, &NOT_DONE)?;
         self.expect_promises().with_context(|| outcome.to_string())?;
         if outcome.code() == 0 {
             self.expect_done().with_context(|| outcome.to_string())?;
         }
-        run_expire(self.breaks.plain(), GRACE).with_context(|| format!("again, after\n{outcome}"))?;
+        run_expire(self.breaks.plain(), grace).with_context(|| format!("again, after\n{outcome}"))?;
         if self.phase == Phase::Delete && outcome.code() != 0 {
             // A backup of today that has no summary any more may be one that is being made: its mark was taken away,
             // and the rest of what it named has a new one.
             thread::sleep(LATER);
-            run_expire(self.breaks.plain(), GRACE)?;
+            run_expire(self.breaks.plain(), grace)?;
         }
         self.expect_done().with_context(|| format!("again, after\n{outcome}"))?;
         self.begin_anew()?;
         Ok(reached)
+    }
+
+    /// Nothing is to go while it is marked; then what one run marks the next one deletes.
+    fn grace(&self) -> &'static str {
+        match self.phase {
+            Phase::Mark => "1d",
+            Phase::Delete => "0s",
+        }
     }
 
     /// What is listed restores, and the newest moment can be recovered to.
