@@ -153,9 +153,9 @@ impl Waiting<'_> {
 
     /// Whether this is the last segment, which may never be complete.
     fn is_open(&self, name: SegmentName) -> bool {
-        let last =
-            segments_between(self.range.timeline, self.range.start, self.range.stop, self.range.size).pop();
-        self.range.end == End::Open && last == Some(name)
+        let Range { timeline, start, stop, size, end, .. } = *self.range;
+        let last = Lsn(stop.0.saturating_sub(1)).max(start);
+        end == End::Open && name == SegmentName::containing(timeline, last, size)
     }
 
     /// What was shipped of the open segment, when that is all that the backup needs of it.
