@@ -56,7 +56,9 @@ impl SealedHead {
         fetched: BTreeMap<u64, Vec<u8>>,
         wanted: &[Range<u64>],
     ) -> Result<BTreeMap<u64, Vec<u8>>, OpenError> {
-        if wanted.iter().any(|range| range.start >= range.end || range.end > size) {
+        let sealed = size.saturating_sub(self.chunks);
+        let plain = sealed.saturating_sub(sealed.div_ceil(CHUNK + TAG).saturating_mul(TAG));
+        if wanted.iter().any(|range| range.start >= range.end || range.end > plain) {
             return Err(OpenError::Damaged("a piece lies outside of its pack".to_owned()));
         }
         let stored = Fetched { head: self.bytes, parts: fetched, size, at: 0 };
@@ -72,7 +74,9 @@ impl SealedHead {
 
 fn read_at(frames: &mut (impl Read + Seek), range: &Range<u64>) -> io::Result<Vec<u8>> {
     // To the beginning of a chunk age goes by way of the pack's end, which is not here; within a chunk it does not.
-    frames.seek(SeekFrom::Start(range.start.saturating_add(1)))?;
+    if range.start.is_multiple_of(CHUNK) {
+        frames.seek(SeekFrom::Start(range.start.saturating_add(1)))?;
+    }
     frames.seek(SeekFrom::Start(range.start))?;
     let mut bytes = Vec::new();
     frames.take(range.end.saturating_sub(range.start)).read_to_end(&mut bytes)?;
@@ -184,6 +188,20 @@ mod tests {
             let opened = open(&pack, &keys, &wanted).unwrap();
             for range in wanted {
                 prop_assert!(opened[&range.start] == frames[range.start as usize..range.end as usize]);
+            }
+        }
+    }
+
+    #[test]
+    fn ranges_at_the_borders_of_chunks_need_no_other_chunk() {
+        let frames = frames(400_000);
+        let (pack, keys) = pack(&frames);
+        for border in [CHUNK, 2 * CHUNK, 4 * CHUNK] {
+            for start in [border - 2, border - 1, border, border + 1] {
+                for range in [start..start + 1, start..start + 3, start..start + 70_000] {
+                    let opened = open(&pack, &keys, std::slice::from_ref(&range)).unwrap();
+                    assert!(opened[&start] == frames[start as usize..range.end as usize], "{range:?}");
+                }
             }
         }
     }
