@@ -306,7 +306,6 @@ impl Copied {
             start: self.started.lsn,
             stop: self.stopped.position.lsn,
             size: self.control.segment_size,
-            end: if self.label.from_standby { wal_wait::End::Open } else { wal_wait::End::Switched },
         }
     }
 }

@@ -10,8 +10,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use tokio::time::{Instant, sleep};
-use walpoint_archive::wal_facts::WalEnding;
-use walpoint_archive::{Archive, ArchiveError, SegmentState, Usable, WalFacts};
+use walpoint_archive::{Archive, ArchiveError, Usable, WalFacts};
 use walpoint_wal::file_name::WalFileName;
 use walpoint_wal::lsn::Lsn;
 use walpoint_wal::segment::{SegmentName, SegmentSize};
@@ -30,9 +29,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Segments that are asked for side by side.
 const AT_A_TIME: usize = 4;
 
-/// Said of the last segment of a standby's backup.
-const IDLE: &str = "; it comes when the primary has filled it or switches to the next one";
-
 /// How often the log says what is awaited.
 const SAID_EVERY: Duration = Duration::from_secs(10);
 
@@ -45,18 +41,6 @@ pub struct Range {
     pub start: Lsn,
     pub stop: Lsn,
     pub size: SegmentSize,
-    /// Who has the last segment completed.
-    pub end: End,
-}
-
-/// Whether the last segment was asked to be complete.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// The server switched to the next one, and archives it whole.
-    Switched,
-    /// Nobody: the server is a standby, and its primary may write nothing more. What the primary's agent ships of the
-    /// open segment counts when it reaches the stop.
-    Open,
 }
 
 /// Waits for every segment of the range, `deadline` in all.
@@ -72,7 +56,7 @@ pub async fn wait(
 ) -> Result<(), Failure> {
     let now = Instant::now();
     let waiting = Waiting {
-        range,
+        purpose: range.purpose,
         archive,
         session,
         since: now,
@@ -86,9 +70,7 @@ pub async fn wait(
     let mut arrivals = pin!(arrivals);
     while let Some(arrived) = arrivals.next().await {
         let (name, facts) = arrived?;
-        chain
-            .follow(name, &facts, waiting.is_open(name).then_some(range.stop))
-            .map_err(|unfit| not_whole(range.purpose, name, unfit))?;
+        chain.follow(name, &facts).map_err(|unfit| not_whole(range.purpose, name, unfit))?;
         if !facts.edge_checked && facts.start > range.start {
             tracing::warn!("the record that spans into segment {name} was not verified when it was archived");
         }
@@ -97,7 +79,7 @@ pub async fn wait(
 }
 
 struct Waiting<'a> {
-    range: &'a Range,
+    purpose: &'static str,
     archive: &'a Archive,
     session: &'a Session,
     since: Instant,
@@ -119,9 +101,7 @@ impl Waiting<'_> {
                 return Err(self.too_late(name).await);
             }
             if self.is_time_to_say(now) {
-                let archiver = self.archiver().await;
-                let idle = if self.is_open(name) { IDLE } else { "" };
-                tracing::info!(segment = %name, "waiting for WAL to arrive in the archive{archiver}{idle}");
+                tracing::info!(segment = %name, "waiting for WAL to arrive in the archive{}", self.archiver().await);
             }
             let pause = pause(now - self.since, SHORTEST_PAUSE, LONGEST_PAUSE);
             sleep(pause.min(self.until - now)).await;
@@ -142,7 +122,6 @@ impl Waiting<'_> {
         let state = self.archive.wal_variants(&WalFileName::Segment(name)).await?;
         match state.usable() {
             Usable::One(variant) => self.archive.wal_facts(variant).await.map(Some),
-            Usable::Nothing if self.is_open(name) => self.look_at_tail(&state).await,
             Usable::Nothing => Ok(None),
             Usable::Ambiguous(variants) => Err(ArchiveError::Ambiguous {
                 name: WalFileName::Segment(name),
@@ -151,42 +130,14 @@ impl Waiting<'_> {
         }
     }
 
-    /// Whether this is the last segment, which may never be complete.
-    fn is_open(&self, name: SegmentName) -> bool {
-        let Range { timeline, start, stop, size, end, .. } = *self.range;
-        let last = Lsn(stop.0.saturating_sub(1)).max(start);
-        end == End::Open && name == SegmentName::containing(timeline, last, size)
-    }
-
-    /// What was shipped of the open segment, when that is all that the backup needs of it.
-    async fn look_at_tail(&self, state: &SegmentState) -> Result<Option<WalFacts>, ArchiveError> {
-        let Usable::One(tail) = state.available() else { return Ok(None) };
-        match self.archive.wal_facts(tail).await {
-            Ok(facts) => Ok(Some(facts).filter(|facts| reaches(facts, self.range.stop))),
-            // The whole segment has come meanwhile.
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
     async fn too_late(&self, name: SegmentName) -> Failure {
-        let is_open = self.is_open(name);
-        let hint = match is_open {
-            true => {
-                "where the primary writes little, run `select pg_switch_wal()` there, set archive_timeout, or run `walpoint agent` there with [live_tail]; the deadline is set by [backup] wal_timeout"
-            }
-            false => {
-                "see the server's log for what archive_command says; the deadline is set by [backup] wal_timeout, for a probe by [check] probe_timeout"
-            }
-        };
         Failure::failed(format!(
-            "{}: segment {name} did not arrive in the archive within {}{}{}",
-            self.range.purpose,
+            "{}: segment {name} did not arrive in the archive within {}{}",
+            self.purpose,
             durations::render(self.deadline),
-            self.archiver().await,
-            if is_open { IDLE } else { "" },
+            self.archiver().await
         ))
-        .with_hint(hint)
+        .with_hint("see the server's log for what archive_command says; the deadline is set by [backup] wal_timeout, for a probe by [check] probe_timeout")
     }
 
     fn failed(&self, error: ArchiveError) -> Failure {
@@ -196,7 +147,7 @@ impl Waiting<'_> {
         if matches!(failure.status, Status::Conflict | Status::Damaged) {
             failure.status = Status::Failed;
         }
-        failure.error = format!("{}: {}", self.range.purpose, failure.error);
+        failure.error = format!("{}: {}", self.purpose, failure.error);
         failure
     }
 
@@ -206,15 +157,6 @@ impl Waiting<'_> {
             Ok(statistics) => last_failure(&statistics),
             Err(_) => String::new(),
         }
-    }
-}
-
-/// Whether what was shipped of a segment holds all WAL before the stop.
-fn reaches(facts: &WalFacts, stop: Lsn) -> bool {
-    match facts.ending {
-        WalEnding::Full | WalEnding::Switched { .. } => true,
-        WalEnding::Open { at } => at >= stop,
-        WalEnding::Damaged { .. } | WalEnding::Unknown => false,
     }
 }
 

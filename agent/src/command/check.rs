@@ -9,7 +9,7 @@ use walpoint_archive::Archive;
 use walpoint_wal::lsn::Lsn;
 use walpoint_wal::segment::{SegmentName, SegmentSize};
 
-use crate::backup::wal_wait::{self, End, Range};
+use crate::backup::wal_wait::{self, Range};
 use crate::cli::CheckArgs;
 use crate::config::{CheckSettings, Settings};
 use crate::exit::{Ending, Failure};
@@ -98,14 +98,7 @@ async fn probe(session: &Session, archive: &Archive, settings: &Settings) -> Res
     let (_, timeline) = session.wal_position().await?;
     let end = session.switch_wal().await?;
     let last_byte = Lsn(end.0.saturating_sub(1));
-    let range = Range {
-        purpose: "the probe failed",
-        timeline,
-        start: last_byte,
-        stop: end,
-        size,
-        end: End::Switched,
-    };
+    let range = Range { purpose: "the probe failed", timeline, start: last_byte, stop: end, size };
     wal_wait::wait(archive, session, &range, settings.check.probe_timeout).await?;
     let segment = SegmentName::containing(timeline, last_byte, size);
     Ok(Probed { segment, took: started.elapsed() })

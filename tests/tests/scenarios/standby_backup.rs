@@ -5,7 +5,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use walpoint_tests::agent::Agent;
 use walpoint_tests::cluster::{Cluster, ClusterOptions, SUPERUSER, Stop};
 use walpoint_tests::scene::{RECOVERY_LIMIT, Scene};
 use walpoint_tests::walpoint::Walpoint;
@@ -149,28 +148,4 @@ fn a_standby_that_is_promoted_during_its_backup_leaves_none() -> Result<()> {
     let (_, listing) = walpoint.json(&["list"])?;
     ensure!(listing["backups"].as_array().is_some_and(|backups| backups.len() == 1), "{listing}");
     Ok(())
-}
-
-/// Nobody switches to the next segment there.
-#[test]
-fn a_backup_of_a_standby_whose_primary_writes_nothing_ends_when_the_open_segment_is_shipped() -> Result<()> {
-    let idle = "archive_timeout = 0\nautovacuum = off\ncheckpoint_timeout = '1h'";
-    let Some((mut scene, mut standby, walpoint)) = pair_of(true, idle, "")? else { return Ok(()) };
-    scene.cluster.execute("update t set filler = 'later' where n % 100 = 5; checkpoint")?;
-    replayed(&scene, &standby)?;
-    let hasty = walpoint.with_config(|text| format!("{text}\n[backup]\nwal_timeout = \"4s\"\n"))?;
-    let late = hasty.run(&["backup"])?.expect(1)?;
-    ensure!(late.stderr.contains("pg_switch_wal()") && late.stderr.contains("the primary"), "{late}");
-    let agent = Agent::start(&scene.walpoint, &scene.cluster)?;
-    let full = walpoint.ok(&["backup"])?.last_line()?.to_owned();
-    agent.kill()?;
-    // The segment is still open, and the primary is lost with it.
-    scene.cluster.stop(Stop::Immediate)?;
-    standby.stop(Stop::Immediate)?;
-    let (status, verified) = scene.walpoint.json(&["verify"])?;
-    ensure!(status == 0, "{verified}");
-    let mut restored = scene.recover(&["--target-immediate", "--backup", &full])?;
-    ensure!(restored.value("select count(*) from t where filler = 'later'")? == "200");
-    must_be_sound(&restored)?;
-    restored.stop(Stop::Immediate)
 }

@@ -42,14 +42,13 @@ impl Chain {
         Chain { size, last_record: None }
     }
 
-    /// Takes up the next segment. The last one may be open behind `stop`, when that is named.
-    pub fn follow(&mut self, name: SegmentName, facts: &WalFacts, stop: Option<Lsn>) -> Result<(), Unfit> {
+    /// Takes up the next segment.
+    pub fn follow(&mut self, name: SegmentName, facts: &WalFacts) -> Result<(), Unfit> {
         if !facts.validated {
             return Err(Unfit::NotValidated);
         }
         match facts.ending {
             WalEnding::Full | WalEnding::Switched { .. } => {}
-            WalEnding::Open { at } if stop.is_some_and(|stop| at >= stop) => {}
             WalEnding::Open { at } => return Err(Unfit::Open(at)),
             WalEnding::Damaged { at } => return Err(Unfit::Damaged(at)),
             WalEnding::Unknown => return Err(Unfit::NotValidated),
@@ -115,20 +114,20 @@ mod tests {
     #[test]
     fn segments_that_continue_each_other_are_a_chain() {
         let mut chain = Chain::new(size());
-        chain.follow(name(3), &facts(3, 40, 900, 1), None).unwrap();
-        chain.follow(name(4), &facts(4, 40, 800, 3 * MIB + 900), None).unwrap();
+        chain.follow(name(3), &facts(3, 40, 900, 1)).unwrap();
+        chain.follow(name(4), &facts(4, 40, 800, 3 * MIB + 900)).unwrap();
         // A record as long as segment 5: none starts there.
         let within = WalFacts { first_record: None, first_prev: None, last_start: None, ..facts(5, 0, 0, 0) };
-        chain.follow(name(5), &within, None).unwrap();
-        chain.follow(name(6), &facts(6, 100, 100, 4 * MIB + 800), None).unwrap();
+        chain.follow(name(5), &within).unwrap();
+        chain.follow(name(6), &facts(6, 100, 100, 4 * MIB + 800)).unwrap();
     }
 
     #[test]
     fn a_segment_of_another_history_does_not_continue_the_chain() {
         let mut chain = Chain::new(size());
-        chain.follow(name(3), &facts(3, 40, 900, 1), None).unwrap();
+        chain.follow(name(3), &facts(3, 40, 900, 1)).unwrap();
         let other = facts(4, 40, 800, 3 * MIB + 904);
-        assert_eq!(chain.follow(name(4), &other, None), Err(Unfit::Unchained(Lsn(4 * MIB + 40))));
+        assert_eq!(chain.follow(name(4), &other), Err(Unfit::Unchained(Lsn(4 * MIB + 40))));
     }
 
     #[test]
@@ -147,15 +146,9 @@ mod tests {
             ),
         ];
         for (facts, expected) in table {
-            assert_eq!(Chain::new(size()).follow(name(3), &facts, None), Err(expected));
+            assert_eq!(Chain::new(size()).follow(name(3), &facts), Err(expected));
         }
         let switched = WalFacts { ending: WalEnding::Switched { at }, ..good };
-        assert_eq!(Chain::new(size()).follow(name(3), &switched, None), Ok(()));
-        // The last of a standby's backup: as far as the backup goes.
-        let open = WalFacts { ending: WalEnding::Open { at }, ..switched };
-        for (stop, expected) in [(Lsn(at.0 - 8), Ok(())), (at, Ok(())), (Lsn(at.0 + 8), Err(Unfit::Open(at)))]
-        {
-            assert_eq!(Chain::new(size()).follow(name(3), &open, Some(stop)), expected);
-        }
+        assert_eq!(Chain::new(size()).follow(name(3), &switched), Ok(()));
     }
 }
