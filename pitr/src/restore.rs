@@ -114,7 +114,7 @@ pub struct Restored {
     pub bytes: u64,
     /// Of these, those that were fetched; the others were there.
     pub fetched_bytes: u64,
-    /// Stored bytes that came for these: whole packs where much of one was wanted, or it is encrypted.
+    /// Stored bytes that came for these: whole packs where much of one was wanted, of others their parts.
     pub transferred_bytes: u64,
     /// Number of the restored files.
     pub files: u64,

@@ -14,8 +14,8 @@ use super::unfinished::{Left, Notes, Owner};
 use crate::config::Settings;
 use crate::exit::Failure;
 
-/// Packs that are read back side by side; each is a few hundred KiB in memory at most.
-const READ_AT_A_TIME: usize = 4;
+/// Packs that are looked at side by side; one that is read back is a few hundred KiB in memory at most.
+const LOOKED_AT_AT_ONCE: usize = 4;
 
 /// What a backup begins with.
 #[derive(Debug)]
@@ -167,7 +167,7 @@ async fn sound(archive: &Archive, mut left: Left) -> Result<Left, ArchiveError> 
         tracing::warn!("\"{}\" is damaged: what is in it is stored again", object.key);
         Ok(Some(number))
     });
-    let unfit: Vec<Option<u32>> = looks.buffer_unordered(READ_AT_A_TIME).try_collect().await?;
+    let unfit: Vec<Option<u32>> = looks.buffer_unordered(LOOKED_AT_AT_ONCE).try_collect().await?;
     for number in unfit.into_iter().flatten() {
         left.packs.remove(&number);
     }

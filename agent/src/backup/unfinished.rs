@@ -1,7 +1,7 @@
 //! What a backup has stored so far, written down in the data directory as it goes on, so that one that was interrupted
 //! goes on where it was. The next one has the same id, reads all files again, and stores what is not in a pack of the
-//! first one yet. That is decided by content alone: a frame is there when its BLAKE3 is, in a pack whose bytes were read
-//! back and are those that were stored.
+//! first one yet. That is decided by content alone: a frame is there when its BLAKE3 is, in a pack whose bytes are
+//! those that were stored, by the store's own checksum or read back.
 //!
 //! A full backup and an incremental one each have notes of their own, for neither goes on with the other: the id says of
 //! which kind a backup is. An incremental one goes on only with the same parent. With another one it would be right, too,
